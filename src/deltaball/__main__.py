@@ -1,0 +1,5 @@
+import sys
+
+from deltaball.cli import main
+
+sys.exit(main())

@@ -1,0 +1,314 @@
+"""The command line: one command per stage. The only room in which training and estimation meet."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import deltaball
+from deltaball import study as study_file
+from deltaball.errors import InputError
+from deltaball.plan import TRAINED, Plan, Shard, plan, stored_bytes, training_minutes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from deltaball.datasets import Dataset
+    from deltaball.store import Store
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status: 0, or 2 after a line that says what the user can mend."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        chosen.run(chosen)
+    except InputError as problem:
+        print(f"deltaball: {problem}", file=sys.stderr)
+        return 2
+    except OSError as problem:
+        where = f"{problem.filename}: " if problem.filename else ""
+        print(f"deltaball: {where}{problem.strerror or problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deltaball", description="Global robustness of thousands of networks, with guarantees."
+    )
+    parser.add_argument("--version", action="version", version=f"deltaball {deltaball.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary)
+        added.set_defaults(run=run)
+        if name != "schema":
+            added.add_argument(
+                "--study", type=Path, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml"
+            )
+        return added
+
+    command("plan", _plan, "print what the study would train and measure, and what it costs")
+    command("data", _data, "prepare a data set in the store").add_argument("dataset")
+    for name, run, summary in (
+        ("train", _train, "train what the store lacks of a shard"),
+        ("measure", _measure, "measure what the store lacks of a shard"),
+    ):
+        command(name, run, summary).add_argument("shard", help="an id that the plan lists with --shards")
+    commands.choices["plan"].add_argument("--shards", action="store_true", help="list the shards too")
+    command("networks", _networks, "collect the shards' rows in networks.parquet")
+    command("robustness", _robustness, "collect the shards' rows in robustness.parquet and outcomes.parquet")
+    command("analyse", _analyse, "write the statistical tables")
+    command("figures", _figures, "draw the figures")
+    command("report", _report, "write the report page")
+    command("redraw", _redraw, "statistics, figures and report from the tables alone; trains nothing")
+    export = command("export", _export, "write one network as a .keras file")
+    export.add_argument("network", help="its id in networks.parquet")
+    export.add_argument("--output", type=Path, metavar="FILE", help="default: ID.keras")
+    command("schema", _schema, "print the JSON schema of a study file")
+    return parser
+
+
+def _loaded(chosen: argparse.Namespace) -> Plan:
+    try:
+        return plan(study_file.load(chosen.study))
+    except InputError as problem:
+        text = str(problem)
+        raise InputError(text if text.startswith(str(chosen.study)) else f"{chosen.study}: {text}") from None
+
+
+def _plan(chosen: argparse.Namespace) -> None:
+    planned = _loaded(chosen)
+    device = planned.study.compute.device
+    print(f"study {planned.study.study}: {len(planned.networks):,} networks, {len(planned.measures)} measures")
+    header = ("grid", "networks", "trajectories", "packs", "shards", "training FLOP", f"{device} hours", "disk")
+    rows = [header]
+    for grid in planned.study.grids:
+        trajectories = [one for one in planned.trajectories.values() if one.grid == grid.name]
+        shards = [one for one in planned.shards.values() if one.grid == grid.name]
+        networks = sum(one.grid == grid.name for one in planned.networks)
+        label = grid.name if grid.method in TRAINED else f"{grid.name} *"
+        rows.append(_costs(label, networks, trajectories, shards, device))
+    total = _costs(
+        "all", len(planned.networks), list(planned.trajectories.values()), list(planned.shards.values()), device
+    )
+    rows.append(total)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        print("  ".join(cells))
+    unbuilt = sorted({grid.method for grid in planned.study.grids} - set(TRAINED))
+    if unbuilt:
+        print(f"* planned only: the training of method {' and '.join(unbuilt)} is not built yet")
+    each = "all estimates at once" if planned.study.guarantee.simultaneous else "each estimate"
+    print(
+        f"guarantee: {planned.samples} test points give ε = {planned.study.guarantee.epsilon} at "
+        f"{planned.study.guarantee.confidence:.4g} for {each} (Hoeffding)"
+    )
+    kind = "one core of the machine the rates were measured on" if device == "cpu" else "one H200; not yet calibrated"
+    print(f"hours are estimates of training time on {kind}; a trajectory that grids share is counted in the first")
+    if chosen.shards:
+        for shard in planned.shards.values():
+            print(f"{shard.id}  {len(shard.packs)} packs  {shard.minutes:.1f} min")
+
+
+def _costs(label: str, networks: int, trajectories: list, shards: list[Shard], device: str) -> tuple[str, ...]:
+    return (
+        label,
+        f"{networks:,}",
+        f"{len(trajectories):,}",
+        f"{sum(len(shard.packs) for shard in shards):,}",
+        f"{len(shards):,}",
+        f"{sum(one.flop for one in trajectories):.2e}",
+        f"{sum(training_minutes(one, device) for one in trajectories) / 60:.2f}",
+        _spoken_bytes(sum(stored_bytes(one) for one in trajectories)),
+    )
+
+
+def _spoken_bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _store(planned: Plan) -> "Store":
+    from deltaball.store import Store
+
+    return Store(planned.study.store)
+
+
+def _data(chosen: argparse.Namespace) -> None:
+    from deltaball import datasets
+    from deltaball.errors import alternatives
+    from deltaball.store import written_whole
+
+    planned = _loaded(chosen)
+    name = chosen.dataset
+    if name not in planned.facts:
+        raise InputError(f"{chosen.study} uses no data set '{name}'; {alternatives(name, planned.facts)}")
+    dataset = datasets.load(name, Path(planned.study.data))
+    _store(planned).save_dataset(dataset)
+    facts = dataset.facts
+    content = {
+        "name": name,
+        "sha256": facts.fingerprint,
+        "train": facts.train,
+        "test": facts.test,
+        "classes": facts.classes,
+    }
+    with written_whole(planned.study.folder / "data" / f"{name}.json") as path:
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"{name}: {facts.train} training and {facts.test} test images, arrays sha256 {facts.fingerprint}")
+
+
+def _train(chosen: argparse.Namespace) -> None:
+    from deltaball import tables
+
+    planned = _loaded(chosen)
+    shard = planned.shard(chosen.shard)
+    store, _ = _trained(planned, shard)
+    tables.write(tables.trained(planned, shard.trajectories, store), _part(planned, shard, "trained"))
+
+
+def _trained(planned: Plan, shard: Shard) -> tuple["Store", "Dataset"]:
+    """The store with everything of a shard trained, and its data; trains nothing that is there already."""
+    unbuilt = sorted({one.method for one in shard.trajectories} - set(TRAINED))
+    if unbuilt:
+        raise InputError(
+            f"shard {shard.id}: the networks of grid '{shard.grid}' are planned, but training by '{unbuilt[0]}' is "
+            f"not built yet; built: {', '.join(TRAINED)}"
+        )
+    _prepare_torch(planned.study.compute.device)
+    from deltaball.training import sgd
+
+    store = _store(planned)
+    dataset = store.load_dataset(planned.facts[shard.dataset])
+    trained = 0
+    for number, pack in enumerate(shard.packs, 1):
+        print(f"pack {number} of {len(shard.packs)}: {len(pack)} trajectories", flush=True)
+        trained += sgd.train(pack, planned.layers(pack[0]), dataset, store, planned.study.compute.device)
+    networks = sum(len(one.checkpoints) for one in shard.trajectories)
+    print(f"shard {shard.id}: trained {trained} networks, found {networks - trained} in the store", flush=True)
+    return store, dataset
+
+
+def _measure(chosen: argparse.Namespace) -> None:
+    from deltaball import tables
+    from deltaball.estimation import estimate
+
+    planned = _loaded(chosen)
+    shard, study = planned.shard(chosen.shard), planned.study
+    # Whatever the store lost since it was trained (evicted, damaged) is trained again first.
+    store, dataset = _trained(planned, shard)
+    images = dataset.x_test[estimate.draw_points(dataset.facts, planned.samples, study.guarantee.seed)]
+    asked = [one for one in planned.measures if one.applies_to(shard.dataset)]
+    computed = 0
+    for pack in shard.packs:
+        computed += estimate.measure(
+            pack, planned.layers(pack[0]), images, asked, study.guarantee.seed, store, study.compute.device
+        )
+    print(f"shard {shard.id}: computed {computed:,} outcomes (network × measure × point)", flush=True)
+    robustness, outcomes = estimate.estimates(planned, shard.trajectories, store)
+    tables.write(outcomes, _part(planned, shard, "outcomes"))
+    tables.write(robustness, _part(planned, shard, "measured"))
+
+
+def _part(planned: Plan, shard: Shard, kind: str) -> Path:
+    return planned.study.folder / "shards" / f"{shard.id}.{kind}.parquet"
+
+
+def _parts(planned: Plan, kind: str) -> list["pd.DataFrame"]:
+    from deltaball import tables
+
+    paths = [_part(planned, shard, kind) for shard in planned.shards.values()]
+    return [tables.read(path) for path in paths if path.exists()]
+
+
+def _networks(chosen: argparse.Namespace) -> None:
+    from deltaball import tables
+
+    planned = _loaded(chosen)
+    table = tables.networks(planned, _parts(planned, "trained"))
+    tables.write(table, planned.study.folder / "networks.parquet")
+    counts = ", ".join(f"{count} {status}" for status, count in table["status"].value_counts().items())
+    print(f"{planned.study.folder / 'networks.parquet'}: {len(table)} networks ({counts})")
+
+
+def _robustness(chosen: argparse.Namespace) -> None:
+    from deltaball import tables
+
+    planned = _loaded(chosen)
+    table = tables.robustness(planned, _parts(planned, "measured"))
+    tables.write(tables.outcomes(planned, _parts(planned, "outcomes")), planned.study.folder / "outcomes.parquet")
+    tables.write(table, planned.study.folder / "robustness.parquet")
+    print(f"{planned.study.folder / 'robustness.parquet'}: {len(table)} estimates")
+
+
+def _analyse(chosen: argparse.Namespace) -> None:
+    from deltaball import analysis
+
+    analysis.write_tables(_loaded(chosen))
+
+
+def _figures(chosen: argparse.Namespace) -> None:
+    from deltaball import figures
+
+    figures.draw(_loaded(chosen))
+
+
+def _report(chosen: argparse.Namespace) -> None:
+    from deltaball import report
+
+    print(report.write(_loaded(chosen), chosen.study))
+
+
+def _redraw(chosen: argparse.Namespace) -> None:
+    _analyse(chosen)
+    _figures(chosen)
+    _report(chosen)
+
+
+def _export(chosen: argparse.Namespace) -> None:
+    from deltaball.architectures import keras_model
+    from deltaball.errors import alternatives
+
+    planned = _loaded(chosen)
+    network = next((one for one in planned.networks if one.id == chosen.network), None)
+    if network is None:
+        raise InputError(
+            f"{chosen.study} plans no network '{chosen.network}'; "
+            f"{alternatives(chosen.network, [one.id for one in planned.networks])}"
+        )
+    checkpoint = _store(planned).find(network.trajectory_id, network.checkpoint)
+    if checkpoint is None or not checkpoint.weights:
+        raise InputError(f"network {network.id} has no weights in {planned.study.store}; train it first")
+    model = keras_model(planned.layers(network), planned.facts[network.dataset].shape)
+    model.set_weights(checkpoint.weights)
+    output = chosen.output or Path(f"{network.id}.keras")
+    from deltaball.store import written_whole
+
+    with written_whole(output) as path:
+        model.save(path)
+    print(output)
+
+
+def _schema(chosen: argparse.Namespace) -> None:
+    print(json.dumps(study_file.schema(), indent=2))
+
+
+def _prepare_torch(device: str) -> None:
+    # One thread per job: two torch processes with two threads each on two cores run a hundred times slower.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import torch
+
+    torch.set_num_threads(1)
+    # Exactly float32 everywhere: by default convolutions on a GPU use TF32 and matrix products do not.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("compute.device is 'cuda' and torch finds no GPU here; set it to 'cpu' or run on a GPU node")

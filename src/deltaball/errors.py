@@ -1,0 +1,24 @@
+"""The error a user can mend: one line saying what is wrong, where, and what would be right."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something the user gave (a file, a key, a value, a name) cannot be used.
+
+    The message is one line, complete without a traceback; the command line prints it and exits with 2.
+    """
+
+
+def one_of(names: Iterable[str]) -> str:
+    """The possible names, in words: ``'a', 'b' or 'c'``."""
+    quoted = [f"'{name}'" for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def alternatives(wrong: object, names: Iterable[str]) -> str:
+    """What the user may have meant: the close names if there are any, else every possible one."""
+    names = sorted(names)
+    close = difflib.get_close_matches(str(wrong), names, n=3, cutoff=0.6)
+    return f"did you mean {one_of(close)}?" if close else f"possible: {', '.join(names)}"

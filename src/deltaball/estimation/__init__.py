@@ -1,0 +1,1 @@
+"""From checkpoints to R(g) and D(ḡ) with their guarantees."""

@@ -1,0 +1,95 @@
+"""K networks of one shape as one torch function of x: stacked weights, one forward pass for all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from deltaball.architectures import Activation, Conv, Dense, Flatten, Layers, MaxPool, weight_shapes
+
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+
+
+@dataclass(frozen=True)
+class Pack:
+    """K networks with the same `layers`; each of `weights` is [K, *shape] in Keras' order and layout.
+
+    `layers` is the list that certificates and solvers read; calling the pack is the function that attacks see.
+    """
+
+    layers: Layers
+    weights: tuple[torch.Tensor, ...]
+
+    @staticmethod
+    def of(layers: Layers, networks: Sequence[Sequence[np.ndarray]], device: str = "cpu") -> "Pack":
+        """Stack the weights of K networks (each a list as Keras' ``get_weights`` gives it)."""
+        return Pack(
+            layers,
+            tuple(torch.from_numpy(np.stack(arrays)).to(device) for arrays in zip(*networks, strict=True)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.weights[0])
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [K, n, classes] of images x in [0, 1]: [n, h, w, c] shown to every network, or [K, n, h, w, c]."""
+        return logits(self.layers, self.weights, x)
+
+
+def logits(layers: Layers, weights: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """The forward pass of `Pack`, with the weights as an argument so that they can be differentiated."""
+    networks = len(weights[0])
+    assert x.ndim == 4 or (x.ndim == 5 and len(x) == networks), f"{tuple(x.shape)} for {networks} networks"
+    remaining = iter(weights)
+    for layer in layers:
+        match layer:
+            case Dense():
+                kernel, bias = next(remaining), next(remaining)
+                x = x @ kernel + bias[:, None]
+            case Conv():
+                x = _convolved(x, next(remaining), next(remaining))
+            case Activation():
+                x = ACTIVATIONS[layer.name](x)
+            case MaxPool():
+                x = _pooled(x)
+            case Flatten():
+                x = x.flatten(-3)
+    assert x.ndim == 3 and len(x) == networks
+    return x
+
+
+def _convolved(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    # One library call per network: on CPUs faster than a grouped convolution, and the result for one network
+    # cannot depend on its neighbours. Images are channels-last in memory and stay so.
+    filters = kernel.permute(0, 4, 3, 1, 2)
+    images = x if x.ndim == 5 else x.expand(len(kernel), *x.shape)
+    return torch.stack(
+        [
+            functional.conv2d(one.permute(0, 3, 1, 2), filters[k], bias[k], padding="same").permute(0, 2, 3, 1)
+            for k, one in enumerate(images)
+        ]
+    )
+
+
+def _pooled(x: torch.Tensor) -> torch.Tensor:
+    networks, points = x.shape[:2]
+    pooled = functional.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    return pooled.unflatten(0, (networks, points))
+
+
+def initial_weights(layers: Layers, generator: np.random.Generator) -> list[np.ndarray]:
+    """Glorot-uniform kernels (Glorot & Bengio 2010, Equation 16) and zero biases, in Keras' order.
+
+    Drawn in float32 by numpy, so that a network starts from the same weights on every device.
+    """
+    drawn = []
+    for shape in weight_shapes(layers):
+        if len(shape) == 1:
+            drawn.append(np.zeros(shape, np.float32))
+            continue
+        receptive = int(np.prod(shape[:-2]))
+        limit = np.sqrt(6 / (receptive * (shape[-2] + shape[-1])))
+        drawn.append(generator.uniform(-limit, limit, shape).astype(np.float32))
+    return drawn

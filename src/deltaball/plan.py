@@ -1,0 +1,359 @@
+"""From a study to work: networks, trajectories, packs, shards, and what each costs. Light: no array library.
+
+An id is the hash of what makes a network or trajectory what it is: data set, architecture, method and the
+hyper-parameters that differ from their defaults. So a value added to an axis changes no old id, and neither does
+an axis added later with a no-op default.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+from deltaball import architectures
+from deltaball.architectures import Layers
+from deltaball.catalogue import DatasetFacts
+from deltaball.errors import InputError
+from deltaball.guarantees import samples_needed
+from deltaball.study import GRIDS, Grid, Imp, Study, count_estimates
+
+# Sustained training FLOP/s of one device. cpu: one core of a 2.x GHz server, measured on the demo study.
+# cuda: one H200 as measured by a pilot of packed training (FCN 256×2 in packs of 64; CNN of 20 filters; VGG of 48
+# filters; HMC 512×2); not yet calibrated against this code.
+FLOP_PER_SECOND = {
+    "cpu": {"fcn": 2.5e10, "cnn": 6.0e10, "vgg": 6.0e10, "hmc": 2.5e10},
+    "cuda": {"fcn": 5.3e13, "cnn": 1.3e13, "vgg": 6.4e13, "hmc": 4.0e13},
+}
+# How many numbers a pack may stack: parameters of all its networks together. A CPU core's cache holds about
+# a million floats; a GPU is filled by more.
+PACK_PARAMETERS = {"cpu": 2_000_000, "cuda": 64_000_000}
+PACK_NETWORKS = 64
+TRAINED = ("sgd",)  # methods whose training is built
+
+
+@dataclass(frozen=True)
+class Network:
+    """One trained model of the study: one row of ``networks.parquet``."""
+
+    id: str
+    grid: str
+    dataset: str
+    method: str
+    architecture: str
+    axes: Mapping[str, Any] = field(repr=False)
+    trajectory_id: str
+    checkpoint: int  # epochs (or samples) of its trajectory after which it stands
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One training run or one chain; its networks are its checkpoints."""
+
+    id: str
+    grid: str  # the first grid that needs it
+    dataset: str
+    method: str
+    architecture: str
+    axes: Mapping[str, Any] = field(repr=False)  # without the axis along the trajectory
+    checkpoints: tuple[int, ...]
+    parent: tuple[str, int] | None  # the trajectory and checkpoint it starts from (pruning)
+    parameters: int
+    flop: float  # training, forward and backward
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What trajectories of one pack have in common; of pruned ones, only the number of rounds."""
+        inside = INSIDE_PACK[self.method]
+        fixed = ((name, value) for name, value in self.axes.items() if name not in inside)
+        described = sorted((name, str(len(value) if name == "kept" else value)) for name, value in fixed)
+        return (self.dataset, self.method, self.architecture, tuple(described))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Packs that one job trains and measures; `id` is a hash of the trajectories and their checkpoints."""
+
+    id: str
+    grid: str
+    dataset: str
+    packs: tuple[tuple[Trajectory, ...], ...]
+    minutes: float  # estimated, on the study's device
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        return [trajectory for pack in self.packs for trajectory in pack]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number per network: notion × norm × δ × attack."""
+
+    notion: str
+    norm: str
+    delta: float
+    attack: str
+    gamma: float | None = None
+    datasets: tuple[str, ...] | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The measure's name in the tables."""
+        threshold = "" if self.gamma is None else f"_{self.gamma:g}"
+        return f"{self.notion}{threshold}_{self.norm}_{self.delta:g}_{self.attack}"
+
+    def applies_to(self, dataset: str) -> bool:
+        return self.datasets is None or dataset in self.datasets
+
+
+DEFAULTS = {tuple(name.split("-")): grid.defaults() for name, grid in GRIDS.items()}
+INSIDE_PACK = {name.split("-")[1]: grid.INSIDE_PACK for name, grid in GRIDS.items()}
+
+
+def measures(study: Study) -> list[Measure]:
+    """The study's measures, one per notion × γ × δ. Raises InputError when two entries ask for the same number."""
+    found: list[Measure] = []
+    for entry in study.measures:
+        for gamma in getattr(entry, "gamma", [None]):
+            for delta in entry.delta:
+                datasets = None if entry.datasets is None else tuple(entry.datasets)
+                measure = Measure(entry.notion, entry.norm, delta, entry.attack, gamma, datasets)
+                twin = next((other for other in found if other == measure and _overlap(other, measure)), None)
+                if twin:
+                    raise InputError(f"measures: {measure.name} is asked for twice; list each δ once per notion")
+                found.append(measure)
+    return found
+
+
+def _overlap(one: Measure, other: Measure) -> bool:
+    return one.datasets is None or other.datasets is None or bool(set(one.datasets) & set(other.datasets))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a study asks for. Built by `plan`; the same study always gives the same plan."""
+
+    study: Study
+    facts: dict[str, DatasetFacts]
+    networks: list[Network]
+    trajectories: dict[str, Trajectory]
+
+    @cached_property
+    def shards(self) -> dict[str, Shard]:
+        """The jobs by id, cut to the study's `shard_minutes`."""
+        return {shard.id: shard for shard in _shards(self)}
+
+    @cached_property
+    def measures(self) -> list[Measure]:
+        return measures(self.study)
+
+    @property
+    def confidence(self) -> float:
+        """The confidence of each single estimate."""
+        return self.study.confidence_of_each(count_estimates(self.study))
+
+    @property
+    def samples(self) -> int:
+        """N, the number of test points of every estimate."""
+        return samples_needed(self.study.guarantee.epsilon, self.confidence)
+
+    def shard(self, identity: str) -> Shard:
+        """The shard of this id. Raises InputError when the study plans no such shard."""
+        if identity not in self.shards:
+            raise InputError(f"the study '{self.study.study}' plans no shard '{identity}' (was it edited meanwhile?)")
+        return self.shards[identity]
+
+    def networks_of(self, trajectories: Iterable[Trajectory]) -> list[Network]:
+        """The networks that stand on these trajectories, in the plan's order."""
+        wanted = {trajectory.id for trajectory in trajectories}
+        return [network for network in self.networks if network.trajectory_id in wanted]
+
+    def layers(self, trajectory: Trajectory | Network) -> Layers:
+        """The layers of a trajectory's networks."""
+        facts = self.facts[trajectory.dataset]
+        return architectures.layers(trajectory.architecture, trajectory.axes, facts.shape, facts.classes)
+
+
+def plan(study: Study) -> Plan:
+    """Plan a study. Raises InputError when two grids contain the same network."""
+    facts = study.facts()
+    networks: list[Network] = []
+    steps: dict[str, _Step] = {}
+    checkpoints: dict[str, set[int]] = {}
+    owners: dict[str, str] = {}
+    for grid in study.grids:
+        identify = _Identity(grid, facts[grid.dataset])
+        for axes in grid.points():
+            chain = list(_chain(identify, axes))
+            for step, checkpoint in chain:
+                steps.setdefault(step.id, step)
+                checkpoints.setdefault(step.id, set()).add(checkpoint)
+            step, checkpoint = chain[-1]
+            network_id = identify.network(axes)
+            if network_id in owners:
+                raise InputError(
+                    f"grids '{owners[network_id]}' and '{grid.name}' both contain the network {_spoken(axes)}; "
+                    "take it out of one of them"
+                )
+            owners[network_id] = grid.name
+            networks.append(
+                Network(
+                    network_id,
+                    grid.name,
+                    grid.dataset,
+                    grid.method,
+                    grid.architecture,
+                    axes,
+                    step.id,
+                    checkpoint,
+                )
+            )
+    trajectories = {
+        identity: _costed(step, tuple(sorted(checkpoints[identity])), facts[step.dataset])
+        for identity, step in steps.items()
+    }
+    return Plan(study, facts, networks, trajectories)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A trajectory before its checkpoints are known."""
+
+    id: str
+    grid: str
+    dataset: str
+    method: str
+    architecture: str
+    axes: Mapping[str, Any]
+    parent: tuple[str, int] | None
+
+
+class _Identity:
+    """Ids of one grid's networks and trajectories."""
+
+    def __init__(self, grid: Grid, facts: DatasetFacts) -> None:
+        self.grid = grid
+        self.base: dict[str, Any] = {"dataset": facts.name, "architecture": grid.architecture}
+        if not facts.is_catalogued:
+            self.base["data"] = facts.fingerprint
+        if architectures.VERSIONS[grid.architecture] != 1:
+            self.base["version"] = architectures.VERSIONS[grid.architecture]
+
+    def network(self, axes: Mapping[str, Any]) -> str:
+        return self._hash("network", self.grid.method, axes)
+
+    def trajectory(self, method: str, axes: Mapping[str, Any]) -> str:
+        return self._hash("trajectory", method, axes)
+
+    def _hash(self, kind: str, method: str, axes: Mapping[str, Any]) -> str:
+        defaults = DEFAULTS[self.grid.architecture, method]
+        named = {name: value for name, value in axes.items() if name not in defaults or value != defaults[name]}
+        content = {**self.base, "kind": kind, "method": method, "axes": named}
+        content = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _chain(identify: _Identity, axes: Mapping[str, Any]) -> Iterator[tuple[_Step, int]]:
+    """The trajectories a network needs, each with the checkpoint wanted of it; the network is the last."""
+    grid = identify.grid
+    along = grid.ALONG
+
+    def step(method: str, fixed: Mapping[str, Any], parent: tuple[str, int] | None) -> _Step:
+        return _Step(
+            identify.trajectory(method, fixed), grid.name, grid.dataset, method, grid.architecture, fixed, parent
+        )
+
+    if not isinstance(grid, Imp):
+        yield step(grid.method, {name: value for name, value in axes.items() if name != along}, None), axes[along]
+        return
+    # The dense first round is plain SGD, shared by every schedule and with every SGD grid. A later round depends
+    # on the epochs and on the shares kept so far, so equal rounds of different schedules are one trajectory:
+    # p = .5 in one round is the first round of p = .75 in two.
+    pruning = {"proportion", "iterations", along}
+    dense = {name: value for name, value in axes.items() if name not in pruning}
+    trunk = step("sgd", {**dense, "optimizer": "sgd"}, None)
+    yield trunk, axes[along]
+    parent, kept = (trunk.id, axes[along]), []
+    for turn in range(1, axes["iterations"] + 1):
+        kept = [*kept, round((1 - axes["proportion"]) ** (turn / axes["iterations"]), 12)]
+        pruned = step("imp", {**dense, along: axes[along], "kept": tuple(kept)}, parent)
+        yield pruned, axes[along]
+        parent = (pruned.id, axes[along])
+
+
+def _costed(step: _Step, checkpoints: tuple[int, ...], facts: DatasetFacts) -> Trajectory:
+    network = architectures.layers(step.architecture, step.axes, facts.shape, facts.classes)
+    passes = checkpoints[-1] * (step.axes["leapfrog_steps"] if step.method == "hmc" else 1)
+    # A backward pass costs two forward passes.
+    flop = 3.0 * architectures.forward_flop(network) * facts.train * passes
+    parameters = architectures.parameters(network)
+    return Trajectory(
+        step.id,
+        step.grid,
+        step.dataset,
+        step.method,
+        step.architecture,
+        step.axes,
+        checkpoints,
+        step.parent,
+        parameters,
+        flop,
+    )
+
+
+def training_minutes(trajectory: Trajectory, device: str) -> float:
+    """Estimated minutes of a trajectory's training on one device of this kind."""
+    rates = FLOP_PER_SECOND[device]
+    return trajectory.flop / rates["hmc" if trajectory.method == "hmc" else trajectory.architecture] / 60
+
+
+def stored_bytes(trajectory: Trajectory) -> int:
+    """Bytes of a trajectory's checkpoints: float32 weights, Adam's two moments, an IMP mask, HMC's samples."""
+    if trajectory.method == "hmc":
+        return 4 * trajectory.parameters * trajectory.checkpoints[-1]
+    each = 4 * trajectory.parameters
+    if trajectory.axes.get("optimizer") == "adam":
+        each *= 3
+    if trajectory.method == "imp":
+        each += trajectory.parameters // 8
+    return each * len(trajectory.checkpoints)
+
+
+def _shards(plan: Plan) -> Iterator[Shard]:
+    device, target = plan.study.compute.device, plan.study.compute.shard_minutes
+    by_grid: dict[str, list[Trajectory]] = {grid.name: [] for grid in plan.study.grids}
+    for trajectory in plan.trajectories.values():
+        by_grid[trajectory.grid].append(trajectory)
+    for members in by_grid.values():
+        current: list[tuple[Trajectory, ...]] = []
+        spent = 0.0
+        ordered = sorted(members, key=lambda one: (one.shape, one.id))
+        for _, alike in groupby(ordered, key=lambda one: one.shape):
+            for pack in _packs(list(alike), device):
+                minutes = sum(training_minutes(one, device) for one in pack)
+                if current and spent + minutes > target:
+                    yield _shard(current, spent)
+                    current, spent = [], 0.0
+                current.append(pack)
+                spent += minutes
+        if current:
+            yield _shard(current, spent)
+
+
+def _packs(members: list[Trajectory], device: str) -> Iterator[tuple[Trajectory, ...]]:
+    size = max(1, min(PACK_NETWORKS, PACK_PARAMETERS[device] // members[0].parameters))
+    for start in range(0, len(members), size):
+        yield tuple(members[start : start + size])
+
+
+def _shard(packs: list[tuple[Trajectory, ...]], minutes: float) -> Shard:
+    content = json.dumps(sorted([one.id, *one.checkpoints] for pack in packs for one in pack))
+    first = packs[0][0]
+    identity = f"{first.grid}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+    return Shard(identity, first.grid, first.dataset, tuple(packs), minutes)
+
+
+def _spoken(axes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in axes.items())

@@ -1,0 +1,1 @@
+"""From tables, statistics and pictures to one page that opens anywhere."""

@@ -1,0 +1,193 @@
+"""What is finished, on disk: data sets, checkpoints, outcomes. Safetensors, written whole or not at all.
+
+Everything is found by content or trajectory id, so any job may write anything at any time: two jobs writing the
+same id write the same thing, and a job that is killed leaves either the whole file or none.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from deltaball.catalogue import ARRAYS, DatasetFacts
+from deltaball.datasets import Dataset
+from deltaball.errors import InputError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network on disk: weights in Keras' order, the optimizer's state by name, and its facts.
+
+    `facts` are the JSON values that the table's row needs: accuracies, loss, status, where it was trained.
+    A network that diverged has no weights.
+    """
+
+    weights: tuple[np.ndarray, ...]
+    optimizer: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any]
+
+
+class DamagedFileError(Exception):
+    """A file of the store that cannot be what was written there; the message names it."""
+
+
+class Store:
+    """The store below a folder. Files that turn out damaged are reported and count as missing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save_dataset(self, dataset: Dataset) -> None:
+        """Keep the arrays under their fingerprint."""
+        arrays = {name: getattr(dataset, name) for name in ARRAYS}
+        _write(self._dataset(dataset.facts), arrays, {"fingerprint": dataset.facts.fingerprint})
+
+    def load_dataset(self, facts: DatasetFacts) -> Dataset:
+        """The arrays that `facts` describe. Raises InputError when they were never prepared or are damaged."""
+        path = self._dataset(facts)
+        remedy = f"run `deltaball data {facts.name}`"
+        if not path.exists():
+            raise InputError(f"data set '{facts.name}' is not prepared; {remedy}")
+        try:
+            arrays, _ = _read(path, {"fingerprint": facts.fingerprint})
+        except DamagedFileError as problem:
+            raise InputError(f"{problem}; delete it and {remedy}") from None
+        return Dataset(facts, **arrays)
+
+    def save(self, trajectory_id: str, step: int, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint of a trajectory after `step` epochs (or samples)."""
+        tensors = {f"weight.{index}": array for index, array in enumerate(checkpoint.weights)}
+        tensors |= {f"optimizer.{name}": array for name, array in checkpoint.optimizer.items()}
+        identity = {"trajectory": trajectory_id, "step": str(step)}
+        _write(self._checkpoint(trajectory_id, step), tensors, identity, checkpoint.facts)
+
+    def load(self, trajectory_id: str, step: int) -> Checkpoint:
+        """A checkpoint. Raises FileNotFoundError or DamagedFileError."""
+        identity = {"trajectory": trajectory_id, "step": str(step)}
+        tensors, facts = _read(self._checkpoint(trajectory_id, step), identity)
+        count = sum(name.startswith("weight.") for name in tensors)
+        return Checkpoint(
+            tuple(tensors[f"weight.{index}"] for index in range(count)),
+            {name.removeprefix("optimizer."): tensors[name] for name in tensors if name.startswith("optimizer.")},
+            facts,
+        )
+
+    def find(self, trajectory_id: str, step: int) -> Checkpoint | None:
+        """A checkpoint, or None when there is none. A damaged one is named in a line, removed, and is none."""
+        try:
+            return self.load(trajectory_id, step)
+        except FileNotFoundError:
+            return None
+        except DamagedFileError as problem:
+            print(f"store: {problem}; it is made again", flush=True)
+            self._checkpoint(trajectory_id, step).unlink(missing_ok=True)
+            return None
+
+    def facts(self, trajectory_id: str, step: int) -> dict[str, Any]:
+        """The facts of a checkpoint, read without its weights. Raises FileNotFoundError or DamagedFileError."""
+        return json.loads(_metadata(self._checkpoint(trajectory_id, step)).get("facts", "{}"))
+
+    def steps(self, trajectory_id: str) -> list[int]:
+        """The steps at which a trajectory has checkpoints, ascending (their content is not checked)."""
+        return sorted(int(path.stem) for path in self._folder(trajectory_id).glob("[0-9]*.safetensors"))
+
+    def save_outcomes(self, trajectory_id: str, outcomes: Mapping[str, np.ndarray]) -> None:
+        """Keep the outcomes of a trajectory's networks, each float32 [points]; replaces what was there."""
+        _write(self._outcomes(trajectory_id), dict(outcomes), {"outcomes": trajectory_id})
+
+    def find_outcomes(self, trajectory_id: str) -> dict[str, np.ndarray]:
+        """The outcomes kept for a trajectory; empty when there are none or the file is damaged."""
+        path = self._outcomes(trajectory_id)
+        try:
+            return _read(path, {"outcomes": trajectory_id})[0]
+        except FileNotFoundError:
+            return {}
+        except DamagedFileError as problem:
+            print(f"store: {problem}; it is made again", flush=True)
+            path.unlink(missing_ok=True)
+            return {}
+
+    def _dataset(self, facts: DatasetFacts) -> Path:
+        return self.folder / "datasets" / f"{facts.name}-{facts.fingerprint[:16]}.safetensors"
+
+    def _folder(self, trajectory_id: str) -> Path:
+        return self.folder / "trajectories" / trajectory_id[:2] / trajectory_id
+
+    def _checkpoint(self, trajectory_id: str, step: int) -> Path:
+        return self._folder(trajectory_id) / f"{step:05d}.safetensors"
+
+    def _outcomes(self, trajectory_id: str) -> Path:
+        return self._folder(trajectory_id) / "outcomes.safetensors"
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well and is removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays: some writers choose their format by it.
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _digest(tensors: Mapping[str, np.ndarray], facts: str) -> str:
+    digest = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _write(
+    path: Path, tensors: dict[str, np.ndarray], identity: dict[str, str], facts: Mapping[str, Any] | None = None
+) -> None:
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    text = json.dumps(dict(facts or {}), sort_keys=True)
+    metadata = {**identity, "facts": text, "sha256": _digest(tensors, text)}
+    with written_whole(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, "numpy") as file:
+            yield file
+    except (SafetensorError, UnicodeDecodeError) as problem:
+        raise DamagedFileError(f"{path} is damaged ({problem})") from None
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    metadata = _metadata(path)
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    for name, value in identity.items():
+        if metadata.get(name) != value:
+            raise DamagedFileError(f"{path} holds {name} {metadata.get(name)} instead of {value}")
+    facts = metadata.get("facts", "{}")
+    if metadata.get("sha256") != _digest(tensors, facts):
+        raise DamagedFileError(f"{path} is damaged (its checksum does not fit)")
+    return tensors, json.loads(facts)

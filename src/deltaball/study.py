@@ -1,0 +1,452 @@
+"""The study: what a YAML file may say, typed. Standard library, pydantic and PyYAML only.
+
+A study lists grids of networks and the measures to take of each. Every hyper-parameter of a grid is an axis, a
+value or a list of values; the grid's networks are the product of its axes. A new axis is one field here (its
+default must be what was done before, so that old ids stay valid) and one use where networks are built or trained.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from deltaball import catalogue
+from deltaball.architectures import layers
+from deltaball.catalogue import DatasetFacts
+from deltaball.errors import InputError, alternatives
+from deltaball.guarantees import confidence_each, epsilon_reached, samples_needed
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+def _listed(values: Any) -> Any:
+    return values if isinstance(values, list) else [values]
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    repeated = next((value for value in values if values.count(value) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{repeated!r} is listed twice")
+    return values
+
+
+def axis(kind: Any) -> Any:
+    """The type of an axis: one value of `kind`, or a list of distinct ones."""
+    return Annotated[
+        list[kind],
+        Field(min_length=1),
+        AfterValidator(_distinct),
+        BeforeValidator(_listed, json_schema_input_type=kind | list[kind]),
+    ]
+
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Radius = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0)]
+ActivationName = Literal["relu", "tanh", "sigmoid"]
+
+Counts = axis(Count)
+Rates = axis(Positive)
+Shares = axis(Share)
+Seeds = axis(Seed)
+Activations = axis(ActivationName)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Fcn(_Strict):
+    """Axes of a fully connected network."""
+
+    architecture: Literal["fcn"]
+    depth: Counts = Field(description="hidden layers")
+    width: Counts = Field(description="units of each hidden layer")
+    activation: Activations
+
+
+class Cnn(_Strict):
+    """Axes of a convolutional network: convolution, activation and 2×2 max-pool, then dense layers."""
+
+    architecture: Literal["cnn"]
+    fc_depth: Counts = Field(description="hidden dense layers after the convolutions")
+    fc_width: Counts = Field(description="units of each hidden dense layer")
+    activation: Activations
+    filters: Counts = Field(description="filters of each convolution")
+    kernel: Counts = Field(description="side of the convolution kernel, pixels")
+    conv_depth: Counts = Field(description="how many times convolution and pool are repeated")
+
+
+class Vgg(Cnn):
+    """Axes of a VGG-style network: each of `conv_depth` blocks is two convolutions and a 2×2 max-pool."""
+
+    architecture: Literal["vgg"]
+
+
+class Sgd(_Strict):
+    """Axes of training by gradient descent; networks that differ in `epochs` alone are one trajectory."""
+
+    ALONG: ClassVar[str] = "epochs"
+    INSIDE_PACK: ClassVar[frozenset[str]] = frozenset({"learning_rate", "seed"})
+
+    method: Literal["sgd"]
+    optimizer: axis(Literal["sgd", "adam"]) = Field(["sgd"], description="plain SGD, or Adam with Keras' defaults")
+    learning_rate: Rates
+    epochs: Counts = Field(description="passes over the training split")
+    batch_size: Counts = [128]
+    seed: Seeds = Field([0], description="draws the initial weights and the order of the data")
+
+
+class Imp(_Strict):
+    """Axes of iterative magnitude pruning (paper 004, B.6 and B.7), each round trained by SGD."""
+
+    ALONG: ClassVar[str] = "epochs"
+    INSIDE_PACK: ClassVar[frozenset[str]] = frozenset({"learning_rate", "seed", "proportion", "iterations"})
+
+    method: Literal["imp"]
+    proportion: Shares = Field(description="share of the prunable weights removed in the end")
+    iterations: Counts = Field(description="rounds of pruning, each removing an equal share of what remains")
+    learning_rate: Rates
+    epochs: Counts = Field(description="passes over the training split in each round")
+    batch_size: Counts = [128]
+    seed: Seeds = [0]
+
+
+class Hmc(_Strict):
+    """Axes of Hamiltonian Monte Carlo (paper 004, B.8 and B.9); `samples` counts along one chain."""
+
+    ALONG: ClassVar[str] = "samples"
+    INSIDE_PACK: ClassVar[frozenset[str]] = frozenset({"step_size", "seed"})
+
+    method: Literal["hmc"]
+    step_size: Rates = Field(description="step of the leapfrog integrator")
+    leapfrog_steps: Counts = Field(description="steps of one trajectory of the integrator")
+    samples: Counts = Field(description="samples of the posterior that the network averages")
+    seed: Seeds = [0]
+
+
+class Grid(_Strict):
+    """A grid of networks: one data set, one architecture, one method, and the axes of both."""
+
+    name: Name
+    dataset: Name = Field(description="mnist5k, mnist, fashion_mnist, cifar10, or the NAME of a NAME.npz")
+
+    @classmethod
+    def axis_names(cls) -> list[str]:
+        """The names of the axes, in the order of the tables' columns."""
+        return [name for name in cls.model_fields if name not in ("name", "dataset", "architecture", "method")]
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The axes that may be left out, each with the value it then has."""
+        fields = cls.model_fields
+        return {name: fields[name].default[0] for name in cls.axis_names() if not fields[name].is_required()}
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Every combination of the axes' values."""
+        names = self.axis_names()
+        for values in itertools.product(*(getattr(self, name) for name in names)):
+            yield dict(zip(names, values, strict=True))
+
+
+class FcnSgd(Grid, Sgd, Fcn): ...
+
+
+class CnnSgd(Grid, Sgd, Cnn): ...
+
+
+class VggSgd(Grid, Sgd, Vgg): ...
+
+
+class FcnImp(Grid, Imp, Fcn): ...
+
+
+class FcnHmc(Grid, Hmc, Fcn): ...
+
+
+GRIDS = {"fcn-sgd": FcnSgd, "cnn-sgd": CnnSgd, "vgg-sgd": VggSgd, "fcn-imp": FcnImp, "fcn-hmc": FcnHmc}
+
+
+def all_axes() -> dict[str, type]:
+    """Every axis that any grid can have and the type of its values (int, float or str): the tables' axis columns."""
+    found: dict[str, type] = {}
+    for grid in GRIDS.values():
+        for name in grid.axis_names():
+            (kind,) = get_args(grid.model_fields[name].annotation)
+            found.setdefault(name, str if get_origin(kind) is Literal else kind.__origin__)
+    return found
+
+
+class _Measure(_Strict):
+    norm: Literal["linf"] = "linf"
+    delta: axis(Radius) = Field(description="radii of the ball, in pixel units of [0, 1]")
+    attack: Literal["fgsm"] = "fgsm"
+    datasets: list[Name] | None = Field(None, description="only networks of these data sets; null is all")
+
+
+class ClassChange(_Measure):
+    """g: is the predicted class the same in the whole ball (paper 004, Definition 1)? R(g) is its mean."""
+
+    notion: Literal["class_change"]
+
+
+class SoftmaxVariation(_Measure):
+    """ḡ: the largest change of any class's softmax in the ball (Definition 3, h = L∞). D(ḡ) is its mean."""
+
+    notion: Literal["softmax_variation"]
+
+
+class VariationAbove(_Measure):
+    """Robust unless ḡ exceeds `gamma` (paper 004, Sections 2 and 4.2)."""
+
+    notion: Literal["variation_above"]
+    gamma: axis(Share) = Field(description="threshold on the softmax variation")
+
+
+NOTIONS = {
+    "class_change": ClassChange,
+    "softmax_variation": SoftmaxVariation,
+    "variation_above": VariationAbove,
+}
+
+
+def _union(members: dict[str, type[_Strict]], tag: Any) -> Any:
+    union: Any = None
+    for name, member in members.items():
+        tagged = Annotated[member, Tag(name)]
+        union = tagged if union is None else union | tagged
+    return Annotated[union, Discriminator(tag)]
+
+
+def _grid_tag(grid: Any) -> str | None:
+    return f"{grid.get('architecture')}-{grid.get('method')}" if isinstance(grid, dict) else None
+
+
+def _notion_tag(measure: Any) -> str | None:
+    return measure.get("notion") if isinstance(measure, dict) else None
+
+
+class Guarantee(_Strict):
+    """How sure: P(|estimate - truth| > epsilon) ≤ 1 - confidence, by Hoeffding's inequality (Theorems 1, 2)."""
+
+    epsilon: Share
+    confidence: Share
+    simultaneous: bool = Field(False, description="for all estimates of the study at once, not for each alone")
+    seed: Seed = Field(0, description="draws the test points")
+
+
+class Compute(_Strict):
+    """Where and in what portions the networks are trained and measured; changes no result's identity."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    shard_minutes: Positive = Field(15.0, description="estimated device-minutes of one job")
+
+
+class Study(_Strict):
+    """A whole study, checked. Relative folders are relative to the working directory."""
+
+    model_config = ConfigDict(title="deltaball study")
+
+    study: Name = Field(description="names the folder of the results")
+    description: str = ""
+    data: str = Field("data", description="folder in which NAME.npz files are looked for")
+    results: str = "results"
+    compute: Compute = Compute()
+    guarantee: Guarantee
+    measures: list[_union(NOTIONS, _notion_tag)] = Field(min_length=1)
+    grids: list[_union(GRIDS, _grid_tag)] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> "Study":
+        names = [grid.name for grid in self.grids]
+        _distinct(names)
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where this study's results are written."""
+        return Path(self.results) / self.study
+
+    @property
+    def store(self) -> Path:
+        """Where weights and outcomes are kept, shared by all studies."""
+        return Path(self.results) / "store"
+
+    def facts(self) -> dict[str, DatasetFacts]:
+        """The facts of every data set of the study, by name. Raises InputError for one that is not there."""
+        return {name: catalogue.facts(name, Path(self.data)) for name in sorted({grid.dataset for grid in self.grids})}
+
+    def confidence_of_each(self, estimates: int) -> float:
+        """The confidence of each single estimate, of `estimates` in all."""
+        if self.guarantee.simultaneous:
+            return confidence_each(self.guarantee.confidence, estimates)
+        return self.guarantee.confidence
+
+
+def load(path: Path) -> Study:
+    """The study in a YAML file. Raises InputError with file, key path, value and remedy on one line."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file in UTF-8") from None
+    except yaml.YAMLError as problem:
+        mark = getattr(problem, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not valid YAML ({getattr(problem, 'problem', problem)})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: should hold the keys of a study ({', '.join(Study.model_fields)})")
+    try:
+        study = Study.model_validate(content)
+    except ValidationError as problem:
+        raise InputError(f"{path}: {_explained(problem)}") from None
+    _check(study, path)
+    return study
+
+
+def _check(study: Study, path: Path) -> None:
+    facts = {}
+    for index, grid in enumerate(study.grids):
+        where = f"{path}: grids[{index}] ({grid.name})"
+        try:
+            facts[grid.dataset] = found = catalogue.facts(grid.dataset, Path(study.data))
+        except InputError as problem:
+            raise InputError(f"{where}.dataset: {problem}") from None
+        if grid.architecture != "fcn":
+            deepest = {name: values[0] for name, values in grid if name in grid.axis_names()}
+            deepest["conv_depth"] = max(grid.conv_depth)
+            try:
+                layers(grid.architecture, deepest, found.shape, found.classes)
+            except InputError as problem:
+                raise InputError(f"{where}.conv_depth: {problem}") from None
+    for index, measure in enumerate(study.measures):
+        for name in measure.datasets or ():
+            if name not in facts:
+                raise InputError(
+                    f"{path}: measures[{index}].datasets: no grid trains on '{name}'; {alternatives(name, facts)}"
+                )
+    confidence = study.confidence_of_each(count_estimates(study))
+    needed = samples_needed(study.guarantee.epsilon, confidence)
+    smallest = min(facts.values(), key=lambda found: found.test)
+    if needed > smallest.test:
+        reached = epsilon_reached(smallest.test, confidence)
+        raise InputError(
+            f"{path}: guarantee.epsilon = {study.guarantee.epsilon} needs {needed} test points and {smallest.name} "
+            f"has {smallest.test}; epsilon = {_rounded_up(reached)} can be had"
+        )
+
+
+def count_estimates(study: Study) -> int:
+    """How many numbers with a guarantee the study will print: networks × measures that apply to them."""
+    total = 0
+    for grid in study.grids:
+        networks = 1
+        for name in grid.axis_names():
+            networks *= len(getattr(grid, name))
+        for measure in study.measures:
+            if measure.datasets is None or grid.dataset in measure.datasets:
+                total += networks * len(measure.delta) * len(getattr(measure, "gamma", [None]))
+    return total
+
+
+def _rounded_up(epsilon: float) -> float:
+    return round(epsilon + 0.00005, 4)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number, as in YAML 1.2, and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _explained(problem: ValidationError) -> str:
+    """The first error of a validation as `key.path: what is wrong; what would be right`."""
+    errors = problem.errors()
+    first = errors[0]
+    model: type[BaseModel] = Study
+    members: dict[str, type[_Strict]] = {}
+    where = ""
+    for key in first["loc"]:
+        if isinstance(key, int):
+            where += f"[{key}]"
+        elif key in members:
+            model, members = members[key], {}
+        else:
+            where += f".{key}" if where else str(key)
+            members = {"grids": GRIDS, "measures": NOTIONS}.get(key, {}) if model is Study else {}
+            model = {"guarantee": Guarantee, "compute": Compute}.get(key, model) if model is Study else model
+    text = _what(first, model, members)
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{where}: {text}{more}" if where else f"{text}{more}"
+
+
+def _what(error: Any, model: type[BaseModel], members: dict[str, type[_Strict]]) -> str:
+    value, context = error["input"], error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            wrong = error["loc"][-1]
+            return f"unknown key '{wrong}' (value {value!r}); {alternatives(wrong, model.model_fields)}"
+        case "missing":
+            kind = model.model_fields[error["loc"][-1]].description
+            return f"missing key '{error['loc'][-1]}'" + (f" ({kind})" if kind else "")
+        case "too_short":
+            return "is empty; list at least one value"
+        case "union_tag_not_found" | "union_tag_invalid":
+            return _untagged(value, members)
+        case "value_error":
+            return f"{context['error']}; list each value once"
+        case "literal_error":
+            names = re.findall(r"'([^']*)'", context["expected"])
+            return f"{value!r} is not known; {alternatives(value, names)}"
+        case "string_pattern_mismatch":
+            return f"{value!r} cannot be a name; use letters, digits, '.', '_' and '-'"
+    return f"{value!r} is wrong: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _untagged(value: Any, members: dict[str, type[_Strict]]) -> str:
+    if not isinstance(value, dict):
+        return f"{value!r} should be a mapping with keys of its own"
+    tags = ("notion",) if members is NOTIONS else ("architecture", "method")
+    known = [name.split("-") for name in members]
+    for position, tag in enumerate(tags):
+        names = {parts[position] for parts in known}
+        if tag not in value:
+            return f"missing key '{tag}'; {alternatives('', names)}"
+        if value[tag] not in names:
+            return f"{tag} {value[tag]!r} is not known; {alternatives(value[tag], names)}"
+    pairs = ", ".join(" with ".join(reversed(parts)) for parts in known)
+    return f"method '{value['method']}' does not go with architecture '{value['architecture']}'; possible: {pairs}"
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a study file, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}

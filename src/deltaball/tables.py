@@ -1,0 +1,132 @@
+"""The tables of a study: their columns, and how they are written and read. The contract between the rooms."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from deltaball.errors import InputError
+from deltaball.plan import Plan, Trajectory
+from deltaball.store import Store, written_whole
+from deltaball.study import all_axes
+
+IDENTITY = ["network_id", "trajectory_id", "grid", "dataset", "method", "architecture"]
+RESULTS = {
+    "sparsity": "float64",
+    "train_accuracy": "float64",
+    "test_accuracy": "float64",
+    "test_loss": "float64",
+    "status": "str",
+    "data_sha256": "str",
+    "software": "str",
+    "device": "str",
+}
+ROBUSTNESS = {
+    "network_id": "str",
+    "measure": "str",
+    "notion": "str",
+    "norm": "str",
+    "delta": "float64",
+    "gamma": "float64",
+    "attack": "str",
+    "samples": "int64",
+    "estimate": "float64",
+    "lower": "float64",
+    "upper": "float64",
+    "epsilon": "float64",
+    "confidence": "float64",
+    "inequality": "str",
+    "side": "str",
+}
+COLUMN_TYPES = {int: "Int64", float: "float64", str: "str"}
+
+
+def trained(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> pd.DataFrame:
+    """What training found out about the networks of `trajectories`: network_id and the columns of RESULTS."""
+    rows = []
+    for network in plan.networks_of(trajectories):
+        facts = store.facts(network.trajectory_id, network.checkpoint)
+        rows.append({"network_id": network.id, "sparsity": 0.0, **facts})
+    return _typed(pd.DataFrame(rows), {"network_id": "str", **RESULTS})
+
+
+def networks(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """networks.parquet: one row per planned network in the plan's order; `status` is `planned` where none is known.
+
+    Columns: ids and grid, one per axis (null where it does not apply), `parameters`, then RESULTS.
+    """
+    axes = all_axes()
+    rows = pd.DataFrame(
+        {
+            "network_id": network.id,
+            "trajectory_id": network.trajectory_id,
+            "grid": network.grid,
+            "dataset": network.dataset,
+            "method": network.method,
+            "architecture": network.architecture,
+            **{name: network.axes.get(name) for name in axes},
+            "parameters": plan.trajectories[network.trajectory_id].parameters,
+        }
+        for network in plan.networks
+    )
+    rows = rows.astype({name: COLUMN_TYPES[kind] for name, kind in axes.items()})
+    found = _joined(parts, {"network_id": "str", **RESULTS})
+    table = rows.merge(found, on="network_id", how="left", validate="one_to_one")
+    table["status"] = table["status"].fillna("planned")
+    return table
+
+
+def robustness(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """robustness.parquet: one row per network × measure, networks in the plan's order."""
+    order = {network.id: index for index, network in enumerate(plan.networks)}
+    table = _joined(parts, ROBUSTNESS)
+    table = table[table["network_id"].isin(order)]
+    return table.sort_values("network_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
+
+
+def outcomes(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """outcomes.parquet: one row per network × measure, its N outcomes as the list `values`."""
+    ids = {network.id for network in plan.networks}
+    parts = list(parts)
+    columns = ["network_id", "measure", "values"]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return table[table["network_id"].isin(ids)].reset_index(drop=True)
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as parquet, whole or not at all."""
+    with written_whole(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, whole or not at all."""
+    with written_whole(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def read(path: Path, columns: Mapping[str, Any] | Iterable[str] = ()) -> pd.DataFrame:
+    """A parquet table. Raises InputError when it is missing, damaged, or lacks one of `columns`."""
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there; `snakemake --cores all` makes it") from None
+    except (OSError, ValueError) as problem:  # pyarrow's errors are ValueErrors
+        raise InputError(f"{path} cannot be read ({problem}); delete it and run again") from None
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise InputError(f"{path} has no column {', '.join(missing)}; delete it and run again")
+    return table
+
+
+def _joined(parts: Iterable[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
+    parts = list(parts)
+    return _typed(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(), columns)
+
+
+def _typed(table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """The table with these columns, nulls where it has none, in these types; other columns stay in front."""
+    rest = [name for name in table.columns if name not in columns]
+    table = table.reindex(columns=[*rest, *columns])
+    return table.astype(dict(columns))

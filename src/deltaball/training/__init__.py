@@ -1,0 +1,1 @@
+"""From planned trajectories to checkpoints in the store."""
