@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import deltaball
 from deltaball import study as study_file
 from deltaball.errors import InputError
-from deltaball.plan import TRAINED, Plan, Shard, plan, stored_bytes, training_minutes
+from deltaball.plan import TRAINED, Plan, Shard, stored_bytes, training_minutes
+from deltaball.stages import planned as planned_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
             )
         return added
 
+    command("study", _study, "run the whole study on this machine, with Snakemake")
     command("plan", _plan, "print what the study would train and measure, and what it costs")
     command("data", _data, "prepare a data set in the store").add_argument("dataset")
     for name, run, summary in (
@@ -73,11 +75,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _loaded(chosen: argparse.Namespace) -> Plan:
-    try:
-        return plan(study_file.load(chosen.study))
-    except InputError as problem:
-        text = str(problem)
-        raise InputError(text if text.startswith(str(chosen.study)) else f"{chosen.study}: {text}") from None
+    return planned_study(chosen.study)
+
+
+def _study(chosen: argparse.Namespace) -> None:
+    from deltaball import launch
+
+    planned = _loaded(chosen)
+    arguments = "--cores all --rerun-incomplete --show-failed-logs --quiet host rules reason".split()
+    status = launch.snakemake([*arguments, "--configfile", str(chosen.study)])
+    if status:
+        sys.exit(status)
+    print(f"the report is {(planned.study.folder / 'report.html').resolve()}")
 
 
 def _plan(chosen: argparse.Namespace) -> None:

@@ -130,15 +130,15 @@ class Imp(_Strict):
 
 
 class Hmc(_Strict):
-    """Axes of Hamiltonian Monte Carlo (paper 004, B.8 and B.9); `samples` counts along one chain."""
+    """Axes of Hamiltonian Monte Carlo (paper 004, B.8 and B.9); `posterior_samples` counts along one chain."""
 
-    ALONG: ClassVar[str] = "samples"
+    ALONG: ClassVar[str] = "posterior_samples"
     INSIDE_PACK: ClassVar[frozenset[str]] = frozenset({"step_size", "seed"})
 
     method: Literal["hmc"]
     step_size: Rates = Field(description="step of the leapfrog integrator")
     leapfrog_steps: Counts = Field(description="steps of one trajectory of the integrator")
-    samples: Counts = Field(description="samples of the posterior that the network averages")
+    posterior_samples: Counts = Field(description="samples of the posterior that the network averages")
     seed: Seeds = [0]
 
 
@@ -194,6 +194,10 @@ def all_axes() -> dict[str, type]:
     return found
 
 
+# R is the share of robust points: it falls as δ grows. D is a mean variation: it rises.
+Quantity = Literal["R", "D"]
+
+
 class _Measure(_Strict):
     norm: Literal["linf"] = "linf"
     delta: axis(Radius) = Field(description="radii of the ball, in pixel units of [0, 1]")
@@ -204,17 +208,23 @@ class _Measure(_Strict):
 class ClassChange(_Measure):
     """g: is the predicted class the same in the whole ball (paper 004, Definition 1)? R(g) is its mean."""
 
+    quantity: ClassVar[Quantity] = "R"
+
     notion: Literal["class_change"]
 
 
 class SoftmaxVariation(_Measure):
     """ḡ: the largest change of any class's softmax in the ball (Definition 3, h = L∞). D(ḡ) is its mean."""
 
+    quantity: ClassVar[Quantity] = "D"
+
     notion: Literal["softmax_variation"]
 
 
 class VariationAbove(_Measure):
-    """Robust unless ḡ exceeds `gamma` (paper 004, Sections 2 and 4.2)."""
+    """Robust unless ḡ exceeds `gamma` (paper 004, Sections 2 and 4.2). R is its mean."""
+
+    quantity: ClassVar[Quantity] = "R"
 
     notion: Literal["variation_above"]
     gamma: axis(Share) = Field(description="threshold on the softmax variation")

@@ -72,6 +72,7 @@ def networks(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     )
     rows = rows.astype({name: COLUMN_TYPES[kind] for name, kind in axes.items()})
     found = _joined(parts, {"network_id": "str", **RESULTS})
+    found = found[found["network_id"].isin(rows["network_id"])]
     table = rows.merge(found, on="network_id", how="left", validate="one_to_one")
     table["status"] = table["status"].fillna("planned")
     return table
@@ -92,6 +93,26 @@ def outcomes(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     columns = ["network_id", "measure", "values"]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     return table[table["network_id"].isin(ids)].reset_index(drop=True)
+
+
+def load(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two tables on disk, as this plan sees them: its networks (those not in the table `planned`), its measures.
+
+    Raises InputError when a table is missing, damaged or lacks a column.
+    """
+    folder = plan.study.folder
+    found = read(folder / "networks.parquet", ["network_id", *RESULTS])
+    measures = [one.name for one in plan.measures]
+    estimates = read(folder / "robustness.parquet", ROBUSTNESS)
+    return (
+        networks(plan, [found[["network_id", *RESULTS]]]),
+        robustness(plan, [estimates[estimates["measure"].isin(measures)]]),
+    )
+
+
+def measured(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
+    """One row per estimate, with everything known about its network beside it."""
+    return robustness.merge(networks, on="network_id", how="left", validate="many_to_one")
 
 
 def write(table: pd.DataFrame, path: Path) -> None:

@@ -1,1 +1,21 @@
 """From the tables of a study to its statistics. Reads tables alone, never a network."""
+
+from deltaball import tables
+from deltaball.analysis.completeness import completeness, monotonicity
+from deltaball.analysis.correlations import correlations
+from deltaball.analysis.regressions import regressions
+from deltaball.plan import Plan
+
+
+def write_tables(plan: Plan) -> None:
+    """Write every statistical table of a study to ``tables/*.csv``."""
+    networks, robustness = tables.load(plan)
+    measured = tables.measured(networks, robustness)
+    written = {
+        "completeness": completeness(networks, robustness),
+        "correlations": correlations(measured),
+        "regressions": regressions(measured),
+        "monotonicity": monotonicity(measured),
+    }
+    for name, table in written.items():
+        tables.write_csv(table, plan.study.folder / "tables" / f"{name}.csv")

@@ -1,0 +1,21 @@
+rule analyse:
+    input:
+        f"{RESULTS}/networks.parquet",
+        f"{RESULTS}/robustness.parquet",
+        code=sorted(CODE.glob("analysis/*.py")),
+    output:
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=stages.TABLES),
+    log:
+        f"{RESULTS}/logs/analyse.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/analyse.tsv"
+    conda:
+        "../envs/deltaball.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime="30m",
+    params:
+        study=STUDY,
+    shell:
+        "deltaball analyse --study {params.study} > {log} 2>&1"

@@ -1,0 +1,25 @@
+rule figures:
+    input:
+        f"{RESULTS}/networks.parquet",
+        f"{RESULTS}/robustness.parquet",
+        code=sorted(CODE.glob("figures/*")),
+    output:
+        expand(
+            f"{RESULTS}/figures/{{figure}}.{{kind}}",
+            figure=stages.figures(PLAN),
+            kind=["png", "svg", "csv"],
+        ),
+    log:
+        f"{RESULTS}/logs/figures.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figures.tsv"
+    conda:
+        "../envs/deltaball.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime="30m",
+    params:
+        study=STUDY,
+    shell:
+        "deltaball figures --study {params.study} > {log} 2>&1"

@@ -1,0 +1,44 @@
+rule measure:
+    input:
+        f"{RESULTS}/shards/{{shard}}.trained.parquet",
+    output:
+        f"{RESULTS}/shards/{{shard}}.measured.parquet",
+        f"{RESULTS}/shards/{{shard}}.outcomes.parquet",
+    log:
+        f"{RESULTS}/logs/measure/{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measure/{{shard}}.tsv"
+    conda:
+        "../envs/deltaball.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=lambda wildcards, attempt: stages.runtime(PLAN.shard(wildcards.shard), attempt),
+    params:
+        study=STUDY,
+        measures=lambda wildcards: stages.measures_digest(PLAN, PLAN.shard(wildcards.shard).dataset),
+    shell:
+        "deltaball measure --study {params.study} {wildcards.shard} > {log} 2>&1"
+
+
+rule measures:
+    input:
+        expand(f"{RESULTS}/shards/{{shard}}.measured.parquet", shard=PLAN.shards),
+        expand(f"{RESULTS}/shards/{{shard}}.outcomes.parquet", shard=PLAN.shards),
+    output:
+        f"{RESULTS}/robustness.parquet",
+        f"{RESULTS}/outcomes.parquet",
+    log:
+        f"{RESULTS}/logs/measures.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measures.tsv"
+    conda:
+        "../envs/deltaball.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime="30m",
+    params:
+        study=STUDY,
+    shell:
+        "deltaball robustness --study {params.study} > {log} 2>&1"

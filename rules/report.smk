@@ -1,0 +1,23 @@
+rule report:
+    input:
+        f"{RESULTS}/networks.parquet",
+        f"{RESULTS}/robustness.parquet",
+        rules.analyse.output,
+        rules.figures.output,
+        code=sorted(CODE.glob("report/*")),
+    output:
+        f"{RESULTS}/report.html",
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report.tsv"
+    conda:
+        "../envs/deltaball.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime="30m",
+    params:
+        study=STUDY,
+    shell:
+        "deltaball report --study {params.study} > {log} 2>&1"

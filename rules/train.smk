@@ -1,0 +1,42 @@
+# The store is undeclared: whatever makes this job run again, it trains only what the store lacks.
+rule train:
+    input:
+        data=lambda wildcards: f"{RESULTS}/data/{PLAN.shard(wildcards.shard).dataset}.json",
+    output:
+        f"{RESULTS}/shards/{{shard}}.trained.parquet",
+    log:
+        f"{RESULTS}/logs/train/{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train/{{shard}}.tsv"
+    conda:
+        "../envs/deltaball.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=lambda wildcards, attempt: stages.runtime(PLAN.shard(wildcards.shard), attempt),
+    params:
+        study=STUDY,
+    shell:
+        "deltaball train --study {params.study} {wildcards.shard} > {log} 2>&1"
+
+
+rule networks:
+    input:
+        expand(f"{RESULTS}/shards/{{shard}}.trained.parquet", shard=PLAN.shards),
+    output:
+        f"{RESULTS}/networks.parquet",
+    log:
+        f"{RESULTS}/logs/networks.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/networks.tsv"
+    conda:
+        "../envs/deltaball.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime="30m",
+    params:
+        study=STUDY,
+        plan=stages.networks_digest(PLAN),
+    shell:
+        "deltaball networks --study {params.study} > {log} 2>&1"

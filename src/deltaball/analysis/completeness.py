@@ -1,0 +1,57 @@
+"""What is there and what is missing; and how far the attack is from behaving like the truth."""
+
+import numpy as np
+import pandas as pd
+
+from deltaball.study import NOTIONS
+
+STATUSES = ("trained", "diverged", "stuck", "failed", "planned")
+
+
+def completeness(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
+    """Per grid: networks planned in all and by status, measured, and the accuracies of the trained ones."""
+    measured = networks["network_id"].isin(robustness["network_id"])
+    rows = []
+    for grid, members in networks.groupby("grid", sort=False):
+        accuracy = members["test_accuracy"]
+        rows.append(
+            {
+                "grid": grid,
+                "dataset": members["dataset"].iloc[0],
+                "method": members["method"].iloc[0],
+                "architecture": members["architecture"].iloc[0],
+                "networks": len(members),
+                # `planned` counts what is still to be trained.
+                **{status: int((members["status"] == status).sum()) for status in STATUSES},
+                "measured": int(measured[members.index].sum()),
+                "median_accuracy": accuracy.median(),
+                "best_accuracy": accuracy.max(),
+                "share_above_85": (accuracy >= 0.85).sum() / len(members),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def monotonicity(measured: pd.DataFrame) -> pd.DataFrame:
+    """How often an estimate improves although the ball grows, which the truth never does.
+
+    A single-step attack can overshoot, so it may miss at a large δ what it found at a small one. Per data set,
+    notion, γ and attack: neighbouring pairs of δ's over all networks, exceptions among them, the largest one.
+    """
+    rows = []
+    keys = ["dataset", "notion", "gamma", "norm", "attack"]
+    for key, members in measured.groupby(keys, sort=False, dropna=False):
+        by_delta = members.pivot(index="network_id", columns="delta", values="estimate").sort_index(axis=1)
+        steps = np.diff(by_delta.to_numpy(), axis=1)
+        # R must not rise with δ, D must not fall.
+        named = dict(zip(keys, key, strict=True))
+        wrong = steps if NOTIONS[named["notion"]].quantity == "R" else -steps
+        rows.append(
+            {
+                **named,
+                "pairs": int(np.isfinite(steps).sum()),
+                "exceptions": int((wrong > 0).sum()),
+                "largest_exception": float(np.nanmax(wrong, initial=0.0)),
+            }
+        )
+    return pd.DataFrame(rows, columns=[*keys, "pairs", "exceptions", "largest_exception"])

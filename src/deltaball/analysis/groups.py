@@ -1,0 +1,36 @@
+"""The groups within which trends are looked for."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+# A nearly constant classifier is trivially robust, so networks that did not learn can make a trend by themselves.
+# "Learned" is a test accuracy of at least this share of the best in the data set.
+LEARNED = 0.8
+EVERY = "all"
+
+
+def groups(measured: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+    """Networks of each data set × method × architecture (and all architectures together) × measure × subset.
+
+    Yields the names of the group and its rows, one per network. The subset is `all` networks or the `learned`
+    ones; `accuracy_from` is the test accuracy from which networks are in.
+    """
+    best = measured.groupby("dataset")["test_accuracy"].max()
+    for (dataset, method, measure), alike in measured.groupby(["dataset", "method", "measure"], sort=False):
+        architectures = list(alike["architecture"].unique())
+        for architecture in ([EVERY] if len(architectures) > 1 else []) + architectures:
+            chosen = alike if architecture == EVERY else alike[alike["architecture"] == architecture]
+            for subset, level in ((EVERY, 0.0), ("learned", LEARNED * best[dataset])):
+                names = {
+                    "dataset": dataset,
+                    "method": method,
+                    "architecture": architecture,
+                    "measure": measure,
+                    "notion": chosen["notion"].iloc[0],
+                    "delta": chosen["delta"].iloc[0],
+                    "gamma": chosen["gamma"].iloc[0],
+                    "networks_of": subset,
+                    "accuracy_from": round(float(level), 4),
+                }
+                yield names, chosen[chosen["test_accuracy"] >= level]

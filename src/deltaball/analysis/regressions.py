@@ -1,0 +1,76 @@
+"""Ordinary least squares of each measure on accuracy and on each hyper-parameter, errors clustered by trajectory."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+from statsmodels.stats.multitest import multipletests
+
+from deltaball.analysis.groups import EVERY, groups
+from deltaball.study import all_axes
+
+CONFIDENCE = 0.95
+FEWEST_TRAJECTORIES = 5
+
+
+def regressions(measured: pd.DataFrame) -> pd.DataFrame:
+    """One simple regression per group × term; the rows of one categorical term come from one regression.
+
+    Terms: `test_accuracy` (per unit), numeric hyper-parameters and `parameters` (per doubling), text
+    hyper-parameters and the seed (each level against the first). Standard errors are cluster-robust (CR1) with
+    t quantiles at trajectories - 1 degrees of freedom. `p_holm` is Holm's over all rows of this table.
+    Hyper-parameters are looked at within one architecture, and only where they vary.
+    """
+    rows = []
+    for names, members in groups(measured):
+        clusters = members["trajectory_id"].astype("category").cat.codes.to_numpy()
+        row = {**names, "networks": len(members), "trajectories": len(np.unique(clusters))}
+        for design, unit in _designs(members, names["architecture"] == EVERY):
+            rows += [{**row, **term, "unit": unit} for term in _fitted(members["estimate"], design, clusters)]
+    table = pd.DataFrame(rows)
+    if len(table):
+        tested = table["p"].notna()
+        table["p_holm"] = np.nan
+        if tested.any():
+            table.loc[tested, "p_holm"] = multipletests(table.loc[tested, "p"], method="holm")[1]
+    return table
+
+
+def _designs(members: pd.DataFrame, accuracy_alone: bool) -> Iterator[tuple[pd.DataFrame, str]]:
+    yield members[["test_accuracy"]], "per unit of accuracy"
+    if accuracy_alone:
+        return
+    for axis, kind in {**all_axes(), "parameters": int}.items():
+        values = members[axis].dropna()
+        if values.nunique() < 2 or len(values) < len(members):
+            continue
+        if kind is str or axis == "seed":
+            levels = [str(level) for level in values.unique()]
+            design = {f"{axis}: {level}": (values.astype(str) == level).astype(float) for level in levels[1:]}
+            yield pd.DataFrame(design), f"against {levels[0]}"
+        else:
+            yield pd.DataFrame({axis: np.log2(values.astype(float))}), "per doubling"
+
+
+def _fitted(response: pd.Series, design: pd.DataFrame, clusters: np.ndarray) -> list[dict[str, object]]:
+    empty = dict.fromkeys(("slope", "standard_error", "lower", "upper", "p", "r_squared"), np.nan)
+    enough = len(np.unique(clusters)) >= max(FEWEST_TRAJECTORIES, design.shape[1] + 2)
+    if not enough or response.nunique() < 2 or (design.nunique() < 2).any():
+        return [{"term": term, **empty} for term in design]
+    fit = sm.OLS(response.to_numpy(), sm.add_constant(design.to_numpy())).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True
+    )
+    bounds = fit.conf_int(1 - CONFIDENCE)
+    return [
+        {
+            "term": term,
+            "slope": fit.params[index],
+            "standard_error": fit.bse[index],
+            "lower": bounds[index, 0],
+            "upper": bounds[index, 1],
+            "p": fit.pvalues[index],
+            "r_squared": fit.rsquared,
+        }
+        for index, term in enumerate(design, 1)
+    ]

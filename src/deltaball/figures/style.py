@@ -1,0 +1,25 @@
+"""One look for every figure: a colour per method, a mark and a shade per architecture."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.style
+
+# Okabe & Ito's colours, told apart by colour-blind readers; the two shades differ in lightness, so that
+# architectures stay apart in grey print too.
+SHADES = {"sgd": ("#0072B2", "#56B4E9"), "imp": ("#00664B", "#33C7A0"), "hmc": ("#A0457A", "#E3A3C8")}
+MARKS = {"fcn": "o", "cnn": "^", "vgg": "s"}
+NAMES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG"}
+CAPACITY, DURATION = ("#8F74B8", "#D2C6E6"), ("#5BA37C", "#BFE0CC")  # the paper's purple and green box plots
+STYLE = Path(__file__).with_name("deltaball.mplstyle")
+
+
+def colour(method: str, architecture: str) -> str:
+    """Fully connected networks are dark, convolutional ones light."""
+    return SHADES[method][0 if architecture == "fcn" else 1]
+
+
+def use() -> None:
+    """Draw without a screen, in deltaball's style."""
+    mpl.use("Agg")
+    mpl.style.use(STYLE)

@@ -1,0 +1,67 @@
+"""What the Snakefile asks of a plan: which study, which files come out, what makes them stale. Light, like the plan."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deltaball import study as study_file
+from deltaball.errors import InputError
+from deltaball.plan import Plan, Shard, plan
+
+TABLES = ("completeness", "correlations", "regressions", "monotonicity")
+
+
+def chosen_study(configfiles: Sequence[str], overrides: Mapping[str, Any]) -> Path:
+    """The study file: the one given by `--configfile` or by a profile replaces config.yaml whole.
+
+    Snakemake would merge several files key by key, which mixes the grids of two studies. Raises InputError for
+    several files, and for `--config`, which changes keys that the jobs' own reading of the file would not see.
+    """
+    if overrides:
+        raise InputError(
+            f"--config {' '.join(overrides)}: a study is changed in its file; write another and give it by --configfile"
+        )
+    if len(configfiles) > 1:
+        raise InputError(f"--configfile {' '.join(map(str, configfiles))}: one study at a time; give one file")
+    return Path(os.path.relpath(configfiles[0])) if configfiles else Path("config.yaml")
+
+
+def planned(path: Path) -> Plan:
+    """The plan of a study file. Raises InputError that names the file."""
+    study = study_file.load(path)
+    try:
+        return plan(study)
+    except InputError as problem:
+        raise InputError(f"{path}: {problem}") from None
+
+
+def figures(plan: Plan) -> list[str]:
+    """The names of the study's figures: one trade-off per data set × notion."""
+    return [
+        f"tradeoff_{dataset}_{notion}"
+        for dataset in plan.facts
+        for notion in dict.fromkeys(one.notion for one in plan.measures if one.applies_to(dataset))
+    ]
+
+
+def networks_digest(plan: Plan) -> str:
+    """Changes when the rows of networks.parquet would be others."""
+    return _digest(f"{network.id} {network.grid}" for network in plan.networks)
+
+
+def measures_digest(plan: Plan, dataset: str) -> str:
+    """Changes when the measures of a data set's networks, or the points they are taken on, are others."""
+    guarantee = plan.study.guarantee
+    names = [one.name for one in plan.measures if one.applies_to(dataset)]
+    return _digest([*names, f"{plan.samples} {guarantee.epsilon} {plan.confidence} {guarantee.seed}"])
+
+
+def runtime(shard: Shard, attempt: int) -> str:
+    """The wall time to ask a cluster for: three times the estimate and ten minutes to start, doubled on a retry."""
+    return f"{round((3 * shard.minutes + 10) * 2 ** (attempt - 1))}m"
+
+
+def _digest(lines: Any) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]

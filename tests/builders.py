@@ -1,0 +1,60 @@
+"""Studies, grids and plans as the tests write them: a complete default, of which a test states what it changes."""
+
+from pathlib import Path
+from typing import Any
+
+from deltaball.plan import Plan, plan
+from deltaball.study import Study
+
+ELSEWHERE = "no-such-folder"  # a data folder that is not there: facts come from the catalogue alone
+
+ARCHITECTURES = {
+    "fcn": {"depth": 1, "width": 64, "activation": "relu"},
+    "cnn": {"fc_depth": 1, "fc_width": 16, "activation": "relu", "filters": 4, "kernel": 3, "conv_depth": 1},
+}
+ARCHITECTURES["vgg"] = ARCHITECTURES["cnn"]
+METHODS = {
+    "sgd": {"learning_rate": 0.01, "epochs": [5, 10]},
+    "imp": {"proportion": 0.5, "iterations": 1, "learning_rate": 0.01, "epochs": 5},
+    "hmc": {"step_size": 0.001, "leapfrog_steps": 10, "samples": [100, 200]},
+}
+
+
+def grid(architecture: str = "fcn", method: str = "sgd", without: tuple[str, ...] = (), **changed: Any) -> dict:
+    """A grid as YAML gives it."""
+    whole = {
+        "name": f"{architecture}-{method}",
+        "dataset": "mnist5k",
+        "method": method,
+        "architecture": architecture,
+        **ARCHITECTURES[architecture],
+        **METHODS[method],
+        **changed,
+    }
+    return {key: value for key, value in whole.items() if key not in without}
+
+
+def study(*grids: dict, **changed: Any) -> dict:
+    """A study as YAML gives it."""
+    return {
+        "study": "test",
+        "data": ELSEWHERE,
+        "guarantee": {"epsilon": 0.05, "confidence": 0.95},
+        "measures": [{"notion": "class_change", "delta": 0.1}],
+        "grids": list(grids) or [grid()],
+        **changed,
+    }
+
+
+def planned(*grids: dict, **changed: Any) -> Plan:
+    return plan(Study.model_validate(study(*grids, **changed)))
+
+
+def network_ids(*grids: dict, **changed: Any) -> list[str]:
+    return [network.id for network in planned(*grids, **changed).networks]
+
+
+def planned_few(folder: Path, *grids: dict, **changed: Any) -> Plan:
+    """A plan on few.npz, whose 40 test points give ε = 0.25 at 0.95 (37 of them)."""
+    on_few = [{**one, "dataset": "few"} for one in grids]
+    return planned(*on_few, **{"data": str(folder), "guarantee": {"epsilon": 0.25, "confidence": 0.95}, **changed})

@@ -1,0 +1,54 @@
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deltaball.datasets import Dataset, from_arrays, load
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def mnist5k() -> Dataset:
+    return load("mnist5k", Path("no-such-folder"))
+
+
+@pytest.fixture(scope="session")
+def few_arrays(mnist5k: Dataset) -> dict[str, np.ndarray]:
+    """130 training and 40 test digits of mnist5k at half the resolution, all classes, in a fixed order."""
+
+    def few(images: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = np.random.default_rng(0).permutation(len(images))[:count]
+        return (images[chosen, ::2, ::2, 0] * 255).round().astype(np.uint8), labels[chosen].astype(np.uint8)
+
+    x_train, y_train = few(mnist5k.x_train, mnist5k.y_train, 130)
+    x_test, y_test = few(mnist5k.x_test, mnist5k.y_test, 40)
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+@pytest.fixture(scope="session")
+def few(few_arrays: dict[str, np.ndarray]) -> Dataset:
+    """`few_arrays` as a data set of the name few."""
+    return from_arrays("few", few_arrays, "a slice of mnist5k")
+
+
+@pytest.fixture(scope="session")
+def data_folder(few_arrays: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that holds few.npz."""
+    folder = tmp_path_factory.mktemp("data")
+    np.savez(folder / "few.npz", **few_arrays)
+    return folder

@@ -1,0 +1,58 @@
+"""Editors check study files against the committed JSON schema: it must be the one the code has."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from builders import grid, study
+
+from deltaball import study as study_file
+
+COMMITTED = Path(study_file.__file__).with_name("study.schema.json")
+
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft202012Validator:
+    committed = json.loads(COMMITTED.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(committed)
+    return jsonschema.Draft202012Validator(committed)
+
+
+def test_the_committed_schema_is_the_codes():
+    assert json.loads(COMMITTED.read_text(encoding="utf-8")) == study_file.schema()
+
+
+def test_every_committed_study_is_valid(root: Path, validator: jsonschema.Draft202012Validator):
+    files = [root / "config.yaml", *sorted((root / "studies").glob("*.yaml"))]
+    assert len(files) > 1
+    for path in files:
+        content = study_file.load(path).model_dump()
+        validator.validate(as_written(path))
+        assert study_file.Study.model_validate(content).model_dump() == content
+
+
+def as_written(path: Path) -> Any:
+    return study_file.yaml.load(path.read_text(encoding="utf-8"), study_file._Loader)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        study(colour="red"),
+        study(grid(widht=64)),
+        study(grid(depth=[])),
+        study(grid(depth="2")),
+        study(grid(activation="tahn")),
+        study({**grid("cnn"), "method": "hmc"}),
+        study(measures=[{"notion": "class_change", "delta": 8}]),
+        study(measures=[{"notion": "variation_above", "delta": 0.1}]),
+        study(guarantee={"epsilon": 0.05}),
+        study(study="../elsewhere"),
+        study(grids="fcn"),
+    ],
+)
+def test_the_schema_refuses_what_the_code_refuses(content: dict, validator: jsonschema.Draft202012Validator):
+    assert validator.is_valid(study())
+    assert not validator.is_valid(content)
