@@ -16,7 +16,7 @@ ARCHITECTURES["vgg"] = ARCHITECTURES["cnn"]
 METHODS = {
     "sgd": {"learning_rate": 0.01, "epochs": [5, 10]},
     "imp": {"proportion": 0.5, "iterations": 1, "learning_rate": 0.01, "epochs": 5},
-    "hmc": {"step_size": 0.001, "leapfrog_steps": 10, "samples": [100, 200]},
+    "hmc": {"step_size": 0.001, "leapfrog_steps": 10, "posterior_samples": [100, 200]},
 }
 
 

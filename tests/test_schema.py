@@ -28,9 +28,8 @@ def test_every_committed_study_is_valid(root: Path, validator: jsonschema.Draft2
     files = [root / "config.yaml", *sorted((root / "studies").glob("*.yaml"))]
     assert len(files) > 1
     for path in files:
-        content = study_file.load(path).model_dump()
+        study_file.load(path)
         validator.validate(as_written(path))
-        assert study_file.Study.model_validate(content).model_dump() == content
 
 
 def as_written(path: Path) -> Any:

@@ -399,13 +399,17 @@ _Loader.add_implicit_resolver(
 
 
 def _explained(problem: ValidationError) -> str:
-    """The first error of a validation as `key.path: what is wrong; what would be right`."""
+    """One error of a validation as `key.path: what is wrong; what would be right`.
+
+    An unknown key comes first: it is often the reason why another one is missing.
+    """
     errors = problem.errors()
-    first = errors[0]
+    first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     model: type[BaseModel] = Study
     members: dict[str, type[_Strict]] = {}
     where = ""
-    for key in first["loc"]:
+    path = first["loc"][:-1] if first["type"] == "missing" else first["loc"]
+    for key in path:
         if isinstance(key, int):
             where += f"[{key}]"
         elif key in members:

@@ -1,0 +1,52 @@
+"""How long Snakemake takes to plan the paper's study: parsing the Snakefile, and a whole dry run.
+
+    python benchmarks/planning.py [STUDY]
+
+Every cluster job parses the Snakefile again, so parsing must cost next to nothing, and must import no array library.
+"""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "jax", "keras", "numpy", "pandas")
+RUNS = 5
+
+# What the Snakefile does while it is parsed, in an interpreter that has imported nothing of deltaball yet.
+PARSE = f"""
+import json, sys, time
+started = time.perf_counter()
+from deltaball import stages
+plan = stages.planned(stages.chosen_study([sys.argv[1]], {{}}))
+shards, figures = len(plan.shards), stages.figures(plan)
+digests = stages.networks_digest(plan), [stages.measures_digest(plan, name) for name in plan.facts]
+seconds = time.perf_counter() - started
+heavy = [name for name in {HEAVY!r} if name in sys.modules]
+print(json.dumps([seconds, len(plan.networks), shards, heavy]))
+"""
+
+
+def main() -> None:
+    study = sys.argv[1] if len(sys.argv) > 1 else "studies/paper.yaml"
+    parses, dry_runs = [], []
+    for _ in range(RUNS):
+        found = subprocess.run([sys.executable, "-c", PARSE, study], cwd=ROOT, check=True, capture_output=True)
+        seconds, networks, shards, heavy = json.loads(found.stdout)
+        parses.append(seconds)
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "snakemake", "-n", "--cores", "all", "--quiet", "all", "--configfile", study]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        dry_runs.append(time.perf_counter() - started)
+    print(f"{study}: {networks:,} networks in {shards} shards; {platform.machine()}, Python {platform.python_version()}")
+    print(f"array libraries imported by parsing: {', '.join(heavy) or 'none'}")
+    for name, seconds in (("parse the Snakefile's Python", parses), ("snakemake -n", dry_runs)):
+        print(f"{name:30} median {statistics.median(seconds):.2f} s   max {max(seconds):.2f} s   ({RUNS} runs)")
+
+
+if __name__ == "__main__":
+    main()

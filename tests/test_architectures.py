@@ -1,0 +1,155 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deltaball import architectures
+from deltaball.architectures import (
+    Activation,
+    Conv,
+    Dense,
+    Flatten,
+    Layers,
+    MaxPool,
+    forward_flop,
+    keras_model,
+    layers,
+    parameters,
+    weight_shapes,
+)
+from deltaball.errors import InputError
+
+FCN = {"depth": 2, "width": 64, "activation": "relu"}
+CNN = {"fc_depth": 1, "fc_width": 128, "activation": "tanh", "filters": 5, "kernel": 3, "conv_depth": 2}
+VGG = {"fc_depth": 2, "fc_width": 32, "activation": "relu", "filters": 4, "kernel": 5, "conv_depth": 1}
+MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
+
+
+def test_fcn_by_hand():
+    found = layers("fcn", FCN, MNIST, 10)
+    assert parameters(found) == (784 * 64 + 64) + (64 * 64 + 64) + (64 * 10 + 10) == 55_050
+    assert forward_flop(found) == 2 * (784 * 64 + 64 * 64 + 64 * 10) == 109_824
+
+
+def test_cnn_by_hand():
+    # 28×28×1 → conv 5 → 28×28×5 → pool → 14×14×5 → conv 5 → pool → 7×7×5 = 245 → 128 → 10
+    found = layers("cnn", CNN, MNIST, 10)
+    assert parameters(found) == (9 * 1 * 5 + 5) + (9 * 5 * 5 + 5) + (245 * 128 + 128) + (128 * 10 + 10) == 33_058
+    assert forward_flop(found) == 2 * (28 * 28 * 9 * 5 + 14 * 14 * 9 * 5 * 5 + 245 * 128 + 128 * 10) == 224_040
+
+
+def test_vgg_by_hand():
+    # 32×32×3 → conv 4 → conv 4 → pool → 16×16×4 = 1024 → 32 → 32 → 10
+    found = layers("vgg", VGG, CIFAR, 10)
+    convolutions = (25 * 3 * 4 + 4) + (25 * 4 * 4 + 4)
+    assert parameters(found) == convolutions + (1024 * 32 + 32) + (32 * 32 + 32) + (32 * 10 + 10) == 34_894
+    macs = 32 * 32 * 25 * (3 * 4 + 4 * 4) + 1024 * 32 + 32 * 32 + 32 * 10
+    assert forward_flop(found) == 2 * macs == 1_501_824
+
+
+def test_an_odd_row_or_column_is_dropped_by_each_pool():
+    # 15×9 → 7×4 → 3×2 → 1×1, so the first dense layer has one input per filter.
+    found = layers("cnn", {**CNN, "conv_depth": 3}, (15, 9, 2), 3)
+    assert [(layer.height, layer.width, layer.inputs) for layer in found if isinstance(layer, Conv)] == [
+        (15, 9, 2),
+        (7, 4, 5),
+        (3, 2, 5),
+    ]
+    assert next(layer for layer in found if isinstance(layer, Dense)).inputs == 5
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"), [((28, 28, 1), 4), ((32, 32, 3), 5), ((15, 9, 2), 3), ((64, 2, 1), 1), ((1, 1, 1), 0)]
+)
+@pytest.mark.parametrize("architecture", ["cnn", "vgg"])
+def test_as_many_pools_as_leave_a_pixel(architecture: str, shape: tuple[int, int, int], fits: int):
+    for depth in range(1, fits + 1):
+        layers(architecture, {**CNN, "conv_depth": depth}, shape, 10)
+    with pytest.raises(InputError, match=rf"conv_depth = {fits + 1} halves .* at most {fits} fits"):
+        layers(architecture, {**CNN, "conv_depth": fits + 1}, shape, 10)
+
+
+CASES = [
+    ("fcn", FCN, MNIST, 10),
+    ("fcn", {**FCN, "depth": 4, "width": 7}, (5, 3, 2), 3),
+    ("cnn", CNN, MNIST, 10),
+    ("cnn", {**CNN, "conv_depth": 3, "kernel": 4}, (15, 9, 2), 3),
+    ("vgg", VGG, CIFAR, 10),
+    ("vgg", {**VGG, "conv_depth": 3, "kernel": 7}, (9, 17, 1), 2),
+]
+
+
+@pytest.mark.parametrize(("architecture", "axes", "shape", "classes"), CASES)
+def test_keras_builds_the_same_network(architecture: str, axes: dict[str, Any], shape: tuple, classes: int):
+    found = layers(architecture, axes, shape, classes)
+    model = keras_model(found, shape)
+    assert model.count_params() == parameters(found)
+    assert [tuple(weight.shape) for weight in model.weights] == weight_shapes(found)
+    assert model.output_shape == (None, classes)
+    assert all(layer.padding == "same" for layer in model.layers if hasattr(layer, "padding") and layer.weights)
+    for weight, shape_ in zip(model.get_weights(), weight_shapes(found), strict=True):
+        if len(shape_) == 1:
+            assert not weight.any()
+        else:
+            limit = np.sqrt(6 / (np.prod(shape_[:-2]) * (shape_[-2] + shape_[-1])))
+            assert 0.5 * limit < np.abs(weight).max() <= limit
+
+
+GOLDEN: dict[str, tuple[int, Layers, dict[str, Any], tuple[int, int, int]]] = {
+    "fcn": (
+        1,
+        (
+            Flatten(),
+            Dense(784, 64),
+            Activation("relu"),
+            Dense(64, 64),
+            Activation("relu"),
+            Dense(64, 10),
+        ),
+        FCN,
+        MNIST,
+    ),
+    "cnn": (
+        1,
+        (
+            Conv(28, 28, 3, 1, 5),
+            Activation("tanh"),
+            MaxPool(),
+            Conv(14, 14, 3, 5, 5),
+            Activation("tanh"),
+            MaxPool(),
+            Flatten(),
+            Dense(245, 128),
+            Activation("tanh"),
+            Dense(128, 10),
+        ),
+        CNN,
+        MNIST,
+    ),
+    "vgg": (
+        1,
+        (
+            Conv(32, 32, 5, 3, 4),
+            Activation("relu"),
+            Conv(32, 32, 5, 4, 4),
+            Activation("relu"),
+            MaxPool(),
+            Flatten(),
+            Dense(1024, 32),
+            Activation("relu"),
+            Dense(32, 32),
+            Activation("relu"),
+            Dense(32, 10),
+        ),
+        VGG,
+        CIFAR,
+    ),
+}
+
+
+@pytest.mark.parametrize("architecture", architectures.VERSIONS)
+def test_a_version_means_these_layers(architecture: str):
+    """If the layers change, raise the version: ids then change too, and no stored weights pass for another's."""
+    version, expected, axes, shape = GOLDEN[architecture]
+    assert architectures.VERSIONS[architecture] == version
+    assert layers(architecture, axes, shape, 10) == expected

@@ -1,0 +1,315 @@
+"""The whole study through Snakemake, as a user runs it: once whole, changed, killed, and from its tables alone."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from deltaball import cli
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "study": "tiny",
+    "compute": {"shard_minutes": 0.02},
+    "guarantee": {"epsilon": 0.15, "confidence": 0.95},
+    "measures": [
+        {"notion": "class_change", "delta": [0.02, 0.1]},
+        {"notion": "softmax_variation", "delta": [0.02, 0.1]},
+    ],
+    "grids": [
+        {
+            "name": "fcn",
+            "dataset": "mnist5k",
+            "method": "sgd",
+            "architecture": "fcn",
+            "depth": 1,
+            "width": [8, 64],
+            "activation": ["relu", "tanh", "sigmoid"],
+            "learning_rate": [0.05, 0.2],
+            "epochs": [1, 2, 3],
+        },
+        {
+            "name": "cnn",
+            "dataset": "mnist5k",
+            "method": "sgd",
+            "architecture": "cnn",
+            "fc_depth": 1,
+            "fc_width": 8,
+            "activation": "relu",
+            "filters": 2,
+            "kernel": 3,
+            "conv_depth": 2,
+            "learning_rate": [0.05, 0.2],
+            "epochs": [2, 4],
+        },
+    ],
+}
+NETWORKS = 36 + 4
+
+
+def write_study(folder: Path, study: dict, name: str = "config.yaml") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(yaml.safe_dump(study))
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2", *arguments]
+
+
+def snakemake(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def deltaball(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "deltaball", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def tables(folder: Path, study: str = "tiny") -> dict[str, pd.DataFrame]:
+    results = folder / "results" / study
+    found = {name: pd.read_parquet(results / f"{name}.parquet") for name in ("networks", "robustness", "outcomes")}
+    found["outcomes"]["values"] = found["outcomes"]["values"].map(tuple)
+    found["outcomes"] = found["outcomes"].sort_values(["network_id", "measure"], ignore_index=True)
+    return found
+
+
+def assert_equal_tables(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
+    for name in one:
+        pd.testing.assert_frame_equal(one[name], other[name], check_exact=True)
+
+
+def networks_trained(folder: Path, study: str = "tiny") -> int:
+    logs = (folder / "results" / study / "logs/train").glob("*.log")
+    return sum(int(re.search(r"trained (\d+) networks", log.read_text())[1]) for log in logs)
+
+
+def jobs(output: str) -> dict[str, int]:
+    """The job counts of a dry run, by rule."""
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", output, re.M) if rule != "total"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tiny study ran to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_study(folder, TINY)
+    snakemake(folder)
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """Another folder just like the finished one, timestamps and Snakemake's records included."""
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def test_every_planned_network_is_trained_and_measured(finished: Path) -> None:
+    found = tables(finished)
+    assert len(found["networks"]) == NETWORKS
+    assert set(found["networks"]["status"]) == {"trained"}
+    assert found["networks"]["network_id"].is_unique
+    robustness = found["robustness"]
+    assert len(robustness) == NETWORKS * 4
+    assert set(robustness["samples"]) == {82}  # ⌈ln(2/.05) / (2 × .15²)⌉
+    assert (robustness["upper"] - robustness["lower"] <= 0.3 + 1e-12).all()
+    means = found["outcomes"].set_index(["network_id", "measure"])["values"].map(lambda values: sum(values) / 82)
+    joined = robustness.set_index(["network_id", "measure"])["estimate"]
+    assert (joined - means).abs().max() < 1e-6
+
+
+def test_robustness_falls_and_variation_rises_on_average_with_delta(finished: Path) -> None:
+    means = tables(finished)["robustness"].groupby("measure")["estimate"].mean()
+    assert means["class_change_linf_0.02_fgsm"] > means["class_change_linf_0.1_fgsm"]
+    assert means["softmax_variation_linf_0.02_fgsm"] < means["softmax_variation_linf_0.1_fgsm"]
+
+
+def test_a_second_run_does_nothing(finished: Path) -> None:
+    assert "Nothing to be done" in snakemake(finished)
+
+
+def test_a_seed_added_trains_only_the_new_networks(copied: Path) -> None:
+    before = tables(copied)
+    changed = {**TINY, "grids": [{**TINY["grids"][0], "seed": [0, 1]}, TINY["grids"][1]]}
+    write_study(copied, changed)
+    shutil.rmtree(copied / "results/tiny/logs")
+    snakemake(copied)
+    assert networks_trained(copied) == 36
+    after = tables(copied)
+    assert len(after["networks"]) == NETWORKS + 36
+    for name, table in before.items():
+        kept = after[name][after[name]["network_id"].isin(before["networks"]["network_id"])]
+        pd.testing.assert_frame_equal(kept.reset_index(drop=True), table, check_exact=True)
+
+
+def test_a_delta_added_measures_only_that_delta(copied: Path) -> None:
+    before = tables(copied)["robustness"]
+    changed = {**TINY, "measures": [{"notion": "class_change", "delta": [0.02, 0.05, 0.1]}, TINY["measures"][1]]}
+    write_study(copied, changed)
+    shutil.rmtree(copied / "results/tiny/logs")
+    output = snakemake(copied)
+    assert "rule train:" not in output
+    logs = [log.read_text() for log in (copied / "results/tiny/logs/measure").glob("*.log")]
+    computed = sum(int(re.search(r"computed ([\d,]+) outcomes", log)[1].replace(",", "")) for log in logs)
+    assert computed == NETWORKS * 82
+    after = tables(copied)["robustness"]
+    kept = after[after["delta"] != 0.05].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, before, check_exact=True)
+
+
+def test_a_touched_figure_redraws_and_retrains_nothing(finished: Path, tmp_path: Path) -> None:
+    # A copy of the code, because the test changes its timestamps.
+    for name in ("Snakefile", "rules", "envs", "src"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    shutil.copytree(finished / "results", tmp_path / "results")
+    shutil.copy(finished / "config.yaml", tmp_path)
+    run = [sys.executable, "-m", "snakemake", "--cores", "2"]
+    subprocess.run([*run, "--touch"], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "src/deltaball/figures/deltaball.mplstyle").touch()
+    output = subprocess.run([*run, "-n"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert jobs(output.stdout + output.stderr) == {"figures": 1, "report": 1, "all": 1}
+
+
+def test_figures_and_report_come_from_the_tables_alone(copied: Path) -> None:
+    results = copied / "results"
+    shutil.rmtree(results / "store")
+    for entry in (results / "tiny").iterdir():
+        if entry.name not in ("networks.parquet", "robustness.parquet"):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    write_study(copied, {**TINY, "grids": [{**TINY["grids"][0], "seed": [0, 1]}, TINY["grids"][1]]})
+    done = deltaball(copied, "redraw")
+    assert done.returncode == 0, done.stderr
+    page = (results / "tiny/report.html").read_text()
+    assert f"{NETWORKS} of {NETWORKS + 36}" in page
+    assert "36 networks are missing" in page
+    assert not (results / "store").exists()
+
+
+def test_the_report_is_self_contained(finished: Path) -> None:
+    page = (finished / "results/tiny/report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)""", page)
+    assert "@import" not in page
+    assert "url(" not in page
+    networks = tables(finished)["networks"]
+    assert networks["data_sha256"].iloc[0] in page
+    assert f"{NETWORKS} of {NETWORKS}" in page
+    assert "No network is missing" in page
+
+
+def test_a_study_given_on_the_command_line_replaces_the_default_whole(tmp_path: Path) -> None:
+    write_study(tmp_path, TINY)
+    write_study(tmp_path, {**TINY, "study": "other", "grids": TINY["grids"][1:]}, "other.yaml")
+    output = snakemake(tmp_path, "-n", "--configfile", "other.yaml")
+    assert jobs(output)["train"] == 1
+    assert "results/tiny" not in output
+
+
+def test_a_study_given_by_a_profile_replaces_the_default_whole(tmp_path: Path) -> None:
+    write_study(tmp_path, TINY)
+    write_study(tmp_path, {**TINY, "study": "other", "grids": TINY["grids"][1:]}, "other.yaml")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/config.yaml").write_text("configfile: other.yaml\n")
+    output = snakemake(tmp_path, "-n", "--profile", "here")
+    assert jobs(output)["train"] == 1
+    assert "results/tiny" not in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--configfile", "a.yaml", "b.yaml"], "one study at a time"),
+        (["--config", "study=x"], "--config study"),
+        (["--configfile", "b.yaml"], "b.yaml: grids[0].dpeth: unknown key 'dpeth'"),
+    ],
+)
+def test_snakemake_refuses_in_one_line_and_starts_no_job(tmp_path: Path, arguments: list[str], expected: str) -> None:
+    write_study(tmp_path, TINY)
+    write_study(tmp_path, TINY, "a.yaml")
+    write_study(tmp_path, {**TINY, "grids": [{**TINY["grids"][0], "dpeth": 1}]}, "b.yaml")
+    done = subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("deltaball:")]
+    assert len(lines) == 1
+    assert expected in lines[0]
+    assert not (tmp_path / "results").exists()
+
+
+def kill_everything(process: subprocess.Popen) -> None:
+    """SIGKILL to a session: Snakemake, its shells and their jobs, all at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def checkpoints(folder: Path) -> dict[str, int]:
+    """Every finished checkpoint and when it was written."""
+    found = (folder / "results/store/trajectories").glob("*/*/[0-9]*.safetensors")
+    return {path.parent.name + path.name: path.stat().st_mtime_ns for path in found}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_killed_while_training_it_loses_nothing_that_was_finished(finished: Path, tmp_path: Path, share: float) -> None:
+    write_study(tmp_path, TINY)
+    with subprocess.Popen(
+        command(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while len(checkpoints(tmp_path)) < share * NETWORKS:
+            assert process.poll() is None, "the study ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        kill_everything(process)
+    kept = checkpoints(tmp_path)
+    assert 0 < len(kept) < NETWORKS
+    for name in ("Snakefile", "rules", "envs", "src"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    done = deltaball(tmp_path, "study")
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = checkpoints(tmp_path)
+    assert {name: again[name] for name in kept} == kept
+    assert_equal_tables(tables(tmp_path), tables(finished))
+
+
+def test_a_method_that_is_not_built_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    paper = str(ROOT / "studies/paper.yaml")
+    assert cli.main(["plan", "--study", paper, "--shards"]) == 0
+    shard = re.search(r"^(B\.8-\w+)", capsys.readouterr().out, re.M)[1]
+    assert cli.main(["train", shard, "--study", paper]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "training by 'hmc' is not built yet" in said
+
+
+def test_the_plan_of_the_paper_is_printed_per_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--study", str(ROOT / "studies/paper.yaml")]) == 0
+    said = capsys.readouterr().out
+    grids = dict(re.findall(r"^(B\.\d|all) ?\*? +([\d,]+)", said, re.M))
+    expected = ["720", "2,880", "405", "2,160", "4,860", "1,296", "864", "1,296", "432", "14,913"]
+    assert list(grids.values()) == expected
+
+
+def test_an_exported_network_predicts_as_the_study_says(copied: Path) -> None:
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+
+    from deltaball.datasets import load
+
+    row = tables(copied)["networks"].query("architecture == 'cnn'").iloc[0]
+    done = deltaball(copied, "export", row["network_id"], "--output", "one.keras")
+    assert done.returncode == 0, done.stderr
+    model = keras.models.load_model(copied / "one.keras")
+    data = load("mnist5k", Path("no-such-folder"))
+    predicted = model.predict(data.x_test, verbose=0).argmax(1)
+    assert (predicted == data.y_test).mean() == pytest.approx(row["test_accuracy"], abs=1e-12)
