@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -208,7 +207,7 @@ def test_kernels_start_glorot_uniform_and_biases_at_zero(case: str, limits: list
     assert not any(draw[index].any() for draw in draws for index in range(1, len(draws[0]), 2))
 
 
-def test_initial_weights_come_from_the_generator_alone(tmp_path: Path):
+def test_initial_weights_come_from_the_generator_alone():
     found, _ = network("cnn", "relu")
     one, again, other = (initial_weights(found, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))

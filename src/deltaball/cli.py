@@ -82,8 +82,9 @@ def _study(chosen: argparse.Namespace) -> None:
     from deltaball import launch
 
     planned = _loaded(chosen)
-    arguments = "--cores all --rerun-incomplete --show-failed-logs --quiet host rules reason".split()
-    status = launch.snakemake([*arguments, "--configfile", str(chosen.study)])
+    quiet = ["--quiet", "host", "rules", "reason"]
+    resumed = ["--cores", "all", "--rerun-incomplete", "--show-failed-logs"]
+    status = launch.snakemake([*resumed, *quiet, "--configfile", str(chosen.study)])
     if status:
         sys.exit(status)
     print(f"the report is {(planned.study.folder / 'report.html').resolve()}")

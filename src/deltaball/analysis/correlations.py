@@ -6,12 +6,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deltaball.analysis.groups import groups
+from deltaball.analysis.groups import NAMES, groups
 from deltaball.study import NOTIONS
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 FEWEST_TRAJECTORIES = 5
+COLUMNS = [
+    *NAMES,
+    *(f"{kind}{end}" for kind in ("pearson", "spearman") for end in ("", "_lower", "_upper")),
+    "confidence",
+    "trend",
+]
 _AT_ONCE = 100
 
 
@@ -26,11 +32,11 @@ def correlations(measured: pd.DataFrame) -> pd.DataFrame:
     for names, members in groups(measured):
         trajectories = members["trajectory_id"].astype("category").cat.codes.to_numpy()
         x, y = members["test_accuracy"].to_numpy(), members["estimate"].to_numpy()
-        row = {**names, "networks": len(members), "trajectories": len(np.unique(trajectories))}
+        row = dict(names)
         for name, rank in (("pearson", False), ("spearman", True)):
             row[name], row[f"{name}_lower"], row[f"{name}_upper"] = correlation(x, y, trajectories, rank)
         rows.append({**row, "confidence": CONFIDENCE, "trend": trend(row)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def trend(row: Mapping[str, Any]) -> str:

@@ -8,6 +8,20 @@ import pandas as pd
 # "Learned" is a test accuracy of at least this share of the best in the data set.
 LEARNED = 0.8
 EVERY = "all"
+# What names a group in the tables, in the order of their columns.
+NAMES = (
+    "dataset",
+    "method",
+    "architecture",
+    "measure",
+    "notion",
+    "delta",
+    "gamma",
+    "networks_of",
+    "accuracy_from",
+    "networks",
+    "trajectories",
+)
 
 
 def groups(measured: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
@@ -22,15 +36,19 @@ def groups(measured: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataF
         for architecture in ([EVERY] if len(architectures) > 1 else []) + architectures:
             chosen = alike if architecture == EVERY else alike[alike["architecture"] == architecture]
             for subset, level in ((EVERY, 0.0), ("learned", LEARNED * best[dataset])):
-                names = {
-                    "dataset": dataset,
-                    "method": method,
-                    "architecture": architecture,
-                    "measure": measure,
-                    "notion": chosen["notion"].iloc[0],
-                    "delta": chosen["delta"].iloc[0],
-                    "gamma": chosen["gamma"].iloc[0],
-                    "networks_of": subset,
-                    "accuracy_from": round(float(level), 4),
-                }
-                yield names, chosen[chosen["test_accuracy"] >= level]
+                members = chosen[chosen["test_accuracy"] >= level]
+                first = chosen.iloc[0]
+                values = (
+                    dataset,
+                    method,
+                    architecture,
+                    measure,
+                    first["notion"],
+                    first["delta"],
+                    first["gamma"],
+                    subset,
+                    round(float(level), 4),
+                    len(members),
+                    members["trajectory_id"].nunique(),
+                )
+                yield dict(zip(NAMES, values, strict=True)), members

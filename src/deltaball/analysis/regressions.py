@@ -7,11 +7,12 @@ import pandas as pd
 import statsmodels.api as sm
 from statsmodels.stats.multitest import multipletests
 
-from deltaball.analysis.groups import EVERY, groups
+from deltaball.analysis.groups import EVERY, NAMES, groups
 from deltaball.study import all_axes
 
 CONFIDENCE = 0.95
 FEWEST_TRAJECTORIES = 5
+FITTED = ("slope", "standard_error", "lower", "upper", "p", "r_squared")
 
 
 def regressions(measured: pd.DataFrame) -> pd.DataFrame:
@@ -25,15 +26,12 @@ def regressions(measured: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for names, members in groups(measured):
         clusters = members["trajectory_id"].astype("category").cat.codes.to_numpy()
-        row = {**names, "networks": len(members), "trajectories": len(np.unique(clusters))}
         for design, unit in _designs(members, names["architecture"] == EVERY):
-            rows += [{**row, **term, "unit": unit} for term in _fitted(members["estimate"], design, clusters)]
-    table = pd.DataFrame(rows)
-    if len(table):
-        tested = table["p"].notna()
-        table["p_holm"] = np.nan
-        if tested.any():
-            table.loc[tested, "p_holm"] = multipletests(table.loc[tested, "p"], method="holm")[1]
+            rows += [{**names, **term, "unit": unit} for term in _fitted(members["estimate"], design, clusters)]
+    table = pd.DataFrame(rows, columns=[*NAMES, "term", "unit", *FITTED, "p_holm"])
+    tested = table["p"].notna()
+    if tested.any():
+        table.loc[tested, "p_holm"] = multipletests(table.loc[tested, "p"], method="holm")[1]
     return table
 
 
@@ -54,10 +52,9 @@ def _designs(members: pd.DataFrame, accuracy_alone: bool) -> Iterator[tuple[pd.D
 
 
 def _fitted(response: pd.Series, design: pd.DataFrame, clusters: np.ndarray) -> list[dict[str, object]]:
-    empty = dict.fromkeys(("slope", "standard_error", "lower", "upper", "p", "r_squared"), np.nan)
     enough = len(np.unique(clusters)) >= max(FEWEST_TRAJECTORIES, design.shape[1] + 2)
     if not enough or response.nunique() < 2 or (design.nunique() < 2).any():
-        return [{"term": term, **empty} for term in design]
+        return [{"term": term, **dict.fromkeys(FITTED, np.nan)} for term in design]
     fit = sm.OLS(response.to_numpy(), sm.add_constant(design.to_numpy())).fit(
         cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True
     )

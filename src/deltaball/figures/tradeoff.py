@@ -5,6 +5,7 @@ band, and beside it the measure over capacity and over training length.
 """
 
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
@@ -42,34 +44,8 @@ def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path
     """Draw figure ``tradeoff_DATASET_NOTION`` to `folder` as PNG, SVG and CSV."""
     dataset, notion = _asked(name, networks)
     shown = measured[(measured["dataset"] == dataset) & (measured["notion"] == notion)]
-    levels = shown[["delta", "gamma"]].drop_duplicates().sort_values(["delta", "gamma"])
-    figure, panels = plt.subplots(
-        max(1, len(levels)),
-        3,
-        figsize=(9.2, 2.5 * max(1, len(levels)) + 1.0),
-        width_ratios=[2, 1.25, 1.25],
-        squeeze=False,
-        sharex="col",
-        sharey="row",
-        layout="constrained",
-    )
-    for row, (delta, gamma) in zip(panels, levels.itertuples(index=False), strict=len(levels) > 0):
-        chosen = shown[(shown["delta"] == delta) & ((shown["gamma"] == gamma) | np.isnan(gamma))]
-        _scatter(row[0], chosen)
-        _boxes(row[1], chosen, _capacity(chosen), style.CAPACITY)
-        _boxes(row[2], chosen, chosen[_length_axis(chosen)], style.DURATION)
-        threshold = "" if np.isnan(gamma) else f", γ = {gamma:g}"
-        row[0].set_ylabel(f"δ = {delta:g}{threshold}\n{AXES[NOTIONS[notion].quantity]}")
-        for panel in row[1:]:
-            panel.set_ylabel("")
-    for panel, title in zip(panels[0], ("accuracy and robustness", "capacity", "training length"), strict=True):
-        panel.set_title(title, loc="left")
-    for panel, label in zip(panels[-1], ("test accuracy", "weights and biases", "epochs of training"), strict=True):
-        panel.set_xlabel(label)
-    for panel in panels[:-1].flat:
-        panel.set_xlabel("")
+    figure = _panels(shown, notion) if len(shown) else plt.figure(figsize=(9.2, 1.0), layout="constrained")
     figure.suptitle(f"{dataset}: {TITLES[notion]}", x=0.01, ha="left", fontweight="bold")
-    _legend(panels[0][0], shown)
     figure.supxlabel("\n".join(textwrap.wrap(caption(dataset, shown, networks), 150)), x=0.01, ha="left", fontsize=8)
     _save(figure, name, shown, folder)
 
@@ -96,6 +72,38 @@ def _asked(name: str, networks: pd.DataFrame) -> tuple[str, str]:
     rest = name.removeprefix("tradeoff_")
     notion = next(one for one in NOTIONS if rest.endswith(f"_{one}"))
     return rest.removesuffix(f"_{notion}"), notion
+
+
+def _panels(shown: pd.DataFrame, notion: str) -> Figure:
+    levels = shown[["delta", "gamma"]].drop_duplicates().sort_values(["delta", "gamma"])
+    figure, panels = plt.subplots(
+        len(levels),
+        3,
+        figsize=(9.2, 2.5 * len(levels) + 1.0),
+        width_ratios=[2, 1.25, 1.25],
+        squeeze=False,
+        sharex="col",
+        sharey="row",
+        layout="constrained",
+    )
+    for row, (delta, gamma) in zip(panels, levels.itertuples(index=False), strict=True):
+        chosen = shown[(shown["delta"] == delta) & ((shown["gamma"] == gamma) | np.isnan(gamma))]
+        _scatter(row[0], chosen)
+        _boxes(row[1], chosen, _capacity(chosen), style.CAPACITY)
+        _boxes(row[2], chosen, chosen[_length_axis(chosen)], style.DURATION)
+        threshold = "" if np.isnan(gamma) else f", γ = {gamma:g}"
+        row[0].set_ylabel(f"δ = {delta:g}{threshold}\n{AXES[NOTIONS[notion].quantity]}")
+        for panel in row[1:]:
+            panel.set_ylabel("")
+    for panel in panels.flat:
+        panel.set_xlabel("")
+    labels = ("test accuracy", "weights and biases", "epochs of training")
+    titles = ("accuracy and robustness", "capacity", "training length")
+    for column, (title, label) in enumerate(zip(titles, labels, strict=True)):
+        panels[0][column].set_title(title, loc="left")
+        panels[-1][column].set_xlabel(label)
+    _legend(panels[0][0], shown)
+    return figure
 
 
 def _scatter(panel: Axes, chosen: pd.DataFrame) -> None:
@@ -158,16 +166,22 @@ def _boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series, shades: tuple[str, 
 
 def _capacity(chosen: pd.DataFrame) -> pd.Series:
     """The number of parameters in quantile bins, each labelled by its range."""
-    bins = pd.qcut(chosen["parameters"], CAPACITY_BINS, duplicates="drop")
-    ranges = chosen["parameters"].groupby(bins, observed=True).agg(["min", "max"])
-    labels = {
-        interval: _thousands(low) if low == high else f"{_thousands(low)}–{_thousands(high)}"
-        for interval, low, high in ranges.itertuples()
-    }
+    parameters = chosen["parameters"]
+    edges = np.unique(np.quantile(parameters, np.linspace(0, 1, CAPACITY_BINS + 1)))
+    bins = pd.cut(parameters, [-np.inf, *edges[1:-1], np.inf])
+    ranges = parameters.groupby(bins, observed=True).agg(["min", "max"])
+    bins = bins.cat.set_categories(ranges.index)
+    labels = [_range(low, high, _thousands) for low, high in ranges.itertuples(index=False)]
+    if len(set(labels)) < len(labels):
+        labels = [_range(low, high, "{:,}".format) for low, high in ranges.itertuples(index=False)]
     return bins.cat.rename_categories(labels)
 
 
-def _thousands(count: float) -> str:
+def _range(low: int, high: int, spoken: Callable[[int], str]) -> str:
+    return spoken(low) if low == high else f"{spoken(low)}–{spoken(high)}"
+
+
+def _thousands(count: int) -> str:
     return f"{count / 1e6:.2g}M" if count >= 1e6 else f"{count / 1e3:.0f}k"
 
 
@@ -189,11 +203,10 @@ def _legend(panel: Axes, shown: pd.DataFrame) -> None:
         )
         for method, architecture in kinds
     ]
-    if handles:
-        panel.legend(handles=handles, **LEGEND_PLACE)
+    panel.legend(handles=handles, **LEGEND_PLACE)
 
 
-def _save(figure: plt.Figure, name: str, shown: pd.DataFrame, folder: Path) -> None:
+def _save(figure: Figure, name: str, shown: pd.DataFrame, folder: Path) -> None:
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         with written_whole(folder / f"{name}.{kind}") as path:
             figure.savefig(path, metadata=metadata)

@@ -1,0 +1,80 @@
+"""The rooms import downwards only: each from floors below, and on its own floor from rooms named before it."""
+
+import ast
+from itertools import chain
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "src/deltaball"
+FLOORS = [
+    ["errors", "guarantees", "catalogue", "architectures", "study"],
+    ["plan", "stages", "datasets", "packs", "store", "tables"],
+    ["local.notions", "local.neighbourhoods", "local.attacks"],
+    ["training.objectives", "training.sgd"],
+    ["estimation.intervals", "estimation.estimate"],
+    [
+        "analysis.groups",
+        "analysis.completeness",
+        "analysis.correlations",
+        "analysis.regressions",
+        "analysis",
+        "figures.style",
+        "figures.tradeoff",
+        "figures",
+        "report",
+    ],
+    ["launch", "cli", "__main__"],
+]
+# Training and estimation stand on one floor and do not know each other.
+STRANGERS = {"training": "estimation", "estimation": "training"}
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts).removesuffix("__init__").rstrip(".")] = ast.parse(path.read_text())
+    return found
+
+
+def imported(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "deltaball":
+            inside = node.module.removeprefix("deltaball").lstrip(".")
+            members = {f"{inside}.{alias.name}".lstrip(".") for alias in node.names}
+            names |= members if members & set(chain(*FLOORS)) else {inside}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.removeprefix("deltaball.") for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return names
+
+
+def test_every_room_has_a_floor() -> None:
+    faces = {"", "local", "training", "estimation"}  # packages' faces that hold no code
+    assert set(modules()) - faces == set(chain(*FLOORS))
+    for face in faces:
+        assert all(isinstance(node, ast.Expr | ast.Assign) for node in modules()[face].body)
+
+
+def test_rooms_import_downwards_only() -> None:
+    order = list(chain(*FLOORS))
+    position = {name: index for index, name in enumerate(order)}
+    for name, tree in modules().items():
+        for other in (imported(tree) & set(order)) - {name}:
+            assert position[other] < position[name], f"{name} imports {other}"
+            assert STRANGERS.get(name.split(".")[0]) != other.split(".")[0], f"{name} imports {other}"
+
+
+def test_statistics_and_pictures_know_no_network() -> None:
+    heavy = {"torch", "keras", "jax"}
+    for name, tree in modules().items():
+        if name.split(".")[0] in ("analysis", "figures", "report"):
+            direct = {
+                alias.name.split(".")[0]
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Import)
+                for alias in node.names
+            }
+            assert not direct & heavy
+            assert not {other.split(".")[0] for other in imported(tree)} & {"packs", "local", "training", "estimation"}
