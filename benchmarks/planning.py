@@ -42,7 +42,7 @@ def main() -> None:
         command = [sys.executable, "-m", "snakemake", "-n", "--cores", "all", "--quiet", "all", "--configfile", study]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         dry_runs.append(time.perf_counter() - started)
-    print(f"{study}: {networks:,} networks in {shards} shards; {platform.machine()}, Python {platform.python_version()}")
+    print(f"{study}: {networks:,} networks in {shards} shards (Python {platform.python_version()})")
     print(f"array libraries imported by parsing: {', '.join(heavy) or 'none'}")
     for name, seconds in (("parse the Snakefile's Python", parses), ("snakemake -n", dry_runs)):
         print(f"{name:30} median {statistics.median(seconds):.2f} s   max {max(seconds):.2f} s   ({RUNS} runs)")

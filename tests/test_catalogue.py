@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deltaball.catalogue import CATALOGUE, DatasetFacts, facts, read_facts
+from deltaball.catalogue import CATALOGUE, facts, read_facts
 from deltaball.datasets import Dataset, from_arrays, load
 from deltaball.errors import InputError
 
@@ -54,7 +54,7 @@ def own(**changed: np.ndarray) -> Arrays:
 
 
 @given(data_sets(), st.sampled_from([np.savez, np.savez_compressed]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_facts_of_a_file_are_those_of_its_arrays(tmp_path: Path, arrays: Arrays, save: Callable):
     found = read_facts(written(tmp_path, arrays, save))
     x, y = arrays["x_train"], np.concatenate([arrays["y_train"].ravel(), arrays["y_test"].ravel()])
@@ -67,7 +67,7 @@ def test_facts_of_a_file_are_those_of_its_arrays(tmp_path: Path, arrays: Arrays,
 
 
 @given(data_sets())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_fingerprint_does_not_depend_on_storage(tmp_path: Path, arrays: Arrays):
     expected = read_facts(written(tmp_path, arrays))
     for dtype in LABEL_DTYPES:
@@ -83,7 +83,7 @@ def test_fingerprint_does_not_depend_on_storage(tmp_path: Path, arrays: Arrays):
 
 
 @given(data_sets(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_fingerprint_changes_with_any_pixel_or_label(arrays: Arrays, data: st.DataObject):
     before = from_arrays("own", arrays, "before").facts.fingerprint
     name = data.draw(st.sampled_from(sorted(arrays)))
@@ -212,12 +212,11 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path, save: Calla
         damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
         try:
-            found: DatasetFacts | None = load("own", tmp_path).facts
-        except InputError as refused:
-            assert str(refused).startswith(str(path))
-            assert "\n" not in str(refused)
-            found = None
-        assert found in (None, expected), f"byte {place}"
+            found = load("own", tmp_path).facts
+        except InputError:
+            assert refusal(path)
+        else:
+            assert found == expected, f"byte {place}"
 
 
 @pytest.mark.parametrize("cut", [1, 8, 17, 60])

@@ -24,7 +24,7 @@ GRID = grid(width=16, learning_rate=[0.1, 0.05], seed=[0, 1], batch_size=32, epo
 MEASURES = [
     {"notion": "class_change", "delta": [0.02, 0.1]},
     {"notion": "softmax_variation", "delta": [0.02, 0.1]},
-    {"notion": "variation_above", "gamma": [0.1, 0.5], "delta": 0.1},
+    {"notion": "variation_above", "gamma": [0.05, 0.1], "delta": 0.1},
 ]
 
 
@@ -93,7 +93,7 @@ def test_points_are_the_same_for_everybody_but_differ_by_seed_and_data():
     np.testing.assert_array_equal(draw_points(facts, 100, 0), draws[0])
     assert len({tuple(draw) for draw in draws}) == 3
     # Golden: outcomes in stores belong to these points.
-    assert draws[0][:5].tolist() == [-1]
+    assert draws[0][:5].tolist() == [797, 98, 399, 386, 129]
 
 
 def test_points_are_drawn_evenly():
@@ -227,7 +227,9 @@ def test_a_diverged_network_is_not_measured(plan: Plan, pack: list[Trajectory], 
     assert not gone & set(rows["network_id"])
 
 
-def test_a_pack_larger_than_a_batch_is_measured_in_parts(plan: Plan, few: Dataset, trained: Store, pack: list[Trajectory]):
+def test_a_pack_larger_than_a_batch_is_measured_in_parts(
+    plan: Plan, few: Dataset, trained: Store, pack: list[Trajectory]
+):
     # 1,024 images at once: 40 networks see 25 points each time, of 40.
     weights = [trained.load(one.id, step).weights for one in pack for step in (1, 4)] * 5
     together = outcomes(Pack.of(plan.layers(pack[0]), weights), few.x_test, plan.measures, "cpu")
@@ -244,9 +246,7 @@ def rows(plan: Plan, pack: list[Trajectory], points: np.ndarray, store: Store) -
     return estimates(plan, pack, store)
 
 
-def test_an_estimate_is_the_mean_outcome_with_its_interval(
-    plan: Plan, pack: list[Trajectory], store: Store, rows: Any
-):
+def test_an_estimate_is_the_mean_outcome_with_its_interval(plan: Plan, pack: list[Trajectory], store: Store, rows: Any):
     table, lists = rows
     assert list(table.columns) == list(tables.ROBUSTNESS)
     assert list(zip(table["network_id"], table["measure"], strict=True)) == [
@@ -265,10 +265,12 @@ def test_an_estimate_is_the_mean_outcome_with_its_interval(
         assert (row.notion, row.norm, row.delta, row.attack) == (kind.notion, "linf", kind.delta, "fgsm")
         assert row.gamma == kind.gamma or (kind.gamma is None and np.isnan(row.gamma))
         assert (row.samples, row.epsilon, row.confidence, row.inequality) == (30, 0.25, 0.95, "hoeffding")
-        assert row.side == {"class_change": "upper", "softmax_variation": "lower", "variation_above": "upper"}[row.notion]
+        assert (
+            row.side == {"class_change": "upper", "softmax_variation": "lower", "variation_above": "upper"}[row.notion]
+        )
 
 
-def test_a_larger_delta_is_never_more_robust_by_the_same_attack_of_a_linear_direction(rows: Any):
+def test_more_points_are_violated_in_a_larger_ball(rows: Any):
     # FGSM's direction does not depend on δ; on these networks a larger step along it hurts no less on average.
     table, _ = rows
     by_delta = table[table["notion"] == "class_change"].pivot(index="network_id", columns="delta", values="estimate")

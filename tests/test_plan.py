@@ -57,7 +57,7 @@ PAIRS = [("fcn", "sgd"), ("cnn", "sgd"), ("vgg", "sgd"), ("fcn", "imp"), ("fcn",
 
 
 @given(grids())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_distinct_networks_have_distinct_ids(drawn: dict):
     found = planned(drawn)
     count = np.prod([len(values) for values in drawn.values() if isinstance(values, list)])
@@ -70,7 +70,7 @@ def test_distinct_networks_have_distinct_ids(drawn: dict):
 
 
 @given(grids(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_value_added_to_an_axis_changes_no_id(drawn: dict, data: st.DataObject):
     axes = sorted(name for name, values in drawn.items() if isinstance(values, list) and len(values) > 1)
     if not axes:
@@ -82,7 +82,7 @@ def test_a_value_added_to_an_axis_changes_no_id(drawn: dict, data: st.DataObject
 
 
 @given(grids(), st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_order_of_keys_and_values_changes_no_id(drawn: dict, seed: int):
     random = Random(seed)
     keys = random.sample(sorted(drawn), len(drawn))
@@ -225,6 +225,12 @@ def test_pruning_starts_from_the_dense_network_of_the_same_training():
         assert (first.parent, last.parent) == ((trunk.id, epochs), (first.id, epochs))
 
 
+def test_a_dense_trunk_can_be_trained_like_any_network():
+    (plain,) = planned(grid("fcn", "sgd", epochs=5)).trajectories.values()
+    trunk = next(one for one in planned(grid("fcn", "imp")).trajectories.values() if one.method == "sgd")
+    assert (trunk.id, trunk.axes, trunk.checkpoints) == (plain.id, plain.axes, plain.checkpoints)
+
+
 def test_pruning_half_once_is_the_first_round_of_three_quarters_in_two():
     once = planned(grid("fcn", "imp", proportion=0.5, iterations=1)).networks[0]
     twice = planned(grid("fcn", "imp", proportion=0.75, iterations=2))
@@ -283,7 +289,7 @@ def assert_every_network_stands_on_a_checkpoint(found: Plan) -> None:
 
 
 @given(grids("sgd"), grids(), st.floats(0.001, 1), st.sampled_from(["cpu", "cuda"]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_trajectory_is_in_one_pack_of_one_shard(one: dict, other: dict, minutes: float, device: str):
     one, other = {**one, "name": "one", "dataset": "mnist"}, {**other, "name": "other"}
     found = planned(one, other, compute={"device": device, "shard_minutes": minutes})
@@ -307,6 +313,13 @@ def test_shards_are_cut_to_the_minutes_asked():
     assert sum(shard.minutes for shard in cut.shards.values()) == pytest.approx(minutes)
     for shard in cut.shards.values():
         assert shard.minutes <= minutes / 4 or len(shard.packs) == 1
+
+
+def test_a_pack_longer_than_the_minutes_is_a_shard_of_its_own():
+    axes = {"width": [16, 32], "activation": ACTIVATIONS, "seed": [0, 1]}
+    found = planned(grid(**axes), compute={"shard_minutes": 1e-9})
+    assert [[len(pack) for pack in shard.packs] for shard in found.shards.values()] == [[2]] * 6
+    assert_every_trajectory_has_its_place(found)
 
 
 def test_a_shard_is_found_by_its_id_and_an_unknown_one_refused():
@@ -359,7 +372,7 @@ def test_different_data_sets_may_ask_for_the_same_number():
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=2, unique=True))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_measures_of_different_delta_have_different_names(deltas: list[float]):
     # Outcomes are kept by this name: two δ of one name would pass for each other.
     one, other = planned(measures=[{"notion": "class_change", "delta": deltas}]).measures

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from builders import grid, study
 
-from deltaball import study as study_file
+from deltaball import study_file
 
 COMMITTED = Path(study_file.__file__).with_name("study.schema.json")
 

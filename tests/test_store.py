@@ -1,5 +1,6 @@
 """A file of the store is what was written there, or it counts as missing."""
 
+import contextlib
 import json
 import os
 import resource
@@ -73,7 +74,7 @@ ARRAYS = hnp.arrays(
 
 
 @given(st.lists(ARRAYS, min_size=1, max_size=12), st.booleans())
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_arrays_come_back_as_they_were(store: Store, arrays: list[np.ndarray], transposed: bool):
     weights = tuple(array.T if transposed else array for array in arrays)
     store.save(IDENTITY, 1, Checkpoint(weights, {}, {}))
@@ -122,7 +123,7 @@ def test_a_data_set_that_is_missing_or_damaged_says_what_to_run(store: Store, fe
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match="damaged.*delete it and run `deltaball data few`") as refused:
+    with pytest.raises(InputError, match=r"damaged.*delete it and run `deltaball data few`") as refused:
         store.load_dataset(few.facts)
     assert str(path) in str(refused.value)
 
@@ -177,15 +178,13 @@ def test_facts_are_right_or_damaged(store: Store, kept: Path):
             damaged = bytearray(content)
             damaged[place] ^= 1 << bit
             kept.write_bytes(damaged)
-            try:
-                found = store.facts(IDENTITY, 5)
-            except DamagedFileError as problem:
-                assert str(kept) in str(problem)
-            except json.JSONDecodeError as problem:
-                wrong.append((place, repr(problem)))
-            else:
+            with contextlib.suppress(DamagedFileError):
+                try:
+                    found = store.facts(IDENTITY, 5)
+                except json.JSONDecodeError as problem:
+                    found = problem
                 if found != expected:
-                    wrong.append((place, found))
+                    wrong.append((place, bit, found))
     assert wrong == []
 
 
@@ -314,6 +313,7 @@ def test_a_killed_writer_leaves_the_last_whole_checkpoint(store: Store):
     process = writer(store, 10**6)
     process.stdout.readline()
     while not store.steps(IDENTITY):
+        assert process.poll() is None
         time.sleep(0.01)
     time.sleep(0.2)
     process.kill()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "src/deltaball"
 FLOORS = [
-    ["errors", "guarantees", "catalogue", "architectures", "study"],
+    ["errors", "guarantees", "catalogue", "architectures", "study", "study_file"],
     ["plan", "stages", "datasets", "packs", "store", "tables"],
     ["local.notions", "local.neighbourhoods", "local.attacks"],
     ["training.objectives", "training.sgd"],

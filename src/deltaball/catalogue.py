@@ -8,6 +8,7 @@ array library is imported. Of a data set that deltaball can fetch the facts are 
 import ast
 import hashlib
 import lzma
+import math
 import struct
 import zipfile
 import zlib
@@ -87,7 +88,8 @@ def read_facts(path: Path) -> DatasetFacts:
             if missing:
                 raise InputError(f"{path}: no array {', '.join(missing)}; needed are {', '.join(ARRAYS)}")
             return facts_of(path.stem, {name: _read_npy(archive, name) for name in ARRAYS}, str(path))
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError) as problem:
+    # NotImplementedError and RuntimeError: a damaged header that asks for encryption or another zip version.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError) as problem:
         raise InputError(f"{path}: not a readable .npz file ({problem}); write it again, with numpy.savez") from None
 
 
@@ -121,7 +123,7 @@ def facts_of(name: str, arrays: dict[str, RawArray], source: str) -> DatasetFact
                 f"for each of the {images.shape[0]} images of x_{split}"
             )
         try:
-            values = bytes(memoryview(labels.data).cast(LABEL_CODES[labels.dtype]))
+            values = bytes(memoryview(labels.data).cast(LABEL_CODES[labels.dtype]).tolist())
         except ValueError:
             raise InputError(f"{source}: y_{split} holds a class below 0 or above 255") from None
         shape = (*images.shape, 1)[1:4]
@@ -149,4 +151,10 @@ def _read_npy(archive: zipfile.ZipFile, name: str) -> RawArray:
         raise InputError(f"{archive.filename}: the header of {name} is damaged ({problem})") from None
     if fortran and len(shape) > 1:
         raise InputError(f"{archive.filename}: {name} is in Fortran order; save numpy.ascontiguousarray of it")
-    return RawArray(str(dtype), tuple(shape), content[start + length :])
+    array = RawArray(str(dtype), tuple(shape), content[start + length :])
+    item = int(array.dtype[2:]) if array.dtype[2:].isdigit() else 0
+    if item and len(array.data) != item * math.prod(array.shape):
+        raise InputError(
+            f"{archive.filename}: {name} is cut: {len(array.data)} bytes for {array.dtype} of shape {array.shape}"
+        )
+    return array

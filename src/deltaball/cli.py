@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import deltaball
-from deltaball import study as study_file
+from deltaball import study_file
 from deltaball.errors import InputError
-from deltaball.plan import TRAINED, Plan, Shard, stored_bytes, training_minutes
+from deltaball.plan import TRAINED, Plan, Shard, Trajectory, stored_bytes, training_minutes
 from deltaball.stages import planned as planned_study
 
 if TYPE_CHECKING:
@@ -84,28 +84,46 @@ def _study(chosen: argparse.Namespace) -> None:
     planned = _loaded(chosen)
     quiet = ["--quiet", "host", "rules", "reason"]
     resumed = ["--cores", "all", "--rerun-incomplete", "--show-failed-logs"]
+    before = _in_store(planned)
     status = launch.snakemake([*resumed, *quiet, "--configfile", str(chosen.study)])
+    after = _in_store(planned)
+    print(f"{len(planned.networks)} networks planned: {len(before)} were there, {len(after - before)} trained now")
     if status:
         sys.exit(status)
     print(f"the report is {(planned.study.folder / 'report.html').resolve()}")
+
+
+def _in_store(planned: Plan) -> set[str]:
+    """The ids of the planned networks whose checkpoints are in the store."""
+    store = _store(planned)
+    return {one.id for one in planned.networks if store.has(one.trajectory_id, one.checkpoint)}
 
 
 def _plan(chosen: argparse.Namespace) -> None:
     planned = _loaded(chosen)
     device = planned.study.compute.device
     print(f"study {planned.study.study}: {len(planned.networks):,} networks, {len(planned.measures)} measures")
-    header = ("grid", "networks", "trajectories", "packs", "shards", "training FLOP", f"{device} hours", "disk")
+    there = _in_store(planned)
+    header = (
+        "grid",
+        "networks",
+        "in store",
+        "trajectories",
+        "packs",
+        "shards",
+        "training FLOP",
+        f"{device} hours",
+        "disk",
+    )
     rows = [header]
     for grid in planned.study.grids:
         trajectories = [one for one in planned.trajectories.values() if one.grid == grid.name]
         shards = [one for one in planned.shards.values() if one.grid == grid.name]
-        networks = sum(one.grid == grid.name for one in planned.networks)
+        networks = [one.id for one in planned.networks if one.grid == grid.name]
         label = grid.name if grid.method in TRAINED else f"{grid.name} *"
-        rows.append(_costs(label, networks, trajectories, shards, device))
-    total = _costs(
-        "all", len(planned.networks), list(planned.trajectories.values()), list(planned.shards.values()), device
-    )
-    rows.append(total)
+        rows.append(_costs((label, networks, there), trajectories, shards, device))
+    everything = ("all", [one.id for one in planned.networks], there)
+    rows.append(_costs(everything, [*planned.trajectories.values()], [*planned.shards.values()], device))
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
@@ -125,10 +143,14 @@ def _plan(chosen: argparse.Namespace) -> None:
             print(f"{shard.id}  {len(shard.packs)} packs  {shard.minutes:.1f} min")
 
 
-def _costs(label: str, networks: int, trajectories: list, shards: list[Shard], device: str) -> tuple[str, ...]:
+def _costs(
+    networks: tuple[str, list[str], set[str]], trajectories: list[Trajectory], shards: list[Shard], device: str
+) -> tuple[str, ...]:
+    label, identities, there = networks
     return (
         label,
-        f"{networks:,}",
+        f"{len(identities):,}",
+        f"{sum(identity in there for identity in identities):,}",
         f"{len(trajectories):,}",
         f"{sum(len(shard.packs) for shard in shards):,}",
         f"{len(shards):,}",

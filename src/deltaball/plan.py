@@ -17,8 +17,8 @@ from deltaball import architectures
 from deltaball.architectures import Layers
 from deltaball.catalogue import DatasetFacts
 from deltaball.errors import InputError
-from deltaball.guarantees import samples_needed
-from deltaball.study import GRIDS, Grid, Imp, Study, count_estimates
+from deltaball.guarantees import confidence_each, samples_needed
+from deltaball.study import GRIDS, Grid, Imp, Study
 
 # Sustained training FLOP/s of one device. cpu: one core of a 2.x GHz server, measured on the demo study.
 # cuda: one H200 as measured by a pilot of packed training (FCN 256×2 in packs of 64; CNN of 20 filters; VGG of 48
@@ -101,8 +101,9 @@ class Measure:
     @property
     def name(self) -> str:
         """The measure's name in the tables."""
-        threshold = "" if self.gamma is None else f"_{self.gamma:g}"
-        return f"{self.notion}{threshold}_{self.norm}_{self.delta:g}_{self.attack}"
+        # repr, because :g would give 8/255 and its neighbours one name.
+        threshold = "" if self.gamma is None else f"_{self.gamma!r}"
+        return f"{self.notion}{threshold}_{self.norm}_{self.delta!r}_{self.attack}"
 
     def applies_to(self, dataset: str) -> bool:
         return self.datasets is None or dataset in self.datasets
@@ -152,12 +153,13 @@ class Plan:
     @property
     def confidence(self) -> float:
         """The confidence of each single estimate."""
-        return self.study.confidence_of_each(count_estimates(self.study))
+        return confidence_each(self.study.guarantee.confidence, self.study.estimates_at_once())
 
     @property
     def samples(self) -> int:
         """N, the number of test points of every estimate."""
-        return samples_needed(self.study.guarantee.epsilon, self.confidence)
+        guarantee = self.study.guarantee
+        return samples_needed(guarantee.epsilon, guarantee.confidence, estimates=self.study.estimates_at_once())
 
     def shard(self, identity: str) -> Shard:
         """The shard of this id. Raises InputError when the study plans no such shard."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deltaball import study as study_file
+from deltaball import study_file
 from deltaball.errors import InputError
 from deltaball.plan import Plan, Shard, plan
 

@@ -36,7 +36,7 @@ class Checkpoint:
     facts: Mapping[str, Any]
 
 
-class DamagedFileError(Exception):
+class DamagedFileError(InputError):
     """A file of the store that cannot be what was written there; the message names it."""
 
 
@@ -94,7 +94,14 @@ class Store:
 
     def facts(self, trajectory_id: str, step: int) -> dict[str, Any]:
         """The facts of a checkpoint, read without its weights. Raises FileNotFoundError or DamagedFileError."""
-        return json.loads(_metadata(self._checkpoint(trajectory_id, step)).get("facts", "{}"))
+        identity = {"trajectory": trajectory_id, "step": str(step)}
+        path = self._checkpoint(trajectory_id, step)
+        with _opened(path) as file:
+            return _facts(file, path, identity)
+
+    def has(self, trajectory_id: str, step: int) -> bool:
+        """Whether a checkpoint is there (its content is not checked)."""
+        return self._checkpoint(trajectory_id, step).exists()
 
     def steps(self, trajectory_id: str) -> list[int]:
         """The steps at which a trajectory has checkpoints, ascending (their content is not checked)."""
@@ -161,7 +168,8 @@ def _write(
 ) -> None:
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     text = json.dumps(dict(facts or {}), sort_keys=True)
-    metadata = {**identity, "facts": text, "sha256": _digest(tensors, text)}
+    # Two checksums, so that the facts can be trusted without reading the tensors.
+    metadata = {**identity, "facts": text, "facts_sha256": _digest({}, text), "sha256": _digest(tensors, text)}
     with written_whole(path) as temporary:
         temporary.write_bytes(save(tensors, metadata))
 
@@ -175,19 +183,22 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DamagedFileError(f"{path} is damaged ({problem})") from None
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    with _opened(path) as file:
-        return file.metadata() or {}
-
-
-def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    metadata = _metadata(path)
-    with _opened(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+def _facts(file: Any, path: Path, identity: dict[str, str]) -> dict[str, Any]:
+    metadata = file.metadata() or {}
     for name, value in identity.items():
         if metadata.get(name) != value:
             raise DamagedFileError(f"{path} holds {name} {metadata.get(name)} instead of {value}")
-    facts = metadata.get("facts", "{}")
-    if metadata.get("sha256") != _digest(tensors, facts):
+    text = metadata.get("facts", "")
+    if metadata.get("facts_sha256") != _digest({}, text):
+        raise DamagedFileError(f"{path} is damaged (the checksum of its facts does not fit)")
+    return json.loads(text)
+
+
+def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with _opened(path) as file:
+        facts = _facts(file, path, identity)
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    if metadata.get("sha256") != _digest(tensors, metadata["facts"]):
         raise DamagedFileError(f"{path} is damaged (its checksum does not fit)")
-    return tensors, json.loads(facts)
+    return tensors, facts

@@ -1,4 +1,4 @@
-"""The study: what a YAML file may say, typed. Standard library, pydantic and PyYAML only.
+"""The study: what a YAML file may say, typed. Standard library and pydantic only.
 
 A study lists grids of networks and the measures to take of each. Every hyper-parameter of a grid is an axis, a
 value or a list of values; the grid's networks are the product of its axes. A new axis is one field here (its
@@ -6,12 +6,11 @@ default must be what was done before, so that old ids stay valid) and one use wh
 """
 
 import itertools
-import re
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,15 +20,10 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
-    ValidationError,
-    model_validator,
 )
 
 from deltaball import catalogue
-from deltaball.architectures import layers
 from deltaball.catalogue import DatasetFacts
-from deltaball.errors import InputError, alternatives
-from deltaball.guarantees import confidence_each, epsilon_reached, samples_needed
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -41,17 +35,15 @@ def _listed(values: Any) -> Any:
 def _distinct(values: list[Any]) -> list[Any]:
     repeated = next((value for value in values if values.count(value) > 1), None)
     if repeated is not None:
-        raise ValueError(f"{repeated!r} is listed twice")
+        raise ValueError(f"{repeated!r} is listed twice; list each once")
     return values
 
 
 def axis(kind: Any) -> Any:
     """The type of an axis: one value of `kind`, or a list of distinct ones."""
+    several = Annotated[list[kind], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
     return Annotated[
-        list[kind],
-        Field(min_length=1),
-        AfterValidator(_distinct),
-        BeforeValidator(_listed, json_schema_input_type=kind | list[kind]),
+        several, AfterValidator(_distinct), BeforeValidator(_listed, json_schema_input_type=kind | several)
     ]
 
 
@@ -202,7 +194,9 @@ class _Measure(_Strict):
     norm: Literal["linf"] = "linf"
     delta: axis(Radius) = Field(description="radii of the ball, in pixel units of [0, 1]")
     attack: Literal["fgsm"] = "fgsm"
-    datasets: list[Name] | None = Field(None, description="only networks of these data sets; null is all")
+    datasets: Annotated[list[Name], Field(min_length=1)] | None = Field(
+        None, description="only networks of these data sets; null is all"
+    )
 
 
 class ClassChange(_Measure):
@@ -250,7 +244,7 @@ def _grid_tag(grid: Any) -> str | None:
 
 
 def _notion_tag(measure: Any) -> str | None:
-    return measure.get("notion") if isinstance(measure, dict) else None
+    return str(measure.get("notion")) if isinstance(measure, dict) else None
 
 
 class Guarantee(_Strict):
@@ -269,25 +263,30 @@ class Compute(_Strict):
     shard_minutes: Positive = Field(15.0, description="estimated device-minutes of one job")
 
 
+def _not_the_store(name: str) -> str:
+    if name == "store":
+        raise ValueError("'store' is the folder of the weights of all studies; choose another name")
+    return name
+
+
+def _named_apart(grids: list[Grid]) -> list[Grid]:
+    _distinct([grid.name for grid in grids])
+    return grids
+
+
 class Study(_Strict):
     """A whole study, checked. Relative folders are relative to the working directory."""
 
     model_config = ConfigDict(title="deltaball study")
 
-    study: Name = Field(description="names the folder of the results")
+    study: Annotated[Name, AfterValidator(_not_the_store)] = Field(description="names the folder of the results")
     description: str = ""
     data: str = Field("data", description="folder in which NAME.npz files are looked for")
     results: str = "results"
     compute: Compute = Compute()
     guarantee: Guarantee
     measures: list[_union(NOTIONS, _notion_tag)] = Field(min_length=1)
-    grids: list[_union(GRIDS, _grid_tag)] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _names_are_distinct(self) -> "Study":
-        names = [grid.name for grid in self.grids]
-        _distinct(names)
-        return self
+    grids: Annotated[list[_union(GRIDS, _grid_tag)], Field(min_length=1), AfterValidator(_named_apart)]
 
     @property
     def folder(self) -> Path:
@@ -303,164 +302,16 @@ class Study(_Strict):
         """The facts of every data set of the study, by name. Raises InputError for one that is not there."""
         return {name: catalogue.facts(name, Path(self.data)) for name in sorted({grid.dataset for grid in self.grids})}
 
-    def confidence_of_each(self, estimates: int) -> float:
-        """The confidence of each single estimate, of `estimates` in all."""
-        if self.guarantee.simultaneous:
-            return confidence_each(self.guarantee.confidence, estimates)
-        return self.guarantee.confidence
+    def estimates(self) -> int:
+        """How many numbers with a guarantee the study prints: networks × the measures that apply to them."""
+        total = 0
+        for grid in self.grids:
+            networks = math.prod(len(getattr(grid, name)) for name in grid.axis_names())
+            for measure in self.measures:
+                if measure.datasets is None or grid.dataset in measure.datasets:
+                    total += networks * len(measure.delta) * len(getattr(measure, "gamma", [None]))
+        return total
 
-
-def load(path: Path) -> Study:
-    """The study in a YAML file. Raises InputError with file, key path, value and remedy on one line."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file in UTF-8") from None
-    except yaml.YAMLError as problem:
-        mark = getattr(problem, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not valid YAML ({getattr(problem, 'problem', problem)})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: should hold the keys of a study ({', '.join(Study.model_fields)})")
-    try:
-        study = Study.model_validate(content)
-    except ValidationError as problem:
-        raise InputError(f"{path}: {_explained(problem)}") from None
-    _check(study, path)
-    return study
-
-
-def _check(study: Study, path: Path) -> None:
-    facts = {}
-    for index, grid in enumerate(study.grids):
-        where = f"{path}: grids[{index}] ({grid.name})"
-        try:
-            facts[grid.dataset] = found = catalogue.facts(grid.dataset, Path(study.data))
-        except InputError as problem:
-            raise InputError(f"{where}.dataset: {problem}") from None
-        if grid.architecture != "fcn":
-            deepest = {name: values[0] for name, values in grid if name in grid.axis_names()}
-            deepest["conv_depth"] = max(grid.conv_depth)
-            try:
-                layers(grid.architecture, deepest, found.shape, found.classes)
-            except InputError as problem:
-                raise InputError(f"{where}.conv_depth: {problem}") from None
-    for index, measure in enumerate(study.measures):
-        for name in measure.datasets or ():
-            if name not in facts:
-                raise InputError(
-                    f"{path}: measures[{index}].datasets: no grid trains on '{name}'; {alternatives(name, facts)}"
-                )
-    confidence = study.confidence_of_each(count_estimates(study))
-    needed = samples_needed(study.guarantee.epsilon, confidence)
-    smallest = min(facts.values(), key=lambda found: found.test)
-    if needed > smallest.test:
-        reached = epsilon_reached(smallest.test, confidence)
-        raise InputError(
-            f"{path}: guarantee.epsilon = {study.guarantee.epsilon} needs {needed} test points and {smallest.name} "
-            f"has {smallest.test}; epsilon = {_rounded_up(reached)} can be had"
-        )
-
-
-def count_estimates(study: Study) -> int:
-    """How many numbers with a guarantee the study will print: networks × measures that apply to them."""
-    total = 0
-    for grid in study.grids:
-        networks = 1
-        for name in grid.axis_names():
-            networks *= len(getattr(grid, name))
-        for measure in study.measures:
-            if measure.datasets is None or grid.dataset in measure.datasets:
-                total += networks * len(measure.delta) * len(getattr(measure, "gamma", [None]))
-    return total
-
-
-def _rounded_up(epsilon: float) -> float:
-    return round(epsilon + 0.00005, 4)
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as in YAML 1.2, and a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _explained(problem: ValidationError) -> str:
-    """One error of a validation as `key.path: what is wrong; what would be right`.
-
-    An unknown key comes first: it is often the reason why another one is missing.
-    """
-    errors = problem.errors()
-    first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
-    model: type[BaseModel] = Study
-    members: dict[str, type[_Strict]] = {}
-    where = ""
-    path = first["loc"][:-1] if first["type"] == "missing" else first["loc"]
-    for key in path:
-        if isinstance(key, int):
-            where += f"[{key}]"
-        elif key in members:
-            model, members = members[key], {}
-        else:
-            where += f".{key}" if where else str(key)
-            members = {"grids": GRIDS, "measures": NOTIONS}.get(key, {}) if model is Study else {}
-            model = {"guarantee": Guarantee, "compute": Compute}.get(key, model) if model is Study else model
-    text = _what(first, model, members)
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{where}: {text}{more}" if where else f"{text}{more}"
-
-
-def _what(error: Any, model: type[BaseModel], members: dict[str, type[_Strict]]) -> str:
-    value, context = error["input"], error.get("ctx", {})
-    match error["type"]:
-        case "extra_forbidden":
-            wrong = error["loc"][-1]
-            return f"unknown key '{wrong}' (value {value!r}); {alternatives(wrong, model.model_fields)}"
-        case "missing":
-            kind = model.model_fields[error["loc"][-1]].description
-            return f"missing key '{error['loc'][-1]}'" + (f" ({kind})" if kind else "")
-        case "too_short":
-            return "is empty; list at least one value"
-        case "union_tag_not_found" | "union_tag_invalid":
-            return _untagged(value, members)
-        case "value_error":
-            return f"{context['error']}; list each value once"
-        case "literal_error":
-            names = re.findall(r"'([^']*)'", context["expected"])
-            return f"{value!r} is not known; {alternatives(value, names)}"
-        case "string_pattern_mismatch":
-            return f"{value!r} cannot be a name; use letters, digits, '.', '_' and '-'"
-    return f"{value!r} is wrong: {error['msg'][0].lower()}{error['msg'][1:]}"
-
-
-def _untagged(value: Any, members: dict[str, type[_Strict]]) -> str:
-    if not isinstance(value, dict):
-        return f"{value!r} should be a mapping with keys of its own"
-    tags = ("notion",) if members is NOTIONS else ("architecture", "method")
-    known = [name.split("-") for name in members]
-    for position, tag in enumerate(tags):
-        names = {parts[position] for parts in known}
-        if tag not in value:
-            return f"missing key '{tag}'; {alternatives('', names)}"
-        if value[tag] not in names:
-            return f"{tag} {value[tag]!r} is not known; {alternatives(value[tag], names)}"
-    pairs = ", ".join(" with ".join(reversed(parts)) for parts in known)
-    return f"method '{value['method']}' does not go with architecture '{value['architecture']}'; possible: {pairs}"
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of a study file, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
+    def estimates_at_once(self) -> int:
+        """How many of them share one α: all when the guarantee is simultaneous, else each has its own."""
+        return max(1, self.estimates()) if self.guarantee.simultaneous else 1

@@ -120,7 +120,8 @@ def estimates(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> t
             kept, latest = store.find_outcomes(network.trajectory_id), network.trajectory_id
         for one in plan.measures:
             values = kept.get(outcome_key(network.checkpoint, one, study.guarantee.seed))
-            if values is None or not one.applies_to(network.dataset):
+            # Fewer than N outcomes would be a row that promises an ε it does not keep.
+            if values is None or len(values) < samples or not one.applies_to(network.dataset):
                 continue
             estimate = float(values[:samples].mean(dtype=np.float64))
             lower, upper = hoeffding(estimate, study.guarantee.epsilon)

@@ -133,7 +133,9 @@ class _Run:
         with torch.no_grad():
             train_accuracy, _ = self._evaluated(self.x_train, self.y_train)
             test_accuracy, test_loss = self._evaluated(self.x_test, self.y_test)
-        self._drop(~torch.isfinite(test_loss))
+        finite = torch.isfinite(test_loss)
+        self._drop(~finite)
+        train_accuracy, test_accuracy, test_loss = train_accuracy[finite], test_accuracy[finite], test_loss[finite]
         weights = [weight.detach().cpu().numpy() for weight in self.weights]
         moments = [moment.cpu().numpy() for moment in self.moments]
         for k, trajectory in enumerate(self.trajectories):
