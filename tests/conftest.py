@@ -13,8 +13,10 @@ from hypothesis import HealthCheck, settings
 from deltaball.datasets import Dataset, from_arrays, load
 
 torch.set_num_threads(1)
-# A busy machine is no failure.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine is no failure; fixtures are folders into which every example writes anew.
+settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 settings.load_profile("patient")
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltaball.catalogue import CATALOGUE, facts, read_facts
@@ -54,7 +54,7 @@ def own(**changed: np.ndarray) -> Arrays:
 
 
 @given(data_sets(), st.sampled_from([np.savez, np.savez_compressed]))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 def test_facts_of_a_file_are_those_of_its_arrays(tmp_path: Path, arrays: Arrays, save: Callable):
     found = read_facts(written(tmp_path, arrays, save))
     x, y = arrays["x_train"], np.concatenate([arrays["y_train"].ravel(), arrays["y_test"].ravel()])
@@ -67,7 +67,7 @@ def test_facts_of_a_file_are_those_of_its_arrays(tmp_path: Path, arrays: Arrays,
 
 
 @given(data_sets())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 def test_fingerprint_does_not_depend_on_storage(tmp_path: Path, arrays: Arrays):
     expected = read_facts(written(tmp_path, arrays))
     for dtype in LABEL_DTYPES:

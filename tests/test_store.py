@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -74,7 +74,7 @@ ARRAYS = hnp.arrays(
 
 
 @given(st.lists(ARRAYS, min_size=1, max_size=12), st.booleans())
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50)
 def test_any_arrays_come_back_as_they_were(store: Store, arrays: list[np.ndarray], transposed: bool):
     weights = tuple(array.T if transposed else array for array in arrays)
     store.save(IDENTITY, 1, Checkpoint(weights, {}, {}))

@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as problem:
         print(f"deltaball: {problem}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as problem:
         where = f"{problem.filename}: " if problem.filename else ""
         print(f"deltaball: {where}{problem.strerror or problem}", file=sys.stderr)
