@@ -232,6 +232,31 @@ def test_an_array_that_was_cut_before_it_was_zipped_is_refused(tmp_path: Path, n
     assert name in refusal(path)
 
 
+@pytest.mark.parametrize("name", ["x_train", "y_test"])
+def test_a_damaged_header_of_an_array_is_refused_or_changes_nothing(tmp_path: Path, name: str):
+    # As above every checksum of the zip fits; the header is the first 128 bytes.
+    path = tmp_path / "own.npz"
+    expected = read_facts(written(tmp_path, own()))
+    members = {}
+    for key, array in own().items():
+        content = io.BytesIO()
+        np.save(content, array)
+        members[key] = content.getvalue()
+    for place in range(128):
+        for bit in (0, 1, 5):
+            damaged = bytearray(members[name])
+            damaged[place] ^= 1 << bit
+            with zipfile.ZipFile(path, "w") as archive:
+                for key, content in {**members, name: bytes(damaged)}.items():
+                    archive.writestr(f"{key}.npy", content)
+            try:
+                found = load("own", tmp_path).facts
+            except InputError:
+                assert refusal(path)
+            else:
+                assert found == expected, f"bit {bit} of byte {place}"
+
+
 def test_what_is_no_npz_file_is_refused(tmp_path: Path):
     path = tmp_path / "own.npz"
     path.write_text("x_train,y_train\n1,2\n")

@@ -9,7 +9,7 @@ FLOORS = [
     ["errors", "guarantees", "catalogue", "architectures", "study", "study_file"],
     ["plan", "stages", "datasets", "packs", "store", "tables"],
     ["local.notions", "local.neighbourhoods", "local.attacks"],
-    ["training.objectives", "training.sgd"],
+    ["training.objectives", "training.sgd", "training.pruning"],
     ["estimation.intervals", "estimation.estimate"],
     [
         "analysis.groups",

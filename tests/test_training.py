@@ -42,10 +42,10 @@ def trained(
 
 def assert_same(one: Checkpoint, other: Checkpoint) -> None:
     assert one.facts == other.facts
-    assert one.optimizer.keys() == other.optimizer.keys()
+    assert one.state.keys() == other.state.keys()
     pairs = [
         *zip(one.weights, other.weights, strict=True),
-        *((one.optimizer[n], other.optimizer[n]) for n in one.optimizer),
+        *((one.state[n], other.state[n]) for n in one.state),
     ]
     for array, twin in pairs:
         np.testing.assert_array_equal(array, twin)
@@ -182,7 +182,7 @@ def linear(points: int) -> Dataset:
 
 def trajectory(checkpoints: Sequence[int] = (1,), identity: str = "abcd", **axes: Any) -> Trajectory:
     axes = {"learning_rate": 0.5, "batch_size": 4, "optimizer": "sgd", "seed": 0, **axes}
-    return Trajectory(identity, "g", "linear", "sgd", "fcn", axes, tuple(checkpoints), None, 21, 1.0)
+    return Trajectory(identity, "g", "linear", "sgd", "fcn", axes, tuple(checkpoints), None, identity, 21, 1.0)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -249,7 +249,7 @@ def test_a_diverging_network_is_marked_and_touches_nobody(place: int, optimizer:
     for step in (1, 3):
         broken = store.load("cc", step)
         assert broken.facts["status"] == "diverged"
-        assert (broken.weights, dict(broken.optimizer)) == ((), {})
+        assert (broken.weights, dict(broken.state)) == ((), {})
         assert "test_loss" not in broken.facts
     assert_all_same(store, reference, pack)
     assert train(together, LINEAR, data, store, "cpu") == 0

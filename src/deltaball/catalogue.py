@@ -141,6 +141,8 @@ def facts_of(name: str, arrays: dict[str, RawArray], source: str) -> DatasetFact
 def _read_npy(archive: zipfile.ZipFile, name: str) -> RawArray:
     # The .npy format, versions 1 to 3: magic, version, header length, a Python literal, the data.
     content = archive.read(f"{name}.npy")
+    if content[:6] != b"\x93NUMPY" or content[6:8] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
+        raise InputError(f"{archive.filename}: {name} is not an array that numpy wrote")
     wide = content[6:7] != b"\x01"
     start = 12 if wide else 10
     try:

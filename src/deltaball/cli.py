@@ -219,17 +219,35 @@ def _trained(planned: Plan, shard: Shard) -> tuple["Store", "Dataset"]:
             f"not built yet; built: {', '.join(TRAINED)}"
         )
     _prepare_torch(planned.study.compute.device)
-    from deltaball.training import sgd
-
     store = _store(planned)
     dataset = store.load_dataset(planned.facts[shard.dataset])
+    for trunks in _trunks(planned, shard):
+        _trained_pack(planned, trunks, dataset, store)
     trained = 0
     for number, pack in enumerate(shard.packs, 1):
-        print(f"pack {number} of {len(shard.packs)}: {len(pack)} trajectories", flush=True)
-        trained += sgd.train(pack, planned.layers(pack[0]), dataset, store, planned.study.compute.device)
+        print(f"pack {number} of {len(shard.packs)}: {len(pack)} trajectories of {pack[0].method}", flush=True)
+        trained += _trained_pack(planned, pack, dataset, store)
     networks = sum(len(one.checkpoints) for one in shard.trajectories)
     print(f"shard {shard.id}: trained {trained} networks, found {networks - trained} in the store", flush=True)
     return store, dataset
+
+
+def _trained_pack(planned: Plan, pack: Sequence[Trajectory], dataset: "Dataset", store: "Store") -> int:
+    """Train what the store lacks of a pack, and first of what it is pruned from; returns how many of the pack."""
+    from deltaball.training import pruning, sgd
+
+    lacking = [one.parent for one in pack if one.parent and not all(store.has(one.id, at) for at in one.checkpoints)]
+    for parents in planned.packed(parent for parent in lacking if not store.has(*parent)):
+        _trained_pack(planned, parents, dataset, store)
+    room = pruning if pack[0].method == "imp" else sgd
+    return room.train(pack, planned.layers(pack[0]), dataset, store, planned.study.compute.device)
+
+
+def _trunks(planned: Plan, shard: Shard) -> list[tuple[Trajectory, ...]]:
+    """Packs of the dense checkpoints that the shard's pruned networks are compared with, where others train them."""
+    own = {one.id for one in shard.trajectories}
+    trunks = {one.trunk for one in planned.networks_of(shard.trajectories) if one.trunk and one.trunk[0] not in own}
+    return planned.packed(trunks)
 
 
 def _measure(chosen: argparse.Namespace) -> None:
@@ -242,8 +260,11 @@ def _measure(chosen: argparse.Namespace) -> None:
     store, dataset = _trained(planned, shard)
     images = dataset.x_test[estimate.draw_points(dataset.facts, planned.samples, study.guarantee.seed)]
     asked = [one for one in planned.measures if one.applies_to(shard.dataset)]
+    networks = planned.networks_of(shard.trajectories)
+    # Not every checkpoint is a network (a round of pruning on the way is none), and trunks are compared with.
+    wanted = {(one.trajectory_id, one.checkpoint) for one in networks} | {one.trunk for one in networks if one.trunk}
     computed = 0
-    for pack in shard.packs:
+    for pack in planned.packed(wanted):
         computed += estimate.measure(
             pack, planned.layers(pack[0]), images, asked, study.guarantee.seed, store, study.compute.device
         )

@@ -8,7 +8,7 @@ an axis added later with a no-op default.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -31,7 +31,7 @@ FLOP_PER_SECOND = {
 # a million floats; a GPU is filled by more.
 PACK_PARAMETERS = {"cpu": 2_000_000, "cuda": 64_000_000}
 PACK_NETWORKS = 64
-TRAINED = ("sgd",)  # methods whose training is built
+TRAINED = ("sgd", "imp")  # methods whose training is built
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Network:
     axes: Mapping[str, Any] = field(repr=False)
     trajectory_id: str
     checkpoint: int  # epochs (or samples) of its trajectory after which it stands
+    trunk: tuple[str, int] | None  # of a pruned network: the dense trajectory and checkpoint it was pruned from
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,18 @@ class Trajectory:
     architecture: str
     axes: Mapping[str, Any] = field(repr=False)  # without the axis along the trajectory
     checkpoints: tuple[int, ...]
-    parent: tuple[str, int] | None  # the trajectory and checkpoint it starts from (pruning)
+    parent: tuple[str, int] | None  # the trajectory and checkpoint whose weights it prunes
+    origin: str  # the trajectory whose initial weights and order of data it uses: its trunk's, or its own
     parameters: int
     flop: float  # training, forward and backward
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """What trajectories of one pack have in common; of pruned ones, only the number of rounds."""
-        inside = INSIDE_PACK[self.method]
-        fixed = ((name, value) for name, value in self.axes.items() if name not in inside)
-        described = sorted((name, str(len(value) if name == "kept" else value)) for name, value in fixed)
-        return (self.dataset, self.method, self.architecture, tuple(described))
+        """What trajectories of one pack have in common. Sorts a trunk before what is pruned from it."""
+        round_of_pruning = (self.axes["epochs"], len(self.axes["kept"])) if self.method == "imp" else ()
+        varying = INSIDE_PACK[self.method] | {"epochs"}
+        fixed = tuple(sorted((name, str(value)) for name, value in self.axes.items() if name not in varying))
+        return (self.dataset, self.architecture, fixed, self.method == "imp", self.method, round_of_pruning)
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,16 @@ class Plan:
         wanted = {trajectory.id for trajectory in trajectories}
         return [network for network in self.networks if network.trajectory_id in wanted]
 
+    def packed(self, checkpoints: Iterable[tuple[str, int]]) -> list[tuple[Trajectory, ...]]:
+        """Packs of the trajectories that reach these (trajectory, checkpoint)s, with no other checkpoint."""
+        wanted: dict[str, set[int]] = {}
+        for identity, step in checkpoints:
+            wanted.setdefault(identity, set()).add(step)
+        found = [
+            replace(self.trajectories[identity], checkpoints=tuple(sorted(steps))) for identity, steps in wanted.items()
+        ]
+        return list(_packs(found, self.study.compute.device))
+
     def layers(self, trajectory: Trajectory | Network) -> Layers:
         """The layers of a trajectory's networks."""
         facts = self.facts[trajectory.dataset]
@@ -210,6 +222,7 @@ def plan(study: Study) -> Plan:
                     axes,
                     step.id,
                     checkpoint,
+                    (chain[0][0].id, chain[0][1]) if grid.method == "imp" else None,
                 )
             )
     trajectories = {
@@ -230,6 +243,7 @@ class _Step:
     architecture: str
     axes: Mapping[str, Any]
     parent: tuple[str, int] | None
+    origin: str
 
 
 class _Identity:
@@ -262,25 +276,30 @@ def _chain(identify: _Identity, axes: Mapping[str, Any]) -> Iterator[tuple[_Step
     grid = identify.grid
     along = grid.ALONG
 
-    def step(method: str, fixed: Mapping[str, Any], parent: tuple[str, int] | None) -> _Step:
-        return _Step(
-            identify.trajectory(method, fixed), grid.name, grid.dataset, method, grid.architecture, fixed, parent
-        )
+    def step(
+        method: str, fixed: Mapping[str, Any], parent: tuple[str, int] | None = None, origin: str | None = None
+    ) -> _Step:
+        identity = identify.trajectory(method, fixed)
+        place = grid.name, grid.dataset, method, grid.architecture
+        return _Step(identity, *place, fixed, parent, origin or identity)
 
     if not isinstance(grid, Imp):
-        yield step(grid.method, {name: value for name, value in axes.items() if name != along}, None), axes[along]
+        yield step(grid.method, {name: value for name, value in axes.items() if name != along}), axes[along]
         return
     # The dense first round is plain SGD, shared by every schedule and with every SGD grid. A later round depends
     # on the epochs and on the shares kept so far, so equal rounds of different schedules are one trajectory:
     # p = .5 in one round is the first round of p = .75 in two.
-    pruning = {"proportion", "iterations", along}
+    pruning = {"proportion", "iterations", "ranking", along}
     dense = {name: value for name, value in axes.items() if name not in pruning}
-    trunk = step("sgd", {**dense, "optimizer": "sgd"}, None)
+    trunk = step("sgd", dense)
     yield trunk, axes[along]
-    parent, kept = (trunk.id, axes[along]), []
+    if axes["proportion"] == 0:
+        return
+    parent, kept = (trunk.id, axes[along]), ()
     for turn in range(1, axes["iterations"] + 1):
-        kept = [*kept, round((1 - axes["proportion"]) ** (turn / axes["iterations"]), 12)]
-        pruned = step("imp", {**dense, along: axes[along], "kept": tuple(kept)}, parent)
+        kept = (*kept, round((1 - axes["proportion"]) ** (turn / axes["iterations"]), 12))
+        fixed = {**dense, "ranking": axes["ranking"], along: axes[along], "kept": kept}
+        pruned = step("imp", fixed, parent, trunk.id)
         yield pruned, axes[along]
         parent = (pruned.id, axes[along])
 
@@ -300,6 +319,7 @@ def _costed(step: _Step, checkpoints: tuple[int, ...], facts: DatasetFacts) -> T
         step.axes,
         checkpoints,
         step.parent,
+        step.origin,
         parameters,
         flop,
     )
@@ -311,6 +331,11 @@ def training_minutes(trajectory: Trajectory, device: str) -> float:
     return trajectory.flop / rates["hmc" if trajectory.method == "hmc" else trajectory.architecture] / 60
 
 
+def trainings_alone(networks: Iterable[Network]) -> int:
+    """How many trainings these networks would take if nothing were shared: one, and one more per round of pruning."""
+    return sum(1 + network.axes.get("iterations", 0) for network in networks)
+
+
 def stored_bytes(trajectory: Trajectory) -> int:
     """Bytes of a trajectory's checkpoints: float32 weights, Adam's two moments, an IMP mask, HMC's samples."""
     if trajectory.method == "hmc":
@@ -319,7 +344,7 @@ def stored_bytes(trajectory: Trajectory) -> int:
     if trajectory.axes.get("optimizer") == "adam":
         each *= 3
     if trajectory.method == "imp":
-        each += trajectory.parameters // 8
+        each += trajectory.parameters // 8  # the mask, one bit a weight
     return each * len(trajectory.checkpoints)
 
 
@@ -331,23 +356,24 @@ def _shards(plan: Plan) -> Iterator[Shard]:
     for members in by_grid.values():
         current: list[tuple[Trajectory, ...]] = []
         spent = 0.0
-        ordered = sorted(members, key=lambda one: (one.shape, one.id))
-        for _, alike in groupby(ordered, key=lambda one: one.shape):
-            for pack in _packs(list(alike), device):
-                minutes = sum(training_minutes(one, device) for one in pack)
-                if current and spent + minutes > target:
-                    yield _shard(current, spent)
-                    current, spent = [], 0.0
-                current.append(pack)
-                spent += minutes
+        for pack in _packs(members, device):
+            minutes = sum(training_minutes(one, device) for one in pack)
+            if current and spent + minutes > target:
+                yield _shard(current, spent)
+                current, spent = [], 0.0
+            current.append(pack)
+            spent += minutes
         if current:
             yield _shard(current, spent)
 
 
-def _packs(members: list[Trajectory], device: str) -> Iterator[tuple[Trajectory, ...]]:
-    size = max(1, min(PACK_NETWORKS, PACK_PARAMETERS[device] // members[0].parameters))
-    for start in range(0, len(members), size):
-        yield tuple(members[start : start + size])
+def _packs(members: Iterable[Trajectory], device: str) -> Iterator[tuple[Trajectory, ...]]:
+    ordered = sorted(members, key=lambda one: (one.shape, one.id))
+    for _, group in groupby(ordered, key=lambda one: one.shape):
+        alike = list(group)
+        size = max(1, min(PACK_NETWORKS, PACK_PARAMETERS[device] // alike[0].parameters))
+        for start in range(0, len(alike), size):
+            yield tuple(alike[start : start + size])
 
 
 def _shard(packs: list[tuple[Trajectory, ...]], minutes: float) -> Shard:

@@ -25,14 +25,15 @@ from deltaball.errors import InputError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network on disk: weights in Keras' order, the optimizer's state by name, and its facts.
+    """A network on disk: weights in Keras' order, what else training needs to go on from it, and its facts.
 
-    `facts` are the JSON values that the table's row needs: accuracies, loss, status, where it was trained.
+    `state` holds arrays by name: the optimizer's moments, the mask of a pruned network. `facts` are the JSON values
+    that the table's row needs: accuracies, loss, status, where it was trained.
     A network that diverged has no weights.
     """
 
     weights: tuple[np.ndarray, ...]
-    optimizer: Mapping[str, np.ndarray]
+    state: Mapping[str, np.ndarray]
     facts: Mapping[str, Any]
 
 
@@ -66,7 +67,7 @@ class Store:
     def save(self, trajectory_id: str, step: int, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint of a trajectory after `step` epochs (or samples)."""
         tensors = {f"weight.{index}": array for index, array in enumerate(checkpoint.weights)}
-        tensors |= {f"optimizer.{name}": array for name, array in checkpoint.optimizer.items()}
+        tensors |= {f"state.{name}": array for name, array in checkpoint.state.items()}
         identity = {"trajectory": trajectory_id, "step": str(step)}
         _write(self._checkpoint(trajectory_id, step), tensors, identity, checkpoint.facts)
 
@@ -77,7 +78,7 @@ class Store:
         count = sum(name.startswith("weight.") for name in tensors)
         return Checkpoint(
             tuple(tensors[f"weight.{index}"] for index in range(count)),
-            {name.removeprefix("optimizer."): tensors[name] for name in tensors if name.startswith("optimizer.")},
+            {name.removeprefix("state."): tensors[name] for name in tensors if name.startswith("state.")},
             facts,
         )
 
@@ -108,20 +109,30 @@ class Store:
         return sorted(int(path.stem) for path in self._folder(trajectory_id).glob("[0-9]*.safetensors"))
 
     def save_outcomes(self, trajectory_id: str, outcomes: Mapping[str, np.ndarray]) -> None:
-        """Keep the outcomes of a trajectory's networks, each float32 [points]; replaces what was there."""
-        _write(self._outcomes(trajectory_id), dict(outcomes), {"outcomes": trajectory_id})
+        """Add outcomes of a trajectory's networks, each float32 [points] under its key.
+
+        What is there stays: every call adds a file named after its keys and lengths, so jobs that measure different
+        things at once cannot lose each other's outcomes.
+        """
+        content = sorted(f"{key} {len(values)}" for key, values in outcomes.items())
+        name = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
+        path = self._folder(trajectory_id) / f"outcomes-{name}.safetensors"
+        _write(path, dict(outcomes), {"outcomes": trajectory_id})
 
     def find_outcomes(self, trajectory_id: str) -> dict[str, np.ndarray]:
-        """The outcomes kept for a trajectory; empty when there are none or the file is damaged."""
-        path = self._outcomes(trajectory_id)
-        try:
-            return _read(path, {"outcomes": trajectory_id})[0]
-        except FileNotFoundError:
-            return {}
-        except DamagedFileError as problem:
-            print(f"store: {problem}; it is made again", flush=True)
-            path.unlink(missing_ok=True)
-            return {}
+        """All outcomes kept for a trajectory, of each key the longest. A damaged file is named, removed, and none."""
+        found: dict[str, np.ndarray] = {}
+        for path in sorted(self._folder(trajectory_id).glob("outcomes-*.safetensors")):
+            try:
+                added = _read(path, {"outcomes": trajectory_id})[0]
+            except FileNotFoundError:  # another job has just removed it as damaged
+                continue
+            except DamagedFileError as problem:
+                print(f"store: {problem}; it is made again", flush=True)
+                path.unlink(missing_ok=True)
+                continue
+            found |= {key: values for key, values in added.items() if len(values) > len(found.get(key, ()))}
+        return found
 
     def _dataset(self, facts: DatasetFacts) -> Path:
         return self.folder / "datasets" / f"{facts.name}-{facts.fingerprint[:16]}.safetensors"
@@ -131,9 +142,6 @@ class Store:
 
     def _checkpoint(self, trajectory_id: str, step: int) -> Path:
         return self._folder(trajectory_id) / f"{step:05d}.safetensors"
-
-    def _outcomes(self, trajectory_id: str) -> Path:
-        return self._folder(trajectory_id) / "outcomes.safetensors"
 
 
 @contextlib.contextmanager

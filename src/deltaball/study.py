@@ -50,15 +50,17 @@ def axis(kind: Any) -> Any:
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Proportion = Annotated[float, Field(ge=0, lt=1)]
 Radius = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
 ActivationName = Literal["relu", "tanh", "sigmoid"]
 
 Counts = axis(Count)
 Rates = axis(Positive)
-Shares = axis(Share)
+Proportions = axis(Proportion)
 Seeds = axis(Seed)
 Activations = axis(ActivationName)
+Optimizers = axis(Literal["sgd", "adam"])
 
 
 class _Strict(BaseModel):
@@ -99,7 +101,7 @@ class Sgd(_Strict):
     INSIDE_PACK: ClassVar[frozenset[str]] = frozenset({"learning_rate", "seed"})
 
     method: Literal["sgd"]
-    optimizer: axis(Literal["sgd", "adam"]) = Field(["sgd"], description="plain SGD, or Adam with Keras' defaults")
+    optimizer: Optimizers = Field(["sgd"], description="plain SGD, or Adam with Keras' defaults")
     learning_rate: Rates
     epochs: Counts = Field(description="passes over the training split")
     batch_size: Counts = [128]
@@ -110,11 +112,15 @@ class Imp(_Strict):
     """Axes of iterative magnitude pruning (paper 004, B.6 and B.7), each round trained by SGD."""
 
     ALONG: ClassVar[str] = "epochs"
-    INSIDE_PACK: ClassVar[frozenset[str]] = frozenset({"learning_rate", "seed", "proportion", "iterations"})
+    INSIDE_PACK: ClassVar[frozenset[str]] = frozenset({"learning_rate", "seed", "ranking", "kept"})
 
     method: Literal["imp"]
-    proportion: Shares = Field(description="share of the prunable weights removed in the end")
+    proportion: Proportions = Field(description="share of the prunable weights removed in the end")
+    ranking: axis(Literal["global", "layer"]) = Field(
+        ["global"], description="smallest magnitudes of all hidden kernels together, or of each"
+    )
     iterations: Counts = Field(description="rounds of pruning, each removing an equal share of what remains")
+    optimizer: Optimizers = ["sgd"]
     learning_rate: Rates
     epochs: Counts = Field(description="passes over the training split in each round")
     batch_size: Counts = [128]

@@ -13,7 +13,10 @@ from deltaball.study import all_axes
 
 IDENTITY = ["network_id", "trajectory_id", "grid", "dataset", "method", "architecture"]
 RESULTS = {
-    "sparsity": "float64",
+    "sparsity": "float64",  # of the prunable weights
+    "sparsity_total": "float64",  # of all weights and biases
+    "empty_layers": "Int64",  # prunable layers of which nothing is left
+    "trunk_accuracy": "float64",  # of a pruned network: the test accuracy of what it was pruned from
     "train_accuracy": "float64",
     "test_accuracy": "float64",
     "test_loss": "float64",
@@ -32,6 +35,7 @@ ROBUSTNESS = {
     "attack": "str",
     "samples": "int64",
     "estimate": "float64",
+    "trunk_estimate": "float64",  # of a pruned network: the estimate of what it was pruned from
     "lower": "float64",
     "upper": "float64",
     "epsilon": "float64",
@@ -47,7 +51,9 @@ def trained(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> pd.
     rows = []
     for network in plan.networks_of(trajectories):
         facts = store.facts(network.trajectory_id, network.checkpoint)
-        rows.append({"network_id": network.id, "sparsity": 0.0, **facts})
+        dense = {"sparsity": 0.0, "sparsity_total": 0.0, "empty_layers": 0}
+        trunk = {"trunk_accuracy": store.facts(*network.trunk).get("test_accuracy")} if network.trunk else {}
+        rows.append({"network_id": network.id, **dense, **facts, **trunk})
     return _typed(pd.DataFrame(rows), {"network_id": "str", **RESULTS})
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,7 @@ def measure(
                     lacking[done].append(one)
             for done, asked in lacking.items():
                 batches[done, tuple(asked)].append((trajectory.id, step))
+    added: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for (done, asked), networks in batches.items():
         weights = [store.load(identity, step).weights for identity, step in networks]
         found = outcomes(Pack.of(layers, weights, device), images[done:], asked, device)
@@ -69,9 +71,9 @@ def measure(
             for one in asked:
                 key = outcome_key(step, one, seed)
                 before = kept[identity].get(key, np.empty(0, np.float32))
-                kept[identity][key] = np.concatenate([before, found[one][k]])
-    for identity in {identity for networks in batches.values() for identity, _ in networks}:
-        store.save_outcomes(identity, kept[identity])
+                added[identity][key] = np.concatenate([before, found[one][k]])
+    for identity, outcomes_of_one in added.items():
+        store.save_outcomes(identity, outcomes_of_one)
     return sum(len(networks) * len(asked) * (len(images) - done) for (done, asked), networks in batches.items())
 
 
@@ -113,17 +115,20 @@ def estimates(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> t
     """
     study, samples = plan.study, plan.samples
     rows, lists = [], []
-    kept: Mapping[str, np.ndarray] = {}
-    latest = ""
+    find = lru_cache(maxsize=64)(store.find_outcomes)
+
+    def outcomes_at(place: tuple[str, int], one: Measure) -> np.ndarray | None:
+        values = find(place[0]).get(outcome_key(place[1], one, study.guarantee.seed), ())
+        # Fewer than N outcomes would be a row that promises an ε it does not keep.
+        return values[:samples] if len(values) >= samples else None
+
     for network in plan.networks_of(trajectories):
-        if network.trajectory_id != latest:
-            kept, latest = store.find_outcomes(network.trajectory_id), network.trajectory_id
         for one in plan.measures:
-            values = kept.get(outcome_key(network.checkpoint, one, study.guarantee.seed))
-            # Fewer than N outcomes would be a row that promises an ε it does not keep.
-            if values is None or len(values) < samples or not one.applies_to(network.dataset):
+            values = outcomes_at((network.trajectory_id, network.checkpoint), one)
+            if values is None or not one.applies_to(network.dataset):
                 continue
-            estimate = float(values[:samples].mean(dtype=np.float64))
+            estimate = float(values.mean(dtype=np.float64))
+            trunk = outcomes_at(network.trunk, one) if network.trunk else None
             lower, upper = hoeffding(estimate, study.guarantee.epsilon)
             rows.append(
                 {
@@ -136,6 +141,7 @@ def estimates(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> t
                     "attack": one.attack,
                     "samples": samples,
                     "estimate": estimate,
+                    "trunk_estimate": None if trunk is None else float(trunk.mean(dtype=np.float64)),
                     "lower": lower,
                     "upper": upper,
                     "epsilon": study.guarantee.epsilon,
@@ -144,6 +150,6 @@ def estimates(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> t
                     "side": notion(one.notion, one.gamma).attacked_side,
                 }
             )
-            lists.append({"network_id": network.id, "measure": one.name, "values": values[:samples]})
+            lists.append({"network_id": network.id, "measure": one.name, "values": values})
     robustness = pd.DataFrame(rows, columns=list(tables.ROBUSTNESS)).astype(tables.ROBUSTNESS)
     return robustness, pd.DataFrame(lists, columns=["network_id", "measure", "values"])

@@ -9,7 +9,8 @@ import hashlib
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,78 +27,101 @@ from deltaball.training.objectives import cross_entropy
 EVALUATION_BATCH = 1000
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a trajectory's training begins: an epoch (0 or a checkpoint's), weights in Keras' order, and state.
+
+    `state` joins that of every checkpoint; Adam's moments in it, ``moment.I``, are continued. `masks`, if any, are
+    bool arrays shaped like the weights: where False, a weight is pruned, its gradient and its moments are zero.
+    `facts` join those of every checkpoint.
+    """
+
+    trajectory: Trajectory
+    epoch: int
+    weights: Sequence[np.ndarray]
+    state: Mapping[str, np.ndarray]
+    masks: Sequence[np.ndarray] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
 def train(trajectories: Sequence[Trajectory], layers: Layers, dataset: Dataset, store: Store, device: str) -> int:
     """Train what the store lacks of a pack's trajectories; returns how many networks were trained.
 
     Every checkpoint goes to the store as soon as it is reached. A network whose loss is no longer finite is
     marked `diverged` from that checkpoint on and leaves the pack; the others go on undisturbed.
     """
-    starts: dict[tuple[int, int], list[tuple[Trajectory, Checkpoint | None]]] = defaultdict(list)
+    groups: dict[tuple[int, int], list[Start]] = defaultdict(list)
     trained = 0
     for trajectory in trajectories:
-        found = {step: store.find(trajectory.id, step) for step in trajectory.checkpoints}
-        missing = [step for step, checkpoint in found.items() if checkpoint is None]
+        missing = missing_steps(trajectory, store)
         if not missing:
             continue
         trained += len(missing)
         before = [step for step in store.steps(trajectory.id) if step < missing[0]]
         resumed = store.find(trajectory.id, before[-1]) if before else None
-        starts[before[-1] if resumed else 0, missing[-1]].append((trajectory, resumed))
-    for (first, last), members in starts.items():
-        _Run(members, first, layers, dataset, store, device).until(last)
+        if resumed is None:
+            weights = initial_weights(layers, generator(trajectory.origin, "weights"))
+            groups[0, missing[-1]].append(Start(trajectory, 0, weights, {}))
+        elif resumed.facts["status"] == "diverged":
+            mark_diverged(trajectory, before[-1], resumed.facts, store)
+        else:
+            start = Start(trajectory, before[-1], resumed.weights, resumed.state)
+            groups[before[-1], missing[-1]].append(start)
+    for (_, last), starts in groups.items():
+        Run(starts, layers, dataset, store, device).until(last)
     return trained
 
 
-class _Run:
-    """Trajectories that start from the same epoch, as one pack on a device."""
+def missing_steps(trajectory: Trajectory, store: Store) -> list[int]:
+    """The planned checkpoints of a trajectory that the store lacks or finds damaged."""
+    return [step for step in trajectory.checkpoints if store.find(trajectory.id, step) is None]
 
-    def __init__(
-        self,
-        members: Sequence[tuple[Trajectory, Checkpoint | None]],
-        epoch: int,
-        layers: Layers,
-        dataset: Dataset,
-        store: Store,
-        device: str,
-    ) -> None:
-        self.layers, self.store, self.device, self.epoch = layers, store, device, epoch
+
+def mark_diverged(trajectory: Trajectory, epoch: int, facts: Mapping[str, Any], store: Store) -> None:
+    """Mark a trajectory's checkpoints from `epoch` on as diverged; `facts` are those of where it was trained."""
+    print(f"{trajectory.id} diverged by epoch {epoch}: its loss is not finite", flush=True)
+    for step in trajectory.checkpoints:
+        if step >= epoch:
+            store.save(trajectory.id, step, Checkpoint((), {}, {**facts, "status": "diverged"}))
+
+
+class Run:
+    """Trajectories that start from the same epoch, trained as one pack on a device."""
+
+    def __init__(self, starts: Sequence[Start], layers: Layers, dataset: Dataset, store: Store, device: str) -> None:
+        self.layers, self.store, self.device = layers, store, device
+        self.epoch = starts[0].epoch
+        self.starts = list(starts)
         self.facts = _provenance(dataset, device)
         self.x_train, self.y_train, self.x_test, self.y_test = (
             torch.from_numpy(array).to(device)
             for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test)
         )
-        diverged = [one for one, resumed in members if resumed and resumed.facts["status"] == "diverged"]
-        for trajectory in diverged:
-            self._mark_diverged(trajectory)
-        members = [(one, resumed) for one, resumed in members if one not in diverged]
-        self.trajectories = [one for one, _ in members]
-        if not members:
-            return
-        start = [
-            resumed.weights if resumed else initial_weights(layers, generator(one.id, "weights"))
-            for one, resumed in members
-        ]
-        self.weights = Pack.of(layers, start, device).weights
+        self.weights = Pack.of(layers, [one.weights for one in starts], device).weights
+        self.masks = Pack.of(layers, [one.masks for one in starts], device).weights
         self.moments: tuple[torch.Tensor, ...] = ()
-        if self.trajectories[0].axes["optimizer"] == "adam":
-            kept = [
-                [resumed.optimizer[f"moment.{index}"] for index in range(len(resumed.optimizer))]
-                if resumed
-                else [np.zeros_like(array) for array in (*start[0], *start[0])]
-                for _, resumed in members
-            ]
-            self.moments = Pack.of(layers, kept, device).weights
+        if self.axes["optimizer"] == "adam":
+            self.moments = Pack.of(layers, [_moments(one) for one in starts], device).weights
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        return [one.trajectory for one in self.starts]
+
+    @property
+    def axes(self) -> Mapping[str, Any]:
+        """The hyper-parameters; those that one asks here are the same in the whole pack."""
+        return self.starts[0].trajectory.axes
 
     def until(self, last: int) -> None:
         """Train to epoch `last`, keeping every planned checkpoint on the way."""
-        while self.epoch < last and self.trajectories:
+        while self.epoch < last and self.starts:
             started = time.monotonic()
             loss = self._train_epoch()
             self.epoch += 1
             self._drop(~torch.isfinite(loss))
             seconds = time.monotonic() - started
             print(
-                f"epoch {self.epoch}/{last}: {len(self.trajectories)} networks, "
+                f"epoch {self.epoch}/{last}: {len(self.starts)} networks, "
                 f"{len(loss) * len(self.x_train) / seconds:,.0f} samples/s",
                 flush=True,
             )
@@ -105,16 +129,13 @@ class _Run:
                 self._keep()
 
     def _train_epoch(self) -> torch.Tensor:
-        points = len(self.x_train)
-        axes = self.trajectories[0].axes
-        size = axes["batch_size"]
-        order = torch.from_numpy(
-            np.stack(
-                [generator(one.id, f"order of epoch {self.epoch}").permutation(points) for one in self.trajectories]
-            )
-        ).to(self.device)
+        points, size = len(self.x_train), self.axes["batch_size"]
+        adam = self.axes["optimizer"] == "adam"
+        purpose = f"order of epoch {self.epoch}"
+        orders = [generator(one.origin, purpose).permutation(points) for one in self.trajectories]
+        order = torch.from_numpy(np.stack(orders)).to(self.device)
         rates = torch.tensor([one.axes["learning_rate"] for one in self.trajectories], device=self.device)
-        total = torch.zeros(len(self.trajectories), device=self.device)
+        total = torch.zeros(len(self.starts), device=self.device)
         batches = -(-points // size)
         for batch in range(batches):
             chosen = order[:, batch * size : (batch + 1) * size]
@@ -123,7 +144,11 @@ class _Run:
             gradients = torch.autograd.grad(loss.sum(), weights)
             with torch.no_grad():
                 total += loss
-                if axes["optimizer"] == "adam":
+                if self.masks:
+                    # where, not a product: a gradient that is not finite must not reach a pruned weight.
+                    pairs = zip(self.masks, gradients, strict=True)
+                    gradients = [torch.where(mask, gradient, 0.0) for mask, gradient in pairs]
+                if adam:
                     adam_step(weights, gradients, self.moments, rates, self.epoch * batches + batch + 1)
                 else:
                     sgd_step(weights, gradients, rates)
@@ -138,22 +163,23 @@ class _Run:
         train_accuracy, test_accuracy, test_loss = train_accuracy[finite], test_accuracy[finite], test_loss[finite]
         weights = [weight.detach().cpu().numpy() for weight in self.weights]
         moments = [moment.cpu().numpy() for moment in self.moments]
-        for k, trajectory in enumerate(self.trajectories):
-            if self.epoch in trajectory.checkpoints:
+        for k, start in enumerate(self.starts):
+            if self.epoch in start.trajectory.checkpoints:
                 facts = {
                     **self.facts,
+                    **start.facts,
                     "status": "trained",
                     "train_accuracy": train_accuracy[k].item(),
                     "test_accuracy": test_accuracy[k].item(),
                     "test_loss": test_loss[k].item(),
                 }
-                state = {f"moment.{index}": moment[k] for index, moment in enumerate(moments)}
+                state = {**start.state, **{f"moment.{index}": moment[k] for index, moment in enumerate(moments)}}
                 kept = Checkpoint(tuple(weight[k] for weight in weights), state, facts)
-                self.store.save(trajectory.id, self.epoch, kept)
+                self.store.save(start.trajectory.id, self.epoch, kept)
 
     def _evaluated(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Accuracy [K] in float64 and mean cross-entropy [K] on all of `images`."""
-        correct = torch.zeros(len(self.trajectories), dtype=torch.float64, device=self.device)
+        correct = torch.zeros(len(self.starts), dtype=torch.float64, device=self.device)
         loss = torch.zeros_like(correct)
         for start in range(0, len(images), EVALUATION_BATCH):
             expected = labels[start : start + EVALUATION_BATCH]
@@ -166,17 +192,18 @@ class _Run:
         if not broken.any():
             return
         for k in torch.nonzero(broken).flatten().tolist():
-            self._mark_diverged(self.trajectories[k])
+            mark_diverged(self.trajectories[k], self.epoch, self.facts, self.store)
         keep = torch.nonzero(~broken).flatten()
         self.weights = tuple(weight.detach()[keep] for weight in self.weights)
         self.moments = tuple(moment[keep] for moment in self.moments)
-        self.trajectories = [self.trajectories[k] for k in keep.tolist()]
+        self.masks = tuple(mask[keep] for mask in self.masks)
+        self.starts = [self.starts[k] for k in keep.tolist()]
 
-    def _mark_diverged(self, trajectory: Trajectory) -> None:
-        print(f"{trajectory.id} diverged by epoch {self.epoch}: its loss is not finite", flush=True)
-        for step in trajectory.checkpoints:
-            if step >= self.epoch:
-                self.store.save(trajectory.id, step, Checkpoint((), {}, {**self.facts, "status": "diverged"}))
+
+def _moments(start: Start) -> list[np.ndarray]:
+    if "moment.0" in start.state:
+        return [start.state[f"moment.{index}"] for index in range(2 * len(start.weights))]
+    return [np.zeros_like(array) for array in (*start.weights, *start.weights)]
 
 
 def generator(trajectory_id: str, purpose: str) -> np.random.Generator:

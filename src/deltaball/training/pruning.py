@@ -1,0 +1,101 @@
+"""Iterative magnitude pruning with rewinding (Frankle & Carbin 2018; paper 004, Section 4.3, B.6 and B.7).
+
+A round takes the trained weights of the round before (the first takes the dense trunk's), removes the smallest in
+magnitude, rewinds what survives to its initial value, and trains again on the same order of data.
+
+Only kernels of hidden layers are pruned. Biases are few and have no magnitude to compare with a kernel's; a pruned
+output layer cuts whole classes off (Frankle & Carbin prune it at half the rate for that reason).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from deltaball.architectures import Layers
+from deltaball.datasets import Dataset
+from deltaball.errors import InputError
+from deltaball.packs import initial_weights
+from deltaball.plan import Trajectory
+from deltaball.store import Checkpoint, Store
+from deltaball.training.sgd import Run, Start, generator, mark_diverged, missing_steps
+
+
+def train(trajectories: Sequence[Trajectory], layers: Layers, dataset: Dataset, store: Store, device: str) -> int:
+    """Train what the store lacks of a pack of pruned trajectories; returns how many networks were trained.
+
+    Their parents must be in the store. A network whose parent diverged has diverged. Raises InputError when a parent
+    is missing or damaged.
+    """
+    missing = [one for one in trajectories if missing_steps(one, store)]
+    starts = []
+    for trajectory in missing:
+        parent_id, step = trajectory.parent
+        parent = store.find(parent_id, step)
+        if parent is None:
+            raise InputError(f"{trajectory.id} prunes {parent_id}, which is not in the store; run again")
+        if parent.facts["status"] == "diverged":
+            mark_diverged(trajectory, trajectory.checkpoints[0], parent.facts, store)
+            continue
+        starts.append(_start(trajectory, parent, layers))
+    if starts:
+        Run(starts, layers, dataset, store, device).until(starts[0].trajectory.checkpoints[-1])
+    return len(missing)
+
+
+def _start(trajectory: Trajectory, parent: Checkpoint, layers: Layers) -> Start:
+    places = prunable(parent.weights)
+    alive = survivors(
+        [parent.weights[place] for place in places],
+        [_unpacked(parent.state, place, parent.weights[place].shape) for place in places],
+        trajectory.axes["kept"][-1],
+        trajectory.axes["ranking"],
+    )
+    initial = initial_weights(layers, generator(trajectory.origin, "weights"))
+    masks = [np.ones(array.shape, bool) for array in initial]
+    for place, mask in zip(places, alive, strict=True):
+        masks[place] = mask
+    empty = sum(not mask.any() for mask in alive)
+    if empty:
+        print(f"{trajectory.id}: {empty} of {len(alive)} prunable layers have no weight left", flush=True)
+    weights = [np.where(mask, array, np.float32(0)) for mask, array in zip(masks, initial, strict=True)]
+    removed = sum(int((~mask).sum()) for mask in alive)
+    facts = {
+        "sparsity": removed / sum(mask.size for mask in alive),
+        "sparsity_total": removed / sum(array.size for array in initial),
+        "empty_layers": empty,
+    }
+    packed = {f"mask.{place}": np.packbits(mask) for place, mask in zip(places, alive, strict=True)}
+    return Start(trajectory, 0, weights, packed, masks, facts)
+
+
+def prunable(weights: Sequence[np.ndarray]) -> list[int]:
+    """Positions, in Keras' order (kernel, bias, kernel, bias…), of the kernels of all but the output layer."""
+    return list(range(0, len(weights) - 2, 2))
+
+
+def survivors(
+    kernels: Sequence[np.ndarray], alive: Sequence[np.ndarray], kept: float, ranking: str
+) -> list[np.ndarray]:
+    """Masks of the weights that stay: the share `kept` of all weights, the largest in magnitude of those `alive`.
+
+    `ranking` ``global`` compares all kernels, ``layer`` each kernel with itself alone. The number that stays is
+    exact: `kept` times the number of weights, rounded. Equal magnitudes go by position, the earlier stays.
+    """
+    if ranking == "layer":
+        return [survivors([one], [mask], kept, "global")[0] for one, mask in zip(kernels, alive, strict=True)]
+    flat = np.concatenate([kernel.ravel() for kernel in kernels])
+    living = np.concatenate([mask.ravel() for mask in alive])
+    magnitude = np.where(living, np.abs(flat), -1.0)
+    chosen = np.argsort(-magnitude, kind="stable")[: round(kept * flat.size)]
+    stays = np.zeros(flat.size, bool)
+    stays[chosen] = True
+    ends = np.cumsum([kernel.size for kernel in kernels])[:-1]
+    parts = np.split(stays & living, ends)
+    return [part.reshape(kernel.shape) for part, kernel in zip(parts, kernels, strict=True)]
+
+
+def _unpacked(state: Mapping[str, np.ndarray], place: int, shape: tuple[int, ...]) -> np.ndarray:
+    packed = state.get(f"mask.{place}")
+    if packed is None:  # the dense trunk
+        return np.ones(shape, bool)
+    return np.unpackbits(packed, count=int(np.prod(shape))).astype(bool).reshape(shape)
