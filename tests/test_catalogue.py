@@ -60,7 +60,7 @@ def test_facts_of_a_file_are_those_of_its_arrays(tmp_path: Path, arrays: Arrays,
     x, y = arrays["x_train"], np.concatenate([arrays["y_train"].ravel(), arrays["y_test"].ravel()])
     assert found.name == "own"
     assert found.shape == (*x.shape[1:3], x.shape[3] if x.ndim == 4 else 1)
-    assert found.classes == y.max() + 1
+    assert found.classes == int(y.max()) + 1
     assert (found.train, found.test) == (len(x), len(arrays["x_test"]))
     assert from_arrays("own", arrays, "the same arrays").facts == found
     assert load("own", tmp_path).facts == found

@@ -18,6 +18,7 @@ from pathlib import Path
 from deltaball.errors import InputError, alternatives
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+NPY_STARTS = (b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00", b"\x93NUMPY\x03\x00")
 IMAGE_DTYPES = ("|u1", "<f4")
 LABEL_CODES = {"|u1": "B", "|i1": "b", "<u2": "H", "<i2": "h", "<u4": "I", "<i4": "i", "<u8": "Q", "<i8": "q"}
 
@@ -141,14 +142,15 @@ def facts_of(name: str, arrays: dict[str, RawArray], source: str) -> DatasetFact
 def _read_npy(archive: zipfile.ZipFile, name: str) -> RawArray:
     # The .npy format, versions 1 to 3: magic, version, header length, a Python literal, the data.
     content = archive.read(f"{name}.npy")
-    if content[:6] != b"\x93NUMPY" or content[6:8] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
-        raise InputError(f"{archive.filename}: {name} is not an array that numpy wrote")
     wide = content[6:7] != b"\x01"
     start = 12 if wide else 10
     try:
         length = struct.unpack("<I" if wide else "<H", content[8:start])[0]
-        header = ast.literal_eval(content[start : start + length].decode("utf-8").strip())
+        written = content[start : start + length].decode("utf-8")
+        header = ast.literal_eval(written.strip())
         dtype, shape, fortran = header["descr"], header["shape"], header["fortran_order"]
+        if content[:8] not in NPY_STARTS or not written.endswith("\n") or any(type(side) is not int for side in shape):
+            raise ValueError("not one that numpy writes")
     except (struct.error, SyntaxError, ValueError, KeyError, TypeError) as problem:
         raise InputError(f"{archive.filename}: the header of {name} is damaged ({problem})") from None
     if fortran and len(shape) > 1:

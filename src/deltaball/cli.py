@@ -202,16 +202,17 @@ def _data(chosen: argparse.Namespace) -> None:
 
 
 def _train(chosen: argparse.Namespace) -> None:
+    planned, shard = _shard(chosen)
     from deltaball import tables
 
-    planned = _loaded(chosen)
-    shard = planned.shard(chosen.shard)
     store, _ = _trained(planned, shard)
     tables.write(tables.trained(planned, shard.trajectories, store), _part(planned, shard, "trained"))
 
 
-def _trained(planned: Plan, shard: Shard) -> tuple["Store", "Dataset"]:
-    """The store with everything of a shard trained, and its data; trains nothing that is there already."""
+def _shard(chosen: argparse.Namespace) -> tuple[Plan, Shard]:
+    """The shard that a job was asked for, with torch ready for it. Raises InputError if it cannot be trained."""
+    planned = _loaded(chosen)
+    shard = planned.shard(chosen.shard)
     unbuilt = sorted({one.method for one in shard.trajectories} - set(TRAINED))
     if unbuilt:
         raise InputError(
@@ -219,6 +220,11 @@ def _trained(planned: Plan, shard: Shard) -> tuple["Store", "Dataset"]:
             f"not built yet; built: {', '.join(TRAINED)}"
         )
     _prepare_torch(planned.study.compute.device)
+    return planned, shard
+
+
+def _trained(planned: Plan, shard: Shard) -> tuple["Store", "Dataset"]:
+    """The store with everything of a shard trained, and its data; trains nothing that is there already."""
     store = _store(planned)
     dataset = store.load_dataset(planned.facts[shard.dataset])
     for trunks in _trunks(planned, shard):
@@ -251,11 +257,11 @@ def _trunks(planned: Plan, shard: Shard) -> list[tuple[Trajectory, ...]]:
 
 
 def _measure(chosen: argparse.Namespace) -> None:
+    planned, shard = _shard(chosen)
     from deltaball import tables
     from deltaball.estimation import estimate
 
-    planned = _loaded(chosen)
-    shard, study = planned.shard(chosen.shard), planned.study
+    study = planned.study
     # Whatever the store lost since it was trained (evicted, damaged) is trained again first.
     store, dataset = _trained(planned, shard)
     images = dataset.x_test[estimate.draw_points(dataset.facts, planned.samples, study.guarantee.seed)]
@@ -360,6 +366,9 @@ def _schema(chosen: argparse.Namespace) -> None:
 def _prepare_torch(device: str) -> None:
     # One thread per job: two torch processes with two threads each on two cores run a hundred times slower.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Without it MKL may round a product differently where its operands lie differently in memory, so that a network
+    # would depend, in the last bit, on its place in a pack. It is read when torch is imported.
+    os.environ.setdefault("MKL_CBWR", "AUTO")
     import torch
 
     torch.set_num_threads(1)

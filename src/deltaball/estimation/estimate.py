@@ -20,8 +20,10 @@ from deltaball.packs import Pack
 from deltaball.plan import Measure, Plan, Trajectory
 from deltaball.store import Store
 
-# Images × networks of one call of an attack: what its activations may occupy.
+# Images × networks of one call of an attack: what its activations may occupy. Images come in multiples of 32: a
+# matrix product of another size may round differently for one network than for several.
 IMAGES_AT_ONCE = {"cpu": 1024, "cuda": 65536}
+IMAGES_MULTIPLE = 32
 
 
 def draw_points(facts: DatasetFacts, samples: int, seed: int) -> np.ndarray:
@@ -86,9 +88,10 @@ def outcomes(pack: Pack, images: np.ndarray, measures: Sequence[Measure], device
     attacks: dict[str, dict[LinfBall, list[Measure]]] = defaultdict(lambda: defaultdict(list))
     for one in measures:
         attacks[one.attack][LinfBall(one.delta)].append(one)
-    at_once = max(1, IMAGES_AT_ONCE[device] // len(pack))
-    for start in range(0, len(images), at_once):
-        x = torch.from_numpy(images[start : start + at_once]).to(device)
+    at_once = max(1, IMAGES_AT_ONCE[device] // len(pack) // IMAGES_MULTIPLE) * IMAGES_MULTIPLE
+    padded = np.concatenate([images, images[:1].repeat(-len(images) % IMAGES_MULTIPLE, axis=0)])
+    for start in range(0, len(padded), at_once):
+        x = torch.from_numpy(padded[start : start + at_once]).to(device)
         with torch.no_grad():
             at_point = pack(x.expand(len(pack), *x.shape))
             for name, balls in attacks.items():
@@ -98,7 +101,7 @@ def outcomes(pack: Pack, images: np.ndarray, measures: Sequence[Measure], device
                     at_perturbed = pack(perturbed)
                     for one in asked:
                         found[one].append(notion(one.notion, one.gamma).outcome(at_point, at_perturbed).cpu())
-    return {one: torch.cat(parts, 1).numpy() for one, parts in found.items()}
+    return {one: torch.cat(parts, 1).numpy()[:, : len(images)] for one, parts in found.items()}
 
 
 def outcome_key(step: int, measure: Measure, seed: int) -> str:

@@ -57,16 +57,16 @@ def train(trajectories: Sequence[Trajectory], layers: Layers, dataset: Dataset, 
         if not missing:
             continue
         trained += len(missing)
-        before = [step for step in store.steps(trajectory.id) if step < missing[0]]
-        resumed = store.find(trajectory.id, before[-1]) if before else None
+        before = [step for step in reversed(store.steps(trajectory.id)) if step < missing[0]]
+        found = ((step, store.find(trajectory.id, step)) for step in before)
+        epoch, resumed = next(((step, one) for step, one in found if one), (0, None))
         if resumed is None:
             weights = initial_weights(layers, generator(trajectory.origin, "weights"))
             groups[0, missing[-1]].append(Start(trajectory, 0, weights, {}))
         elif resumed.facts["status"] == "diverged":
-            mark_diverged(trajectory, before[-1], resumed.facts, store)
+            mark_diverged(trajectory, epoch, resumed.facts, store)
         else:
-            start = Start(trajectory, before[-1], resumed.weights, resumed.state)
-            groups[before[-1], missing[-1]].append(start)
+            groups[epoch, missing[-1]].append(Start(trajectory, epoch, resumed.weights, resumed.state))
     for (_, last), starts in groups.items():
         Run(starts, layers, dataset, store, device).until(last)
     return trained
