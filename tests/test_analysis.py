@@ -21,6 +21,7 @@ def measured(count: int = 40, draw: int = 0, **columns: object) -> pd.DataFrame:
         {
             "network_id": [f"n{index}" for index in range(count)],
             "trajectory_id": [f"t{index // 4}" for index in range(count)],
+            "cluster": [f"t{index // 4}" for index in range(count)],
             "grid": "fcn",
             "dataset": "mnist",
             "method": "sgd",
@@ -114,7 +115,7 @@ def test_clustered_errors_equal_the_sandwich_by_hand() -> None:
     bread = np.linalg.inv(x.T @ x)
     slope = bread @ x.T @ y
     scores = x * (y - x @ slope)[:, None]
-    sums = pd.DataFrame(scores).groupby(table["trajectory_id"]).sum().to_numpy()
+    sums = pd.DataFrame(scores).groupby(table["cluster"]).sum().to_numpy()
     clusters, rows = len(sums), len(y)
     correction = clusters / (clusters - 1) * (rows - 1) / (rows - 2)
     error = np.sqrt(correction * (bread @ sums.T @ sums @ bread)[1, 1])

@@ -21,6 +21,7 @@ def two_data_sets(folder: Path) -> Plan:
     return planned(
         grid(name="one", width=[64, 128, 256], learning_rate=[0.1, 0.01]),
         grid("cnn", name="two", filters=[4, 8], learning_rate=[0.1, 0.01, 0.001]),
+        grid("fcn", "imp", name="four", proportion=[0.5, 0.9], iterations=[1, 2], width=[64, 128, 256], epochs=5),
         grid("vgg", name="three", dataset="cifar10", filters=[4, 8], learning_rate=[0.1, 0.01, 0.001]),
         measures=MEASURES,
         results=str(folder),
@@ -38,6 +39,7 @@ def write_tables(plan: Plan, share: float = 1.0) -> None:
             "train_accuracy": 0.9,
             "test_accuracy": generator.uniform(0.5, 1, len(done)),
             "test_loss": 0.3,
+            "trunk_accuracy": [0.9 if network.trunk else None for network in done],
             "status": "trained",
             "data_sha256": [plan.facts[network.dataset].fingerprint for network in done],
             "software": "torch",
@@ -55,6 +57,7 @@ def write_tables(plan: Plan, share: float = 1.0) -> None:
             "attack": one.attack,
             "samples": 738,
             "estimate": generator.uniform(),
+            "trunk_estimate": 0.5 if network.trunk else None,
             "lower": 0.0,
             "upper": 1.0,
             "epsilon": 0.05,
@@ -87,7 +90,7 @@ def test_every_data_set_and_notion_has_a_figure_and_the_numbers_behind_it(tmp_pa
     write_tables(plan)
     draw_all(plan)
     names = stages.figures(plan)
-    assert len(names) == 4
+    assert len(names) == 6
     for name in names:
         image = imread(plan.study.folder / f"figures/{name}.png")
         assert image.shape[1] > 1500
@@ -95,8 +98,11 @@ def test_every_data_set_and_notion_has_a_figure_and_the_numbers_behind_it(tmp_pa
         assert "<svg" in (plan.study.folder / f"figures/{name}.svg").read_text()
         shown = pd.read_csv(plan.study.folder / f"figures/{name}.csv")
         every = tables.measured(*tables.load(plan))
-        wanted = every[("tradeoff_" + every["dataset"] + "_" + every["notion"]) == name]
-        assert len(shown) == len(wanted)
+        kind, _, rest = name.partition("_")
+        alike = every[(every["dataset"] + "_" + every["notion"]) == rest]
+        fcn = alike["architecture"] == "fcn"
+        wanted = alike[fcn] if kind == "pruning" else alike[alike["method"] != "imp"]
+        assert len(shown) == len(wanted) > 0
         assert shown["estimate"].tolist() == pytest.approx(wanted["estimate"].tolist())
 
 
@@ -108,15 +114,14 @@ def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_caption_says_what_one_must_know(tmp_path: Path) -> None:
-    from deltaball.figures.tradeoff import caption
+    from deltaball.figures.panels import caption
 
     plan = two_data_sets(tmp_path)
     write_tables(plan, share=0.5)
     networks, robustness = tables.load(plan)
     shown = tables.measured(networks, robustness).query("dataset == 'mnist5k' and notion == 'class_change'")
-    said = caption("mnist5k", shown, networks)
-    planned_there = sum(network.dataset == "mnist5k" for network in plan.networks)
-    assert f"{shown['network_id'].nunique()} of {planned_there} planned networks" in said
+    said = caption(shown, networks)
+    assert f"{shown['network_id'].nunique()} of {len(plan.networks)} planned networks" in said
     for part in ("ε = 0.05", "confidence 0.95", "N = 738", "δ = 0.05, 0.1", "FGSM", "L∞", "no larger"):
         assert part in said
 

@@ -50,9 +50,23 @@ TINY = {
             "learning_rate": [0.05, 0.2],
             "epochs": [2, 4],
         },
+        {
+            "name": "imp",
+            "dataset": "mnist5k",
+            "method": "imp",
+            "architecture": "fcn",
+            "depth": 1,
+            "width": [8, 64],
+            "activation": "tanh",
+            "proportion": [0.5, 0.75],
+            "iterations": [1, 2],
+            "learning_rate": 0.2,
+            "epochs": 2,
+        },
     ],
 }
-NETWORKS = 36 + 4
+NETWORKS = 36 + 4 + 8
+ROUNDS = 2 * 5  # per width: .5; .5 and .75 of two; .7 and .5 of two; .25
 
 
 def write_study(folder: Path, study: dict, name: str = "config.yaml") -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import deltaball
 from deltaball import study_file
 from deltaball.errors import InputError
-from deltaball.plan import TRAINED, Plan, Shard, Trajectory, stored_bytes, training_minutes
+from deltaball.plan import TRAINED, Plan, Shard, Trajectory, stored_bytes, training_minutes, trainings_alone
 from deltaball.stages import planned as planned_study
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _study(chosen: argparse.Namespace) -> None:
     from deltaball import launch
 
     planned = _loaded(chosen)
-    quiet = ["--quiet", "host", "rules", "reason"]
+    quiet = ["--quiet", "host", "reason"]
     resumed = ["--cores", "all", "--rerun-incomplete", "--show-failed-logs"]
     before = _in_store(planned)
     status = launch.snakemake([*resumed, *quiet, "--configfile", str(chosen.study)])
@@ -131,6 +131,13 @@ def _plan(chosen: argparse.Namespace) -> None:
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         print("  ".join(cells))
+    pruned = [one for one in planned.networks if one.trunk]
+    if pruned:
+        rounds = [one for one in planned.trajectories.values() if one.parent]
+        print(
+            f"pruning: {len(rounds):,} trainings of rounds and {len({one.trunk for one in pruned}):,} dense "
+            f"checkpoints serve {len(pruned):,} networks; each alone would take {trainings_alone(pruned):,} trainings"
+        )
     unbuilt = sorted({grid.method for grid in planned.study.grids} - set(TRAINED))
     if unbuilt:
         print(f"* planned only: the training of method {' and '.join(unbuilt)} is not built yet")

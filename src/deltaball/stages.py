@@ -10,7 +10,7 @@ from deltaball import study_file
 from deltaball.errors import InputError
 from deltaball.plan import Plan, Shard, plan
 
-TABLES = ("completeness", "correlations", "regressions", "monotonicity")
+TABLES = ("completeness", "correlations", "regressions", "monotonicity", "pruning", "pruning_tests")
 
 
 def chosen_study(configfiles: Sequence[str], overrides: Mapping[str, Any]) -> Path:
@@ -38,10 +38,15 @@ def planned(path: Path) -> Plan:
 
 
 def figures(plan: Plan) -> list[str]:
-    """The names of the study's figures: one trade-off per data set × notion."""
+    """The names of the study's figures: per data set × notion a trade-off, and the effect of pruning if any is."""
+    kinds = {dataset: ["tradeoff"] for dataset in plan.facts}
+    for grid in plan.study.grids:
+        if grid.method == "imp" and "pruning" not in kinds[grid.dataset]:
+            kinds[grid.dataset].append("pruning")
     return [
-        f"tradeoff_{dataset}_{notion}"
+        f"{kind}_{dataset}_{notion}"
         for dataset in plan.facts
+        for kind in kinds[dataset]
         for notion in dict.fromkeys(one.notion for one in plan.measures if one.applies_to(dataset))
     ]
 

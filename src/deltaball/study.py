@@ -269,6 +269,14 @@ class Compute(_Strict):
     shard_minutes: Positive = Field(15.0, description="estimated device-minutes of one job")
 
 
+class Analysis(_Strict):
+    """What is decided before anything is seen."""
+
+    equivalence_margin: Share = Field(
+        0.05, description="pruned networks within this of their dense trunks, on average, are equivalent to them"
+    )
+
+
 def _not_the_store(name: str) -> str:
     if name == "store":
         raise ValueError("'store' is the folder of the weights of all studies; choose another name")
@@ -291,6 +299,7 @@ class Study(_Strict):
     results: str = "results"
     compute: Compute = Compute()
     guarantee: Guarantee
+    analysis: Analysis = Analysis()
     measures: list[_union(NOTIONS, _notion_tag)] = Field(min_length=1)
     grids: Annotated[list[_union(GRIDS, _grid_tag)], Field(min_length=1), AfterValidator(_named_apart)]
 

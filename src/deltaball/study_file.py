@@ -12,7 +12,7 @@ from deltaball import catalogue
 from deltaball.architectures import layers
 from deltaball.errors import InputError, alternatives
 from deltaball.guarantees import epsilon_reached, samples_needed
-from deltaball.study import GRIDS, NOTIONS, Compute, Guarantee, Study
+from deltaball.study import GRIDS, NOTIONS, Analysis, Compute, Guarantee, Study
 
 Members = Mapping[str, type[BaseModel]]
 
@@ -119,7 +119,11 @@ def _explained(problem: ValidationError) -> str:
         else:
             where += f".{key}" if where else str(key)
             members = {"grids": GRIDS, "measures": NOTIONS}.get(key, {}) if model is Study else {}
-            model = {"guarantee": Guarantee, "compute": Compute}.get(key, model) if model is Study else model
+            model = (
+                {"guarantee": Guarantee, "compute": Compute, "analysis": Analysis}.get(key, model)
+                if model is Study
+                else model
+            )
     text = _what(first, model, members)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{where}: {text}{more}" if where else f"{text}{more}"

@@ -60,7 +60,8 @@ def trained(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> pd.
 def networks(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """networks.parquet: one row per planned network in the plan's order; `status` is `planned` where none is known.
 
-    Columns: ids and grid, one per axis (null where it does not apply), `parameters`, then RESULTS.
+    Columns: ids and grid, one per axis (null where it does not apply), `parameters`, `trunk_id` (of a pruned network,
+    the dense trajectory it was pruned from), then RESULTS.
     """
     axes = all_axes()
     rows = pd.DataFrame(
@@ -73,10 +74,11 @@ def networks(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
             "architecture": network.architecture,
             **{name: network.axes.get(name) for name in axes},
             "parameters": plan.trajectories[network.trajectory_id].parameters,
+            "trunk_id": network.trunk[0] if network.trunk else None,
         }
         for network in plan.networks
     )
-    rows = rows.astype({name: COLUMN_TYPES[kind] for name, kind in axes.items()})
+    rows = rows.astype({name: COLUMN_TYPES[kind] for name, kind in axes.items()} | {"trunk_id": "str"})
     found = _joined(parts, {"network_id": "str", **RESULTS})
     found = found[found["network_id"].isin(rows["network_id"])]
     table = rows.merge(found, on="network_id", how="left", validate="one_to_one")
@@ -117,8 +119,13 @@ def load(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def measured(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
-    """One row per estimate, with everything known about its network beside it."""
-    return robustness.merge(networks, on="network_id", how="left", validate="many_to_one")
+    """One row per estimate, with everything known about its network beside it.
+
+    `cluster` tells networks apart that are independent of each other: checkpoints of one trajectory are not, nor are
+    networks pruned from one trunk.
+    """
+    clusters = networks.assign(cluster=networks["trunk_id"].fillna(networks["trajectory_id"]))
+    return robustness.merge(clusters, on="network_id", how="left", validate="many_to_one")
 
 
 def write(table: pd.DataFrame, path: Path) -> None:

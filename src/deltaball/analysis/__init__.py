@@ -3,6 +3,7 @@
 from deltaball import tables
 from deltaball.analysis.completeness import completeness, monotonicity
 from deltaball.analysis.correlations import correlations
+from deltaball.analysis.pruning import pruning_effects, pruning_tests
 from deltaball.analysis.regressions import regressions
 from deltaball.plan import Plan
 
@@ -16,6 +17,8 @@ def write_tables(plan: Plan) -> None:
         "correlations": correlations(measured),
         "regressions": regressions(measured),
         "monotonicity": monotonicity(measured),
+        "pruning": pruning_effects(measured, plan.study.analysis.equivalence_margin),
+        "pruning_tests": pruning_tests(measured),
     }
     for name, table in written.items():
         tables.write_csv(table, plan.study.folder / "tables" / f"{name}.csv")

@@ -30,7 +30,7 @@ def correlations(measured: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for names, members in groups(measured):
-        trajectories = members["trajectory_id"].astype("category").cat.codes.to_numpy()
+        trajectories = members["cluster"].astype("category").cat.codes.to_numpy()
         x, y = members["test_accuracy"].to_numpy(), members["estimate"].to_numpy()
         row = dict(names)
         for name, rank in (("pearson", False), ("spearman", True)):

@@ -49,6 +49,6 @@ def groups(measured: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataF
                     subset,
                     round(float(level), 4),
                     len(members),
-                    members["trajectory_id"].nunique(),
+                    members["cluster"].nunique(),
                 )
                 yield dict(zip(NAMES, values, strict=True)), members

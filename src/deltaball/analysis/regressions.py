@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
-from statsmodels.stats.multitest import multipletests
 
 from deltaball.analysis.groups import EVERY, NAMES, groups
+from deltaball.analysis.multiplicity import holm
 from deltaball.study import all_axes
 
 CONFIDENCE = 0.95
@@ -18,21 +18,18 @@ FITTED = ("slope", "standard_error", "lower", "upper", "p", "r_squared")
 def regressions(measured: pd.DataFrame) -> pd.DataFrame:
     """One simple regression per group × term; the rows of one categorical term come from one regression.
 
-    Terms: `test_accuracy` (per unit), numeric hyper-parameters and `parameters` (per doubling), text
-    hyper-parameters and the seed (each level against the first). Standard errors are cluster-robust (CR1) with
-    t quantiles at trajectories - 1 degrees of freedom. `p_holm` is Holm's over all rows of this table.
+    Terms: `test_accuracy` (per unit), numeric hyper-parameters and `parameters` (per doubling, or per unit where one
+    is 0), text hyper-parameters and the seed (each level against the first). Standard errors are cluster-robust (CR1)
+    with t quantiles at clusters - 1 degrees of freedom. `p_holm` is Holm's over all rows of this table.
     Hyper-parameters are looked at within one architecture, and only where they vary.
     """
     rows = []
     for names, members in groups(measured):
-        clusters = members["trajectory_id"].astype("category").cat.codes.to_numpy()
+        clusters = members["cluster"].astype("category").cat.codes.to_numpy()
         for design, unit in _designs(members, names["architecture"] == EVERY):
             rows += [{**names, **term, "unit": unit} for term in _fitted(members["estimate"], design, clusters)]
     table = pd.DataFrame(rows, columns=[*NAMES, "term", "unit", *FITTED, "p_holm"])
-    tested = table["p"].notna()
-    if tested.any():
-        table.loc[tested, "p_holm"] = multipletests(table.loc[tested, "p"], method="holm")[1]
-    return table
+    return table.assign(p_holm=holm(table["p"]))
 
 
 def _designs(members: pd.DataFrame, accuracy_alone: bool) -> Iterator[tuple[pd.DataFrame, str]]:
@@ -47,8 +44,10 @@ def _designs(members: pd.DataFrame, accuracy_alone: bool) -> Iterator[tuple[pd.D
             levels = [str(level) for level in values.unique()]
             design = {f"{axis}: {level}": (values.astype(str) == level).astype(float) for level in levels[1:]}
             yield pd.DataFrame(design), f"against {levels[0]}"
-        else:
+        elif (values > 0).all():
             yield pd.DataFrame({axis: np.log2(values.astype(float))}), "per doubling"
+        else:
+            yield pd.DataFrame({axis: values.astype(float)}), "per unit"
 
 
 def _fitted(response: pd.Series, design: pd.DataFrame, clusters: np.ndarray) -> list[dict[str, object]]:

@@ -9,9 +9,11 @@ def draw(plan: Plan) -> None:
     """Draw every figure of a study to ``figures/`` as PNG and SVG, each with the CSV of what it shows."""
     style.use()
     # pyplot reads the backend when it is imported, so the figures come after the style.
-    from deltaball.figures import tradeoff
+    from deltaball.figures import pruning, tradeoff
+
+    kinds = {"tradeoff": tradeoff.draw, "pruning": pruning.draw}
 
     networks, robustness = tables.load(plan)
     measured = tables.measured(networks, robustness)
     for name in stages.figures(plan):
-        tradeoff.draw(name, networks, measured, plan.study.folder / "figures")
+        kinds[name.partition("_")[0]](name, networks, measured, plan.study.folder / "figures")

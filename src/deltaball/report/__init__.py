@@ -50,6 +50,8 @@ def write(plan: Plan, study_path: Path) -> Path:
         on_axes=_records(regressions[~accuracy & (regressions["networks_of"] == "all")]),
         regressions=len(regressions),
         monotonicity=_records(found["monotonicity"]),
+        pruning=_records(found["pruning"]),
+        pruning_tests=_records(found["pruning_tests"]),
         figures=[(name, _inlined(folder / "figures" / f"{name}.png")) for name in stages.figures(plan)],
         source=study_path.read_text(encoding="utf-8"),
         source_name=study_path.name,

@@ -1,0 +1,81 @@
+"""What pruning does to robustness and accuracy, in the form of paper 004's Figure 3.
+
+One figure per data set and notion, one row per δ (and γ): pruned networks among the unpruned ones, and the measure over
+the share of weights removed; beside them, accuracy over that share. Share 0 are the dense trunks.
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from deltaball.figures import style
+from deltaball.figures.panels import TITLES, asked, caption, empty, finish, legend, levels, scatter
+
+
+def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
+    """Draw figure ``pruning_DATASET_NOTION`` to `folder` as PNG, SVG and CSV."""
+    _, dataset, notion = asked(name)
+    there = networks["dataset"] == dataset
+    pruned = there & (networks["method"] == "imp")
+    unpruned = there & (networks["method"] == "sgd") & networks["architecture"].isin(networks["architecture"][pruned])
+    planned = networks[pruned | unpruned]
+    shown = measured[measured["network_id"].isin(planned["network_id"]) & (measured["notion"] == notion)]
+    drawable = (shown["method"] == "imp").any()
+    remark = "Each pruned network is also compared with its own dense trunk: tables/pruning.csv."
+    figure = _panels(shown) if drawable else empty()
+    finish(figure, name, f"{dataset}: pruning and {TITLES[notion]}", caption(shown, planned, remark), shown, folder)
+
+
+def _panels(shown: pd.DataFrame) -> Figure:
+    rows = levels(shown)
+    layout = [[f"scatter {index}", f"share {index}", "accuracy"] for index in range(len(rows))]
+    figure, panels = plt.subplot_mosaic(
+        layout, figsize=(9.2, 2.5 * len(rows) + 1.0), width_ratios=[2, 1.35, 1.35], layout="constrained"
+    )
+    for index, (label, chosen) in enumerate(rows):
+        left, right = panels[f"scatter {index}"], panels[f"share {index}"]
+        scatter(left, chosen)
+        _boxes(right, chosen, "estimate", "trunk_estimate")
+        right.sharey(left)
+        left.set_ylabel(label)
+        if index < len(rows) - 1:
+            left.tick_params(labelbottom=False)
+            right.tick_params(labelbottom=False)
+    _boxes(panels["accuracy"], rows[0][1], "test_accuracy", "trunk_accuracy")
+    panels["accuracy"].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    panels["scatter 0"].set_title("accuracy and robustness", loc="left")
+    panels["share 0"].set_title("robustness, pruned", loc="left")
+    panels["accuracy"].set_title("test accuracy, pruned", loc="left")
+    panels[f"scatter {len(rows) - 1}"].set_xlabel("test accuracy")
+    for name in (f"share {len(rows) - 1}", "accuracy"):
+        panels[name].set_xlabel("share of weights removed")
+    legend(panels["scatter 0"], shown)
+    return figure
+
+
+def _boxes(panel: Axes, chosen: pd.DataFrame, value: str, trunk: str) -> None:
+    pruned = chosen[chosen["method"] == "imp"]
+    # A trunk counts once, however many networks were pruned from it.
+    dense = pruned.drop_duplicates(["cluster", "epochs"]).assign(proportion=0.0, **{value: lambda one: one[trunk]})
+    both = pd.concat([dense, pruned], ignore_index=True)
+    removed = both["proportion"].map(lambda share: f"{100 * share:g} %")
+    shades = {"0 %": style.colour("sgd", "fcn")}
+    sns.boxplot(
+        x=removed,
+        y=both[value],
+        order=[f"{100 * share:g} %" for share in sorted(both["proportion"].unique())],
+        hue=removed,
+        palette={name: shades.get(name, style.colour("imp", "cnn")) for name in removed.unique()},
+        saturation=0.8,
+        linewidth=0.8,
+        fliersize=1.5,
+        legend=False,
+        ax=panel,
+    )
+    panel.set(xlabel="", ylabel="")
+    panel.grid(axis="x", visible=False)
