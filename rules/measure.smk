@@ -1,6 +1,11 @@
 rule measure:
     input:
         f"{RESULTS}/shards/{{shard}}.trained.parquet",
+        # Pruned networks are compared with their dense trunks, which are measured once.
+        pruned=lambda wildcards: expand(
+            f"{RESULTS}/shards/{{shard}}.measured.parquet",
+            shard=PLAN.needed_by(PLAN.shard(wildcards.shard)),
+        ),
     output:
         f"{RESULTS}/shards/{{shard}}.measured.parquet",
         f"{RESULTS}/shards/{{shard}}.outcomes.parquet",

@@ -2,6 +2,10 @@
 rule train:
     input:
         data=lambda wildcards: f"{RESULTS}/data/{PLAN.shard(wildcards.shard).dataset}.json",
+        pruned=lambda wildcards: expand(
+            f"{RESULTS}/shards/{{shard}}.trained.parquet",
+            shard=PLAN.needed_by(PLAN.shard(wildcards.shard)),
+        ),
     output:
         f"{RESULTS}/shards/{{shard}}.trained.parquet",
     log:

@@ -92,3 +92,13 @@ def test_cifar_networks_are_trained_by_adam(paper: Plan):
 def test_every_estimate_needs_738_points(paper: Plan):
     assert paper.confidence == 0.95
     assert paper.samples == 738
+
+
+def test_shards_need_only_shards_before_them(paper: Plan):
+    place = {identity: index for index, identity in enumerate(paper.shards)}
+    needs = {identity: paper.needed_by(shard) for identity, shard in paper.shards.items()}
+    for identity, others in needs.items():
+        assert all(place[other] < place[identity] for other in others)
+    # B.6 prunes what B.1 trains, B.7 what B.3 trains; nobody else needs anybody.
+    found = {(identity[:3], other[:3]) for identity, others in needs.items() for other in others}
+    assert found == {("B.6", "B.1"), ("B.7", "B.3")}

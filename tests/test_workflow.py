@@ -65,6 +65,7 @@ TINY = {
         },
     ],
 }
+FCN, CNN, IMP = TINY["grids"]
 NETWORKS = 36 + 4 + 8
 ROUNDS = 2 * 5  # per width: .5; .5 and .75 of two; .7 and .5 of two; .25
 
@@ -154,8 +155,7 @@ def test_a_second_run_does_nothing(finished: Path) -> None:
 
 def test_a_seed_added_trains_only_the_new_networks(copied: Path) -> None:
     before = tables(copied)
-    changed = {**TINY, "grids": [{**TINY["grids"][0], "seed": [0, 1]}, TINY["grids"][1]]}
-    write_study(copied, changed)
+    write_study(copied, {**TINY, "grids": [{**FCN, "seed": [0, 1]}, CNN, IMP]})
     shutil.rmtree(copied / "results/tiny/logs")
     snakemake(copied)
     assert networks_trained(copied) == 36
@@ -164,6 +164,29 @@ def test_a_seed_added_trains_only_the_new_networks(copied: Path) -> None:
     for name, table in before.items():
         kept = after[name][after[name]["network_id"].isin(before["networks"]["network_id"])]
         pd.testing.assert_frame_equal(kept.reset_index(drop=True), table, check_exact=True)
+
+
+def test_pruned_networks_stand_beside_their_trunks(finished: Path) -> None:
+    found = tables(finished)
+    networks = found["networks"].set_index("network_id")
+    pruned = networks[networks["method"] == "imp"]
+    dense = networks[(networks["method"] == "sgd") & (networks["epochs"] == 2)].reset_index().set_index("trajectory_id")
+    assert (pruned["trunk_accuracy"] == dense.loc[pruned["trunk_id"], "test_accuracy"].to_numpy()).all()
+    assert (pruned["sparsity"] - pruned["proportion"]).abs().max() < 1e-3
+    estimates = found["robustness"].set_index(["network_id", "measure"])
+    for identity, row in pruned.iterrows():
+        trunk = dense.loc[row["trunk_id"], "network_id"]
+        for measure in estimates.loc[identity].index:
+            expected = estimates.loc[(trunk, measure), "estimate"]
+            assert estimates.loc[(identity, measure), "trunk_estimate"] == expected
+
+
+def test_a_proportion_added_trains_only_its_branches(copied: Path) -> None:
+    write_study(copied, {**TINY, "grids": [FCN, CNN, {**IMP, "proportion": [0.5, 0.75, 0.9]}]})
+    shutil.rmtree(copied / "results/tiny/logs")
+    snakemake(copied)
+    assert networks_trained(copied) == 2 * 3  # per width: .9 at once, and its two rounds
+    assert set(tables(copied)["networks"]["status"]) == {"trained"}
 
 
 def test_a_delta_added_measures_only_that_delta(copied: Path) -> None:
@@ -201,7 +224,7 @@ def test_figures_and_report_come_from_the_tables_alone(copied: Path) -> None:
     for entry in (results / "tiny").iterdir():
         if entry.name not in ("networks.parquet", "robustness.parquet"):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    write_study(copied, {**TINY, "grids": [{**TINY["grids"][0], "seed": [0, 1]}, TINY["grids"][1]]})
+    write_study(copied, {**TINY, "grids": [{**FCN, "seed": [0, 1]}, CNN, IMP]})
     done = deltaball(copied, "redraw")
     assert done.returncode == 0, done.stderr
     page = (results / "tiny/report.html").read_text()
@@ -212,7 +235,7 @@ def test_figures_and_report_come_from_the_tables_alone(copied: Path) -> None:
 
 def test_the_report_is_self_contained(finished: Path) -> None:
     page = (finished / "results/tiny/report.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 4
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)""", page)
     assert "@import" not in page
     assert "url(" not in page
@@ -224,7 +247,7 @@ def test_the_report_is_self_contained(finished: Path) -> None:
 
 def test_a_study_given_on_the_command_line_replaces_the_default_whole(tmp_path: Path) -> None:
     write_study(tmp_path, TINY)
-    write_study(tmp_path, {**TINY, "study": "other", "grids": TINY["grids"][1:]}, "other.yaml")
+    write_study(tmp_path, {**TINY, "study": "other", "grids": [CNN]}, "other.yaml")
     output = snakemake(tmp_path, "-n", "--configfile", "other.yaml")
     assert jobs(output)["train"] == 1
     assert "results/tiny" not in output
@@ -232,7 +255,7 @@ def test_a_study_given_on_the_command_line_replaces_the_default_whole(tmp_path: 
 
 def test_a_study_given_by_a_profile_replaces_the_default_whole(tmp_path: Path) -> None:
     write_study(tmp_path, TINY)
-    write_study(tmp_path, {**TINY, "study": "other", "grids": TINY["grids"][1:]}, "other.yaml")
+    write_study(tmp_path, {**TINY, "study": "other", "grids": [CNN]}, "other.yaml")
     (tmp_path / "here").mkdir()
     (tmp_path / "here/config.yaml").write_text("configfile: other.yaml\n")
     output = snakemake(tmp_path, "-n", "--profile", "here")
@@ -251,7 +274,7 @@ def test_a_study_given_by_a_profile_replaces_the_default_whole(tmp_path: Path) -
 def test_snakemake_refuses_in_one_line_and_starts_no_job(tmp_path: Path, arguments: list[str], expected: str) -> None:
     write_study(tmp_path, TINY)
     write_study(tmp_path, TINY, "a.yaml")
-    write_study(tmp_path, {**TINY, "grids": [{**TINY["grids"][0], "dpeth": 1}]}, "b.yaml")
+    write_study(tmp_path, {**TINY, "grids": [{**FCN, "dpeth": 1}]}, "b.yaml")
     done = subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr

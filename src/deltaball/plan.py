@@ -149,6 +149,17 @@ class Plan:
         return {shard.id: shard for shard in _shards(self)}
 
     @cached_property
+    def shard_of(self) -> dict[str, str]:
+        """Which shard trains a trajectory, both by id."""
+        return {one.id: shard.id for shard in self.shards.values() for one in shard.trajectories}
+
+    def needed_by(self, shard: Shard) -> list[str]:
+        """The other shards, by id, that train what this one prunes."""
+        parents = {self.shard_of[one.parent[0]] for one in shard.trajectories if one.parent}
+        trunks = {self.shard_of[one.trunk[0]] for one in self.networks_of(shard.trajectories) if one.trunk}
+        return sorted((parents | trunks) - {shard.id})
+
+    @cached_property
     def measures(self) -> list[Measure]:
         return measures(self.study)
 

@@ -48,9 +48,9 @@ def _panels(shown: pd.DataFrame) -> Figure:
             right.tick_params(labelbottom=False)
     _boxes(panels["accuracy"], rows[0][1], "test_accuracy", "trunk_accuracy")
     panels["accuracy"].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    panels["scatter 0"].set_title("accuracy and robustness", loc="left")
-    panels["share 0"].set_title("robustness, pruned", loc="left")
-    panels["accuracy"].set_title("test accuracy, pruned", loc="left")
+    panels["scatter 0"].set_title("trade-off", loc="left")
+    panels["share 0"].set_title("measure by share removed", loc="left")
+    panels["accuracy"].set_title("accuracy by share removed", loc="left")
     panels[f"scatter {len(rows) - 1}"].set_xlabel("test accuracy")
     for name in (f"share {len(rows) - 1}", "accuracy"):
         panels[name].set_xlabel("share of weights removed")

@@ -10,7 +10,7 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,8 @@ def train(trajectories: Sequence[Trajectory], layers: Layers, dataset: Dataset, 
         if not missing:
             continue
         trained += len(missing)
+        # What is there is not written again, though it may lie on the way.
+        trajectory = replace(trajectory, checkpoints=tuple(missing))
         before = [step for step in reversed(store.steps(trajectory.id)) if step < missing[0]]
         found = ((step, store.find(trajectory.id, step)) for step in before)
         epoch, resumed = next(((step, one) for step, one in found if one), (0, None))
