@@ -44,7 +44,7 @@ def guaranteed(**changed: Any) -> dict:
 
 
 BROKEN = {
-    "unknown key": (study(colour="red"), ["colour", "'red'", "possible: compute, data"]),
+    "unknown key": (study(colour="red"), ["colour", "'red'", "possible: analysis, compute, data"]),
     "misspelt optional key": (study(descripton="x"), ["descripton", "did you mean 'description'?"]),
     "misspelt section": ({**without("guarantee"), "garantee": {}}, ["'garantee'", "did you mean 'guarantee'?"]),
     "misspelt axis": (
