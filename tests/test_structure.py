@@ -26,7 +26,7 @@ FLOORS = [
         "figures",
         "report",
     ],
-    ["launch", "cli", "__main__"],
+    ["launch", "preview", "cli", "__main__"],
 ]
 # Training and estimation stand on one floor and do not know each other.
 STRANGERS = {"training": "estimation", "estimation": "training"}

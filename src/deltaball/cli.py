@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import deltaball
 from deltaball import study_file
 from deltaball.errors import InputError
-from deltaball.plan import TRAINED, Plan, Shard, Trajectory, stored_bytes, training_minutes, trainings_alone
+from deltaball.plan import TRAINED, Plan, Shard, Trajectory
 from deltaball.stages import planned as planned_study
 
 if TYPE_CHECKING:
@@ -77,105 +77,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _loaded(chosen: argparse.Namespace) -> Plan:
-    return planned_study(chosen.study)
-
-
 def _study(chosen: argparse.Namespace) -> None:
-    from deltaball import launch
+    from deltaball import launch, preview
 
-    planned = _loaded(chosen)
+    planned = planned_study(chosen.study)
+    store = _store(planned)
     quiet = ["--quiet", "host", "reason"]
     resumed = ["--cores", "all", "--rerun-incomplete", "--show-failed-logs"]
-    before = _in_store(planned)
+    before = preview.in_store(planned, store)
     status = launch.snakemake([*resumed, *quiet, "--configfile", str(chosen.study)])
-    after = _in_store(planned)
+    after = preview.in_store(planned, store)
     print(f"{len(planned.networks)} networks planned: {len(before)} were there, {len(after - before)} trained now")
     if status:
         sys.exit(status)
     print(f"the report is {(planned.study.folder / 'report.html').resolve()}")
 
 
-def _in_store(planned: Plan) -> set[str]:
-    """The ids of the planned networks whose checkpoints are in the store."""
-    store = _store(planned)
-    return {one.id for one in planned.networks if store.has(one.trajectory_id, one.checkpoint)}
-
-
 def _plan(chosen: argparse.Namespace) -> None:
-    planned = _loaded(chosen)
-    device = planned.study.compute.device
-    print(f"study {planned.study.study}: {len(planned.networks):,} networks, {len(planned.measures)} measures")
-    there = _in_store(planned)
-    header = (
-        "grid",
-        "networks",
-        "in store",
-        "trajectories",
-        "packs",
-        "shards",
-        "training FLOP",
-        f"{device} hours",
-        "disk",
-    )
-    rows = [header]
-    for grid in planned.study.grids:
-        trajectories = [one for one in planned.trajectories.values() if one.grid == grid.name]
-        shards = [one for one in planned.shards.values() if one.grid == grid.name]
-        networks = [one.id for one in planned.networks if one.grid == grid.name]
-        label = grid.name if grid.method in TRAINED else f"{grid.name} *"
-        rows.append(_costs((label, networks, there), trajectories, shards, device))
-    everything = ("all", [one.id for one in planned.networks], there)
-    rows.append(_costs(everything, [*planned.trajectories.values()], [*planned.shards.values()], device))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        print("  ".join(cells))
-    pruned = [one for one in planned.networks if one.trunk]
-    if pruned:
-        rounds = [one for one in planned.trajectories.values() if one.parent]
-        print(
-            f"pruning: {len(rounds):,} trainings of rounds and {len({one.trunk for one in pruned}):,} dense "
-            f"checkpoints serve {len(pruned):,} networks; each alone would take {trainings_alone(pruned):,} trainings"
-        )
-    unbuilt = sorted({grid.method for grid in planned.study.grids} - set(TRAINED))
-    if unbuilt:
-        print(f"* planned only: the training of method {' and '.join(unbuilt)} is not built yet")
-    each = "all estimates at once" if planned.study.guarantee.simultaneous else "each estimate"
-    print(
-        f"guarantee: {planned.samples} test points give ε = {planned.study.guarantee.epsilon} at "
-        f"{planned.study.guarantee.confidence:.4g} for {each} (Hoeffding)"
-    )
-    kind = "one core of the machine the rates were measured on" if device == "cpu" else "one H200; not yet calibrated"
-    print(f"hours are estimates of training time on {kind}; a trajectory that grids share is counted in the first")
+    from deltaball import preview
+
+    planned = planned_study(chosen.study)
+    print("\n".join(preview.lines(planned, _store(planned))))
     if chosen.shards:
         for shard in planned.shards.values():
             print(f"{shard.id}  {len(shard.packs)} packs  {shard.minutes:.1f} min")
-
-
-def _costs(
-    networks: tuple[str, list[str], set[str]], trajectories: list[Trajectory], shards: list[Shard], device: str
-) -> tuple[str, ...]:
-    label, identities, there = networks
-    return (
-        label,
-        f"{len(identities):,}",
-        f"{sum(identity in there for identity in identities):,}",
-        f"{len(trajectories):,}",
-        f"{sum(len(shard.packs) for shard in shards):,}",
-        f"{len(shards):,}",
-        f"{sum(one.flop for one in trajectories):.2e}",
-        f"{sum(training_minutes(one, device) for one in trajectories) / 60:.2f}",
-        _spoken_bytes(sum(stored_bytes(one) for one in trajectories)),
-    )
-
-
-def _spoken_bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def _store(planned: Plan) -> "Store":
@@ -189,7 +114,7 @@ def _data(chosen: argparse.Namespace) -> None:
     from deltaball.errors import alternatives
     from deltaball.store import written_whole
 
-    planned = _loaded(chosen)
+    planned = planned_study(chosen.study)
     name = chosen.dataset
     if name not in planned.facts:
         raise InputError(f"{chosen.study} uses no data set '{name}'; {alternatives(name, planned.facts)}")
@@ -218,7 +143,7 @@ def _train(chosen: argparse.Namespace) -> None:
 
 def _shard(chosen: argparse.Namespace) -> tuple[Plan, Shard]:
     """The shard that a job was asked for, with torch ready for it. Raises InputError if it cannot be trained."""
-    planned = _loaded(chosen)
+    planned = planned_study(chosen.study)
     shard = planned.shard(chosen.shard)
     unbuilt = sorted({one.method for one in shard.trajectories} - set(TRAINED))
     if unbuilt:
@@ -301,7 +226,7 @@ def _parts(planned: Plan, kind: str) -> list["pd.DataFrame"]:
 def _networks(chosen: argparse.Namespace) -> None:
     from deltaball import tables
 
-    planned = _loaded(chosen)
+    planned = planned_study(chosen.study)
     table = tables.networks(planned, _parts(planned, "trained"))
     tables.write(table, planned.study.folder / "networks.parquet")
     counts = ", ".join(f"{count} {status}" for status, count in table["status"].value_counts().items())
@@ -311,7 +236,7 @@ def _networks(chosen: argparse.Namespace) -> None:
 def _robustness(chosen: argparse.Namespace) -> None:
     from deltaball import tables
 
-    planned = _loaded(chosen)
+    planned = planned_study(chosen.study)
     table = tables.robustness(planned, _parts(planned, "measured"))
     tables.write(tables.outcomes(planned, _parts(planned, "outcomes")), planned.study.folder / "outcomes.parquet")
     tables.write(table, planned.study.folder / "robustness.parquet")
@@ -321,19 +246,19 @@ def _robustness(chosen: argparse.Namespace) -> None:
 def _analyse(chosen: argparse.Namespace) -> None:
     from deltaball import analysis
 
-    analysis.write_tables(_loaded(chosen))
+    analysis.write_tables(planned_study(chosen.study))
 
 
 def _figures(chosen: argparse.Namespace) -> None:
     from deltaball import figures
 
-    figures.draw(_loaded(chosen))
+    figures.draw(planned_study(chosen.study))
 
 
 def _report(chosen: argparse.Namespace) -> None:
     from deltaball import report
 
-    print(report.write(_loaded(chosen), chosen.study))
+    print(report.write(planned_study(chosen.study), chosen.study))
 
 
 def _redraw(chosen: argparse.Namespace) -> None:
@@ -346,7 +271,7 @@ def _export(chosen: argparse.Namespace) -> None:
     from deltaball.architectures import keras_model
     from deltaball.errors import alternatives
 
-    planned = _loaded(chosen)
+    planned = planned_study(chosen.study)
     network = next((one for one in planned.networks if one.id == chosen.network), None)
     if network is None:
         raise InputError(

@@ -1,0 +1,80 @@
+"""What a study would train, and what that costs, before any of it is spent."""
+
+from collections.abc import Iterator
+
+from deltaball.plan import TRAINED, Plan, Shard, Trajectory, stored_bytes, training_minutes, trainings_alone
+from deltaball.store import Store
+
+COLUMNS = ("grid", "networks", "in store", "trajectories", "packs", "shards", "training FLOP", "hours", "disk")
+
+
+def in_store(plan: Plan, store: Store) -> set[str]:
+    """The ids of the planned networks whose checkpoints are in the store."""
+    return {one.id for one in plan.networks if store.has(one.trajectory_id, one.checkpoint)}
+
+
+def lines(plan: Plan, store: Store) -> Iterator[str]:
+    """The plan in words: a table of grids, what sharing saves, what is not built yet, what the guarantee needs.
+
+    FLOP and disk are exact; hours are estimates of training time on the study's device.
+    """
+    guarantee, device = plan.study.guarantee, plan.study.compute.device
+    yield f"study {plan.study.study}: {len(plan.networks):,} networks, {len(plan.measures)} measures, on {device}"
+    yield from _table(plan, in_store(plan, store))
+    pruned = [one for one in plan.networks if one.trunk]
+    if pruned:
+        rounds = sum(one.parent is not None for one in plan.trajectories.values())
+        yield (
+            f"pruning: {rounds:,} trainings of rounds and {len({one.trunk for one in pruned}):,} dense checkpoints "
+            f"serve {len(pruned):,} networks; each alone would take {trainings_alone(pruned):,} trainings"
+        )
+    unbuilt = sorted({grid.method for grid in plan.study.grids} - set(TRAINED))
+    if unbuilt:
+        yield f"* planned only: the training of method {' and '.join(unbuilt)} is not built yet"
+    each = "all estimates at once" if guarantee.simultaneous else "each estimate"
+    yield (
+        f"guarantee: {plan.samples} test points give ε = {guarantee.epsilon} at {guarantee.confidence:.4g} for {each} "
+        "(Hoeffding)"
+    )
+    kind = "one core of the machine the rates were measured on" if device == "cpu" else "one H200; not yet calibrated"
+    yield f"hours are estimates of training time on {kind}; a trajectory that grids share is counted in the first"
+
+
+def _table(plan: Plan, there: set[str]) -> Iterator[str]:
+    rows = [COLUMNS]
+    for grid in plan.study.grids:
+        label = grid.name if grid.method in TRAINED else f"{grid.name} *"
+        trajectories = [one for one in plan.trajectories.values() if one.grid == grid.name]
+        shards = [one for one in plan.shards.values() if one.grid == grid.name]
+        networks = [one.id for one in plan.networks if one.grid == grid.name]
+        rows.append((label, *_networks(networks, there), *_costs(plan, trajectories, shards)))
+    total = _costs(plan, [*plan.trajectories.values()], [*plan.shards.values()])
+    rows.append(("all", *_networks([one.id for one in plan.networks], there), *total))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        yield "  ".join(cells)
+
+
+def _networks(ids: list[str], there: set[str]) -> tuple[str, str]:
+    return f"{len(ids):,}", f"{sum(identity in there for identity in ids):,}"
+
+
+def _costs(plan: Plan, trajectories: list[Trajectory], shards: list[Shard]) -> tuple[str, ...]:
+    device = plan.study.compute.device
+    return (
+        f"{len(trajectories):,}",
+        f"{sum(len(shard.packs) for shard in shards):,}",
+        f"{len(shards):,}",
+        f"{sum(one.flop for one in trajectories):.2e}",
+        f"{sum(training_minutes(one, device) for one in trajectories) / 60:.2g}",
+        _spoken(sum(stored_bytes(one) for one in trajectories)),
+    )
+
+
+def _spoken(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
