@@ -2,6 +2,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.setdefault("MKL_CBWR", "AUTO")  # as the command line sets it
 
 from pathlib import Path
 
