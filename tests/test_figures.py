@@ -145,3 +145,19 @@ def test_the_study_file_is_quoted_and_not_rendered(tmp_path: Path) -> None:
     assert "study: &lt;b&gt;bold&lt;/b&gt;" in page
     for facts in plan.facts.values():
         assert facts.fingerprint in page
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ([35_000, 35_000, 133_000], ["35k", "35k", "133k"]),
+        ([7_000], ["7k"]),
+        ([51_100, 51_400], ["51,100", "51,400"]),
+        ([1_000_000, 2_500_000], ["1M", "2.5M"]),
+        ([*range(1000, 11_000, 1000)], ["1k–2k"] * 2 + ["3k–4k"] * 2 + ["5k–6k"] * 2 + ["7k–8k"] * 2 + ["9k–10k"] * 2),
+    ],
+)
+def test_capacity_is_binned_by_size_and_labelled_by_range(parameters: list[int], expected: list[str]) -> None:
+    from deltaball.figures.tradeoff import _capacity
+
+    assert _capacity(pd.DataFrame({"parameters": parameters})).tolist() == expected

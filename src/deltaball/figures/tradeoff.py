@@ -83,8 +83,10 @@ def _boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series, shades: tuple[str, 
 def _capacity(chosen: pd.DataFrame) -> pd.Series:
     """The number of parameters in quantile bins, each labelled by its range."""
     parameters = chosen["parameters"]
-    edges = np.unique(np.quantile(parameters, np.linspace(0, 1, CAPACITY_BINS + 1)))
-    bins = pd.cut(parameters, [-np.inf, *edges[1:-1], np.inf])
+    sizes = np.unique(parameters)
+    if len(sizes) > CAPACITY_BINS:
+        sizes = np.unique(np.quantile(parameters, np.linspace(0, 1, CAPACITY_BINS + 1)[1:]))
+    bins = pd.cut(parameters, [-np.inf, *sizes[:-1], np.inf])
     ranges = parameters.groupby(bins, observed=True).agg(["min", "max"])
     bins = bins.cat.set_categories(ranges.index)
     labels = [_range(low, high, _thousands) for low, high in ranges.itertuples(index=False)]
