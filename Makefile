@@ -13,10 +13,10 @@ PINNED := $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 .PHONY: study test lint redraw
 
 study: .venv/.ready
-	@$(BIN)/deltaball study --study $(STUDY)
+	@$(BIN)/deltaball study --study "$(STUDY)"
 
 redraw: .venv/.ready
-	@$(BIN)/deltaball redraw --study $(STUDY)
+	@$(BIN)/deltaball redraw --study "$(STUDY)"
 
 test: .venv/.ready-dev
 	$(BIN)/python -m pytest
@@ -30,7 +30,7 @@ lint: .venv/.ready-dev
 .venv/.ready: pyproject.toml envs/pins.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "deltaball needs Python 3.11 to 3.13; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12"; exit 1; }
 	@echo "Installing into .venv (a few minutes, once)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(PINNED) --editable .
 	@touch $@
 

@@ -11,14 +11,19 @@ from pathlib import Path
 
 # Every cluster job executes this file again, so it imports only what is light: no array library.
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
-from deltaball import stages
+from deltaball import launch, stages
 from deltaball.errors import InputError
 
 try:
     STUDY = stages.chosen_study(workflow.configfiles, workflow.config_settings.config)
     PLAN = stages.planned(STUDY)
+    # Held until Snakemake ends: `deltaball study` must not take its lock for a dead run's.
+    CLAIM = launch.claim() if workflow.is_main_process and not workflow.dryrun else None
 except InputError as problem:
     sys.exit(f"deltaball: {problem}")
+
+if stages.unbuilt(PLAN):
+    print(f"deltaball: {stages.unbuilt(PLAN)}", file=sys.stderr)
 
 RESULTS = str(PLAN.study.folder)
 CODE = Path(workflow.basedir) / "src/deltaball"
@@ -36,6 +41,11 @@ wildcard_constraints:
 rule all:
     default_target: True
     input:
+        f"{RESULTS}/networks.parquet",
+        f"{RESULTS}/robustness.parquet",
+        f"{RESULTS}/outcomes.parquet",
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=stages.TABLES),
+        expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=stages.figures(PLAN), kind=["png", "svg", "csv"]),
         f"{RESULTS}/report.html",
 
 

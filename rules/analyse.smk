@@ -17,5 +17,6 @@ rule analyse:
         runtime="30m",
     params:
         study=STUDY,
+        margin=PLAN.study.analysis.equivalence_margin,
     shell:
-        "deltaball analyse --study {params.study} > {log} 2>&1"
+        "deltaball analyse --study {params.study:q} > {log:q} 2>&1"

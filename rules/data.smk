@@ -20,4 +20,4 @@ rule data:
         study=STUDY,
         fingerprint=lambda wildcards: PLAN.facts[wildcards.dataset].fingerprint,
     shell:
-        "deltaball data --study {params.study} {wildcards.dataset} > {log} 2>&1"
+        "deltaball data --study {params.study:q} {wildcards.dataset:q} > {log:q} 2>&1"

@@ -22,4 +22,4 @@ rule figures:
     params:
         study=STUDY,
     shell:
-        "deltaball figures --study {params.study} > {log} 2>&1"
+        "deltaball figures --study {params.study:q} > {log:q} 2>&1"

@@ -21,15 +21,15 @@ rule measure:
         runtime=lambda wildcards, attempt: stages.runtime(PLAN.shard(wildcards.shard), attempt),
     params:
         study=STUDY,
-        measures=lambda wildcards: stages.measures_digest(PLAN, PLAN.shard(wildcards.shard).dataset),
+        measures=lambda wildcards: stages.measures_digest(PLAN, PLAN.shard(wildcards.shard)),
     shell:
-        "deltaball measure --study {params.study} {wildcards.shard} > {log} 2>&1"
+        "deltaball measure --study {params.study:q} --expect {params.measures} {wildcards.shard:q} > {log:q} 2>&1"
 
 
 rule measures:
     input:
-        expand(f"{RESULTS}/shards/{{shard}}.measured.parquet", shard=PLAN.shards),
-        expand(f"{RESULTS}/shards/{{shard}}.outcomes.parquet", shard=PLAN.shards),
+        expand(f"{RESULTS}/shards/{{shard}}.measured.parquet", shard=PLAN.jobs),
+        expand(f"{RESULTS}/shards/{{shard}}.outcomes.parquet", shard=PLAN.jobs),
     output:
         f"{RESULTS}/robustness.parquet",
         f"{RESULTS}/outcomes.parquet",
@@ -45,5 +45,6 @@ rule measures:
         runtime="30m",
     params:
         study=STUDY,
+        plan=stages.networks_digest(PLAN),
     shell:
-        "deltaball robustness --study {params.study} > {log} 2>&1"
+        "deltaball robustness --study {params.study:q} > {log:q} 2>&1"

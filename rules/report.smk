@@ -19,5 +19,6 @@ rule report:
         runtime="30m",
     params:
         study=STUDY,
+        quoted=stages.file_digest(Path(STUDY)),
     shell:
-        "deltaball report --study {params.study} > {log} 2>&1"
+        "deltaball report --study {params.study:q} > {log:q} 2>&1"

@@ -20,13 +20,14 @@ rule train:
         runtime=lambda wildcards, attempt: stages.runtime(PLAN.shard(wildcards.shard), attempt),
     params:
         study=STUDY,
+        networks=lambda wildcards: stages.shard_digest(PLAN, PLAN.shard(wildcards.shard)),
     shell:
-        "deltaball train --study {params.study} {wildcards.shard} > {log} 2>&1"
+        "deltaball train --study {params.study:q} --expect {params.networks} {wildcards.shard:q} > {log:q} 2>&1"
 
 
 rule networks:
     input:
-        expand(f"{RESULTS}/shards/{{shard}}.trained.parquet", shard=PLAN.shards),
+        expand(f"{RESULTS}/shards/{{shard}}.trained.parquet", shard=PLAN.jobs),
     output:
         f"{RESULTS}/networks.parquet",
     log:
@@ -43,4 +44,4 @@ rule networks:
         study=STUDY,
         plan=stages.networks_digest(PLAN),
     shell:
-        "deltaball networks --study {params.study} > {log} 2>&1"
+        "deltaball networks --study {params.study:q} > {log:q} 2>&1"

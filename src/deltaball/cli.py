@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import deltaball
-from deltaball import study_file
+from deltaball import stages, study_file
 from deltaball.errors import InputError
 from deltaball.plan import TRAINED, Plan, Shard, Trajectory
-from deltaball.stages import planned as planned_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         ("train", _train, "train what the store lacks of a shard"),
         ("measure", _measure, "measure what the store lacks of a shard"),
     ):
-        command(name, run, summary).add_argument("shard", help="an id that the plan lists with --shards")
+        added = command(name, run, summary)
+        added.add_argument("shard", help="an id that the plan lists with --shards")
+        added.add_argument("--expect", metavar="DIGEST", help="refuse if the study asks something else by now")
     commands.choices["plan"].add_argument("--shards", action="store_true", help="list the shards too")
     command("networks", _networks, "collect the shards' rows in networks.parquet")
     command("robustness", _robustness, "collect the shards' rows in robustness.parquet and outcomes.parquet")
@@ -80,8 +81,9 @@ def _parser() -> argparse.ArgumentParser:
 def _study(chosen: argparse.Namespace) -> None:
     from deltaball import launch, preview
 
-    planned = planned_study(chosen.study)
+    planned = stages.planned(chosen.study)
     store = _store(planned)
+    planned.study.folder.mkdir(parents=True, exist_ok=True)
     quiet = ["--quiet", "host", "reason"]
     resumed = ["--cores", "all", "--rerun-incomplete", "--show-failed-logs"]
     before = preview.in_store(planned, store)
@@ -96,7 +98,7 @@ def _study(chosen: argparse.Namespace) -> None:
 def _plan(chosen: argparse.Namespace) -> None:
     from deltaball import preview
 
-    planned = planned_study(chosen.study)
+    planned = stages.planned(chosen.study)
     print("\n".join(preview.lines(planned, _store(planned))))
     if chosen.shards:
         for shard in planned.shards.values():
@@ -114,7 +116,7 @@ def _data(chosen: argparse.Namespace) -> None:
     from deltaball.errors import alternatives
     from deltaball.store import written_whole
 
-    planned = planned_study(chosen.study)
+    planned = stages.planned(chosen.study)
     name = chosen.dataset
     if name not in planned.facts:
         raise InputError(f"{chosen.study} uses no data set '{name}'; {alternatives(name, planned.facts)}")
@@ -135,6 +137,7 @@ def _data(chosen: argparse.Namespace) -> None:
 
 def _train(chosen: argparse.Namespace) -> None:
     planned, shard = _shard(chosen)
+    _unchanged(chosen, stages.shard_digest(planned, shard))
     from deltaball import tables
 
     store, _ = _trained(planned, shard)
@@ -143,7 +146,7 @@ def _train(chosen: argparse.Namespace) -> None:
 
 def _shard(chosen: argparse.Namespace) -> tuple[Plan, Shard]:
     """The shard that a job was asked for, with torch ready for it. Raises InputError if it cannot be trained."""
-    planned = planned_study(chosen.study)
+    planned = stages.planned(chosen.study)
     shard = planned.shard(chosen.shard)
     unbuilt = sorted({one.method for one in shard.trajectories} - set(TRAINED))
     if unbuilt:
@@ -155,10 +158,20 @@ def _shard(chosen: argparse.Namespace) -> tuple[Plan, Shard]:
     return planned, shard
 
 
+def _unchanged(chosen: argparse.Namespace, found: str) -> None:
+    # Snakemake records what the study asked when it started; a job reads the file when its turn comes.
+    if chosen.expect not in (None, found):
+        raise InputError(f"{chosen.study} was edited while it was run; run it again")
+
+
 def _trained(planned: Plan, shard: Shard) -> tuple["Store", "Dataset"]:
     """The store with everything of a shard trained, and its data; trains nothing that is there already."""
-    store = _store(planned)
-    dataset = store.load_dataset(planned.facts[shard.dataset])
+    store, facts = _store(planned), planned.facts[shard.dataset]
+    if not store.has_dataset(facts):  # the store was emptied, or the study moved here, since it was prepared
+        from deltaball import datasets
+
+        store.save_dataset(datasets.load(facts.name, Path(planned.study.data)))
+    dataset = store.load_dataset(facts)
     for trunks in _trunks(planned, shard):
         _trained_pack(planned, trunks, dataset, store)
     trained = 0
@@ -190,6 +203,7 @@ def _trunks(planned: Plan, shard: Shard) -> list[tuple[Trajectory, ...]]:
 
 def _measure(chosen: argparse.Namespace) -> None:
     planned, shard = _shard(chosen)
+    _unchanged(chosen, stages.measures_digest(planned, shard))
     from deltaball import tables
     from deltaball.estimation import estimate
 
@@ -226,7 +240,7 @@ def _parts(planned: Plan, kind: str) -> list["pd.DataFrame"]:
 def _networks(chosen: argparse.Namespace) -> None:
     from deltaball import tables
 
-    planned = planned_study(chosen.study)
+    planned = stages.planned(chosen.study)
     table = tables.networks(planned, _parts(planned, "trained"))
     tables.write(table, planned.study.folder / "networks.parquet")
     counts = ", ".join(f"{count} {status}" for status, count in table["status"].value_counts().items())
@@ -236,7 +250,7 @@ def _networks(chosen: argparse.Namespace) -> None:
 def _robustness(chosen: argparse.Namespace) -> None:
     from deltaball import tables
 
-    planned = planned_study(chosen.study)
+    planned = stages.planned(chosen.study)
     table = tables.robustness(planned, _parts(planned, "measured"))
     tables.write(tables.outcomes(planned, _parts(planned, "outcomes")), planned.study.folder / "outcomes.parquet")
     tables.write(table, planned.study.folder / "robustness.parquet")
@@ -246,19 +260,19 @@ def _robustness(chosen: argparse.Namespace) -> None:
 def _analyse(chosen: argparse.Namespace) -> None:
     from deltaball import analysis
 
-    analysis.write_tables(planned_study(chosen.study))
+    analysis.write_tables(stages.planned(chosen.study))
 
 
 def _figures(chosen: argparse.Namespace) -> None:
     from deltaball import figures
 
-    figures.draw(planned_study(chosen.study))
+    figures.draw(stages.planned(chosen.study))
 
 
 def _report(chosen: argparse.Namespace) -> None:
     from deltaball import report
 
-    print(report.write(planned_study(chosen.study), chosen.study))
+    print(report.write(stages.planned(chosen.study), chosen.study))
 
 
 def _redraw(chosen: argparse.Namespace) -> None:
@@ -271,19 +285,24 @@ def _export(chosen: argparse.Namespace) -> None:
     from deltaball.architectures import keras_model
     from deltaball.errors import alternatives
 
-    planned = planned_study(chosen.study)
+    planned = stages.planned(chosen.study)
     network = next((one for one in planned.networks if one.id == chosen.network), None)
     if network is None:
         raise InputError(
             f"{chosen.study} plans no network '{chosen.network}'; "
             f"{alternatives(chosen.network, [one.id for one in planned.networks])}"
         )
+    output = chosen.output or Path(f"{network.id}.keras")
+    if output.suffix != ".keras":
+        raise InputError(f"--output {output}: should end in .keras")
     checkpoint = _store(planned).find(network.trajectory_id, network.checkpoint)
     if checkpoint is None or not checkpoint.weights:
-        raise InputError(f"network {network.id} has no weights in {planned.study.store}; train it first")
+        raise InputError(
+            f"network {network.id} has no weights in {planned.study.store}; "
+            f"run `deltaball train --study {chosen.study} {planned.shard_of[network.trajectory_id]}`"
+        )
     model = keras_model(planned.layers(network), planned.facts[network.dataset].shape)
     model.set_weights(checkpoint.weights)
-    output = chosen.output or Path(f"{network.id}.keras")
     from deltaball.store import written_whole
 
     with written_whole(output) as path:

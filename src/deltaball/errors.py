@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+MOST_LISTED = 20
+
 
 class InputError(ValueError):
     """Something the user gave (a file, a key, a value, a name) cannot be used.
@@ -21,4 +23,7 @@ def alternatives(wrong: object, names: Iterable[str]) -> str:
     """What the user may have meant: the close names if there are any, else every possible one."""
     names = sorted(names)
     close = difflib.get_close_matches(str(wrong), names, n=3, cutoff=0.6)
-    return f"did you mean {one_of(close)}?" if close else f"possible: {', '.join(names)}"
+    if close:
+        return f"did you mean {one_of(close)}?"
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return f"possible: {', '.join(names[:MOST_LISTED])}{more}"

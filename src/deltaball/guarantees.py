@@ -34,6 +34,12 @@ def confidence_each(confidence: float, estimates: int) -> float:
     return 1 - (1 - confidence) / estimates
 
 
+def spoken(confidence: float) -> str:
+    """A confidence in as many digits as tell it from 1, rounded down: 0.95, 0.999985."""
+    digits = max(2, 1 - math.floor(math.log10(1 - confidence))) if confidence < 1 else 17
+    return f"{math.floor(confidence * 10**digits + 1e-6) / 10**digits:.{digits}f}"
+
+
 def _half_log(confidence: float, low: float, high: float, estimates: int) -> float:
     # α / estimates is never turned into a confidence, in which float64 would lose it.
     if not 0 < confidence < 1:

@@ -149,6 +149,15 @@ class Plan:
         return {shard.id: shard for shard in _shards(self)}
 
     @cached_property
+    def jobs(self) -> dict[str, Shard]:
+        """The shards that can be run: those whose methods' training is built. The others' networks stay `planned`."""
+        return {
+            shard.id: shard
+            for shard in self.shards.values()
+            if all(one.method in TRAINED for one in shard.trajectories)
+        }
+
+    @cached_property
     def shard_of(self) -> dict[str, str]:
         """Which shard trains a trajectory, both by id."""
         return {one.id: shard.id for shard in self.shards.values() for one in shard.trajectories}
@@ -344,7 +353,7 @@ def training_minutes(trajectory: Trajectory, device: str) -> float:
 
 def trainings_alone(networks: Iterable[Network]) -> int:
     """How many trainings these networks would take if nothing were shared: one, and one more per round of pruning."""
-    return sum(1 + network.axes.get("iterations", 0) for network in networks)
+    return sum(1 + (network.axes["iterations"] if network.axes.get("proportion") else 0) for network in networks)
 
 
 def stored_bytes(trajectory: Trajectory) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from deltaball import stages
 from deltaball.plan import TRAINED, Plan, Shard, Trajectory, stored_bytes, training_minutes, trainings_alone
 from deltaball.store import Store
 
@@ -28,9 +29,8 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
             f"pruning: {rounds:,} trainings of rounds and {len({one.trunk for one in pruned}):,} dense checkpoints "
             f"serve {len(pruned):,} networks; each alone would take {trainings_alone(pruned):,} trainings"
         )
-    unbuilt = sorted({grid.method for grid in plan.study.grids} - set(TRAINED))
-    if unbuilt:
-        yield f"* planned only: the training of method {' and '.join(unbuilt)} is not built yet"
+    if stages.unbuilt(plan):
+        yield f"* {stages.unbuilt(plan)}"
     each = "all estimates at once" if guarantee.simultaneous else "each estimate"
     yield (
         f"guarantee: {plan.samples} test points give ε = {guarantee.epsilon} at {guarantee.confidence:.4g} for {each} "

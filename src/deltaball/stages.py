@@ -8,7 +8,7 @@ from typing import Any
 
 from deltaball import study_file
 from deltaball.errors import InputError
-from deltaball.plan import Plan, Shard, plan
+from deltaball.plan import TRAINED, Plan, Shard, plan
 
 TABLES = ("completeness", "correlations", "regressions", "monotonicity", "pruning", "pruning_tests")
 
@@ -51,16 +51,37 @@ def figures(plan: Plan) -> list[str]:
     ]
 
 
+def unbuilt(plan: Plan) -> str:
+    """A line on the grids whose networks stay `planned` because their method's training is not built; else empty."""
+    grids = [grid for grid in plan.study.grids if grid.method not in TRAINED]
+    if not grids:
+        return ""
+    names, methods = ", ".join(grid.name for grid in grids), " and ".join(sorted({grid.method for grid in grids}))
+    return f"planned only: {names}; the training of method {methods} is not built yet"
+
+
 def networks_digest(plan: Plan) -> str:
     """Changes when the rows of networks.parquet would be others."""
     return _digest(f"{network.id} {network.grid}" for network in plan.networks)
 
 
-def measures_digest(plan: Plan, dataset: str) -> str:
-    """Changes when the measures of a data set's networks, or the points they are taken on, are others."""
+def shard_digest(plan: Plan, shard: Shard) -> str:
+    """Changes when the networks that stand on a shard's checkpoints are others, though the checkpoints are the same."""
+    return _digest(one.id for one in plan.networks_of(shard.trajectories))
+
+
+def measures_digest(plan: Plan, shard: Shard) -> str:
+    """Changes when a shard's networks, their measures, or the points they are taken on, are others."""
     guarantee = plan.study.guarantee
-    names = [one.name for one in plan.measures if one.applies_to(dataset)]
-    return _digest([*names, f"{plan.samples} {guarantee.epsilon} {plan.confidence} {guarantee.seed}"])
+    names = [one.name for one in plan.measures if one.applies_to(shard.dataset)]
+    return _digest(
+        [shard_digest(plan, shard), *names, f"{plan.samples} {guarantee.epsilon} {plan.confidence} {guarantee.seed}"]
+    )
+
+
+def file_digest(path: Path) -> str:
+    """Changes with a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def runtime(shard: Shard, attempt: int) -> str:

@@ -52,6 +52,10 @@ class Store:
         arrays = {name: getattr(dataset, name) for name in ARRAYS}
         _write(self._dataset(dataset.facts), arrays, {"fingerprint": dataset.facts.fingerprint})
 
+    def has_dataset(self, facts: DatasetFacts) -> bool:
+        """Whether the arrays that `facts` describe are there (their content is not checked)."""
+        return self._dataset(facts).exists()
+
     def load_dataset(self, facts: DatasetFacts) -> Dataset:
         """The arrays that `facts` describe. Raises InputError when they were never prepared or are damaged."""
         path = self._dataset(facts)

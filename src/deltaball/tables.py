@@ -51,7 +51,8 @@ def trained(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> pd.
     rows = []
     for network in plan.networks_of(trajectories):
         facts = store.facts(network.trajectory_id, network.checkpoint)
-        dense = {"sparsity": 0.0, "sparsity_total": 0.0, "empty_layers": 0}
+        whole = plan.trajectories[network.trajectory_id].parent is None
+        dense = {"sparsity": 0.0, "sparsity_total": 0.0, "empty_layers": 0} if whole else {}
         trunk = {"trunk_accuracy": store.facts(*network.trunk).get("test_accuracy")} if network.trunk else {}
         rows.append({"network_id": network.id, **dense, **facts, **trunk})
     return _typed(pd.DataFrame(rows), {"network_id": "str", **RESULTS})

@@ -80,7 +80,8 @@ def pruning_tests(measured: pd.DataFrame) -> pd.DataFrame:
 
 def _pairs(measured: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
     """Per data set × measure, and for accuracy: pruned networks with their `value`, their `trunk`'s, the difference."""
-    pruned = measured[measured["method"] == "imp"]
+    # At proportion 0 nothing is pruned: such a network is its own trunk.
+    pruned = measured[(measured["method"] == "imp") & (measured["proportion"] > 0)]
     for dataset, members in pruned.groupby("dataset", sort=False):
         accuracy = members.drop_duplicates("network_id")
         yield from _paired(dataset, "test_accuracy", accuracy, "test_accuracy", "trunk_accuracy")

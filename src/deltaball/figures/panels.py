@@ -14,6 +14,7 @@ from matplotlib.ticker import PercentFormatter
 
 from deltaball import tables
 from deltaball.figures import style
+from deltaball.guarantees import spoken
 from deltaball.store import written_whole
 from deltaball.study import NOTIONS, all_axes
 
@@ -67,7 +68,7 @@ def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "") -> str
     return (
         f"{count}. {attack} in L∞ balls of δ = {deltas}, with respect to the predicted class: the truth is {truth} "
         f"than what is shown. Each estimate is within ε = {first['epsilon']:g} of what this attack finds on the whole "
-        f"input distribution, with confidence {first['confidence']:.4g} (N = {first['samples']} test points, "
+        f"input distribution, with confidence {spoken(first['confidence'])} (N = {first['samples']} test points, "
         "Hoeffding; the grey bar is ±ε). Lines: least squares with 95 % bands from a bootstrap over independent "
         f"trainings. {remark}"
     ).strip()

@@ -62,7 +62,7 @@ def _boxes(panel: Axes, chosen: pd.DataFrame, value: str, trunk: str) -> None:
     pruned = chosen[chosen["method"] == "imp"]
     # A trunk counts once, however many networks were pruned from it.
     dense = pruned.drop_duplicates(["cluster", "epochs"]).assign(proportion=0.0, **{value: lambda one: one[trunk]})
-    both = pd.concat([dense, pruned], ignore_index=True)
+    both = pd.concat([dense, pruned[pruned["proportion"] > 0]], ignore_index=True)
     removed = both["proportion"].map(lambda share: f"{100 * share:g} %")
     shades = {"0 %": style.colour("sgd", "fcn")}
     sns.boxplot(

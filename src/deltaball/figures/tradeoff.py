@@ -100,6 +100,8 @@ def _range(low: int, high: int, spoken: Callable[[int], str]) -> str:
 
 
 def _thousands(count: int) -> str:
+    if count < 1000:
+        return str(count)
     return f"{count / 1e6:.2g}M" if count >= 1e6 else f"{count / 1e3:.0f}k"
 
 

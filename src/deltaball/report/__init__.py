@@ -14,6 +14,7 @@ import deltaball
 from deltaball import stages, tables
 from deltaball.analysis.completeness import STATUSES
 from deltaball.errors import InputError
+from deltaball.guarantees import spoken
 from deltaball.plan import Plan
 from deltaball.store import written_whole
 from deltaball.study import all_axes
@@ -39,7 +40,7 @@ def write(plan: Plan, study_path: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "p_value": _p_value, "share": _share}
+    environment.filters |= {"number": _number, "p_value": _p_value, "share": _share, "confidence": spoken}
     page = environment.get_template("report.html.jinja").render(
         study=plan.study,
         guarantee=_guarantee(robustness),
@@ -74,12 +75,17 @@ def write(plan: Plan, study_path: Path) -> Path:
 
 
 def _csv(path: Path) -> pd.DataFrame:
+    # A grid may be called 01 or NA; only an empty cell is null.
+    text = dict.fromkeys(("grid", "dataset", "measure", "notion", "term", "proportion"), str)
     try:
-        return pd.read_csv(path)
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=text)
     except FileNotFoundError:
         raise InputError(f"{path} is not there; `deltaball analyse` makes it") from None
     except pd.errors.EmptyDataError:
         raise InputError(f"{path} is empty; `deltaball analyse` makes it again") from None
+    if "dataset" not in table or ("regressions" in path.name and "term" not in table):
+        raise InputError(f"{path} is damaged; `deltaball analyse` makes it again")
+    return table
 
 
 def _inlined(path: Path) -> str:

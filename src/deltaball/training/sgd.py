@@ -194,7 +194,8 @@ class Run:
         if not broken.any():
             return
         for k in torch.nonzero(broken).flatten().tolist():
-            mark_diverged(self.trajectories[k], self.epoch, self.facts, self.store)
+            start = self.starts[k]
+            mark_diverged(start.trajectory, self.epoch, {**self.facts, **start.facts}, self.store)
         keep = torch.nonzero(~broken).flatten()
         self.weights = tuple(weight.detach()[keep] for weight in self.weights)
         self.moments = tuple(moment[keep] for moment in self.moments)
