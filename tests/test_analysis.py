@@ -1,5 +1,7 @@
 """Statistics against closed forms, against scipy and statsmodels' own answers, and against simulated truths."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from deltaball.analysis.completeness import completeness, monotonicity
 from deltaball.analysis.correlations import _weighted, correlation, correlations, trend
 from deltaball.analysis.groups import groups
 from deltaball.analysis.regressions import regressions
+from deltaball.report import _csv
 from deltaball.study import all_axes
 
 
@@ -189,3 +192,19 @@ def test_the_ledger_counts_every_planned_network() -> None:
     assert row[["networks", "trained", "diverged", "planned", "measured"]].tolist() == [4, 2, 1, 1, 1]
     assert row["median_accuracy"] == pytest.approx(0.7)
     assert row["share_above_85"] == 0.25
+
+
+@pytest.mark.parametrize(("thin", "tested"), [(1, False), (3, False), (4, True), (6, True), (9, False)])
+def test_a_level_of_few_trajectories_is_not_tested(thin: int, tested: bool) -> None:
+    # Clustered errors of a level that one to three trajectories carry claim effects that are not there.
+    activation = np.where(np.arange(40) < 4 * thin, "relu", "tanh")
+    found = regressions(measured(activation=activation)).query("networks_of == 'all'").set_index("term")
+    assert np.isfinite(found.loc["activation: tanh", "slope"]) == tested
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
+    pd.DataFrame({"grid": ["01", "1e3", "NA"], "dataset": "null", "x": [1.0, None, 2.0]}).to_csv(tmp_path / "a.csv")
+    found = _csv(tmp_path / "a.csv")
+    assert found["grid"].tolist() == ["01", "1e3", "NA"]
+    assert found["dataset"].tolist() == ["null"] * 3
+    assert found["x"].isna().tolist() == [False, True, False]

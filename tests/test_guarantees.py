@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaball.guarantees import confidence_each, epsilon_reached, samples_needed
+from deltaball.guarantees import confidence_each, epsilon_reached, samples_needed, spoken
 
 getcontext().prec = 60
 
@@ -121,3 +121,12 @@ def test_at_least_one_sample_and_one_estimate():
         epsilon_reached(0, 0.95)
     with pytest.raises(ValueError, match="estimates"):
         confidence_each(0.95, 0)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "expected"),
+    [(0.95, "0.95"), (0.999, "0.999"), (1 - 0.05 / 3564, "0.99998"), (0.5, "0.50"), (1.0, "1.00000000000000000")],
+)
+def test_a_confidence_is_never_spoken_as_more_than_it_is(confidence: float, expected: str):
+    assert spoken(confidence) == expected
+    assert float(spoken(confidence)) <= confidence

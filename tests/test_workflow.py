@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from deltaball import cli
+from deltaball.launch import claim
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -187,6 +188,76 @@ def test_a_proportion_added_trains_only_its_branches(copied: Path) -> None:
     snakemake(copied)
     assert networks_trained(copied) == 2 * 3  # per width: .9 at once, and its two rounds
     assert set(tables(copied)["networks"]["status"]) == {"trained"}
+
+
+def test_a_network_added_on_checkpoints_that_are_there_reaches_the_tables(copied: Path) -> None:
+    # Nothing is to be trained: at proportion 0 a network is its trunk, which the FCN grid trains.
+    write_study(copied, {**TINY, "grids": [FCN, CNN, {**IMP, "proportion": [0, 0.5, 0.75]}]})
+    shutil.rmtree(copied / "results/tiny/logs")
+    snakemake(copied)
+    assert networks_trained(copied) == 0
+    found = tables(copied)
+    assert set(found["networks"]["status"]) == {"trained"}
+    assert set(found["robustness"]["network_id"]) == set(found["networks"]["network_id"])
+    effects = pd.read_csv(copied / "results/tiny/tables/pruning.csv")
+    assert set(effects["proportion"]) == {"all", "0.5", "0.75"}
+    assert set(effects["pairs"]) == {4, 8}
+
+
+def test_a_grid_taken_out_leaves_no_row_behind(copied: Path) -> None:
+    write_study(copied, {**TINY, "grids": [FCN, IMP]})
+    snakemake(copied)
+    for table in tables(copied).values():
+        assert table["network_id"].nunique() == NETWORKS - 4
+
+
+def test_results_that_were_deleted_are_made_again(copied: Path) -> None:
+    before, results = tables(copied), copied / "results/tiny"
+    for name in ("networks.parquet", "outcomes.parquet", "tables/pruning.csv"):
+        (results / name).unlink()
+    figure = next((results / "figures").glob("*.svg"))
+    figure.unlink()
+    assert "rule train:" not in snakemake(copied)
+    assert_equal_tables(tables(copied), before)
+    assert figure.exists()
+
+
+def test_an_emptied_store_does_not_stop_the_next_edit(copied: Path) -> None:
+    shutil.rmtree(copied / "results/store")
+    write_study(copied, {**TINY, "grids": [FCN, {**CNN, "epochs": [2, 4, 5]}, IMP]})
+    snakemake(copied)
+    found = tables(copied)["networks"]
+    assert len(found) == NETWORKS + 2
+    assert set(found["status"]) == {"trained"}
+
+
+def test_a_margin_changed_changes_the_verdicts(copied: Path) -> None:
+    write_study(copied, {**TINY, "analysis": {"equivalence_margin": 0.31}})
+    assert "rule measure:" not in snakemake(copied)
+    assert set(pd.read_csv(copied / "results/tiny/tables/pruning.csv")["margin"]) == {0.31}
+    assert "0.31" in (copied / "results/tiny/report.html").read_text()
+
+
+def test_a_job_refuses_a_study_that_was_edited_meanwhile(copied: Path) -> None:
+    shard = next((copied / "results/tiny/shards").glob("*.measured.parquet")).name.removesuffix(".measured.parquet")
+    done = deltaball(copied, "measure", shard, "--expect", "000000000000")
+    assert done.returncode == 2
+    assert done.stderr == "deltaball: config.yaml was edited while it was run; run it again\n"
+
+
+def test_two_runs_do_not_share_a_folder(copied: Path) -> None:
+    with claim(copied):
+        done = subprocess.run(command(), cwd=copied, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert "another run is under way" in done.stderr
+        assert "another run is under way" in deltaball(copied, "study").stderr
+    snakemake(copied)
+
+
+def test_a_study_in_a_path_with_spaces_runs(finished: Path, tmp_path: Path) -> None:
+    write_study(tmp_path, {**TINY, "results": "my results", "grids": [CNN]}, "my study.yaml")
+    snakemake(tmp_path, "networks", "--configfile", "my study.yaml")
+    assert len(pd.read_parquet(tmp_path / "my results/tiny/networks.parquet")) == 4
 
 
 def test_a_delta_added_measures_only_that_delta(copied: Path) -> None:

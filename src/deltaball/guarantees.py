@@ -35,8 +35,8 @@ def confidence_each(confidence: float, estimates: int) -> float:
 
 
 def spoken(confidence: float) -> str:
-    """A confidence in as many digits as tell it from 1, rounded down: 0.95, 0.999985."""
-    digits = max(2, 1 - math.floor(math.log10(1 - confidence))) if confidence < 1 else 17
+    """A confidence in as many digits as tell it from 1, rounded down: 0.95, 0.99998."""
+    digits = max(2, -math.floor(math.log10(1 - confidence))) if confidence < 1 else 17
     return f"{math.floor(confidence * 10**digits + 1e-6) / 10**digits:.{digits}f}"
 
 
