@@ -24,7 +24,9 @@ started = time.perf_counter()
 from deltaball import stages
 plan = stages.planned(stages.chosen_study([sys.argv[1]], {{}}))
 shards, figures = len(plan.shards), stages.figures(plan)
-digests = stages.networks_digest(plan), [stages.measures_digest(plan, name) for name in plan.facts]
+for shard in plan.jobs.values():
+    stages.shard_digest(plan, shard), stages.measures_digest(plan, shard), plan.needed_by(shard)
+stages.networks_digest(plan)
 seconds = time.perf_counter() - started
 heavy = [name for name in {HEAVY!r} if name in sys.modules]
 print(json.dumps([seconds, len(plan.networks), shards, heavy]))

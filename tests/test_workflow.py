@@ -421,3 +421,10 @@ def test_an_exported_network_predicts_as_the_study_says(copied: Path) -> None:
     data = load("mnist5k", Path("no-such-folder"))
     predicted = model.predict(data.x_test, verbose=0).argmax(1)
     assert (predicted == data.y_test).mean() == pytest.approx(row["test_accuracy"], abs=1e-12)
+
+
+def test_the_planning_benchmark_measures_both_and_imports_nothing_heavy() -> None:
+    script = [sys.executable, str(ROOT / "benchmarks/planning.py"), "config.yaml"]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert "imported by parsing: none" in done.stdout
+    assert len(re.findall(r"median \d+\.\d\d s", done.stdout)) == 2
