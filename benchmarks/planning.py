@@ -1,6 +1,6 @@
 """How long Snakemake takes to plan the paper's study: parsing the Snakefile, and a whole dry run.
 
-    python benchmarks/planning.py [STUDY]
+    .venv/bin/python benchmarks/planning.py [STUDY]
 
 Every cluster job parses the Snakefile again, so parsing must cost next to nothing, and must import no array library.
 """

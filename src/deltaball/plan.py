@@ -20,7 +20,7 @@ from deltaball.errors import InputError
 from deltaball.guarantees import confidence_each, samples_needed
 from deltaball.study import GRIDS, Grid, Imp, Study
 
-# Sustained training FLOP/s of one device. cpu: one core of a 2.x GHz server, measured on the demo study.
+# Sustained training FLOP/s of one device. cpu: one core of an AMD EPYC server, from the logs of the demo study.
 # cuda: one H200 as measured by a pilot of packed training (FCN 256×2 in packs of 64; CNN of 20 filters; VGG of 48
 # filters; HMC 512×2); not yet calibrated against this code.
 FLOP_PER_SECOND = {

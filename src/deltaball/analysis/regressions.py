@@ -55,7 +55,7 @@ def _designs(members: pd.DataFrame, accuracy_alone: bool) -> Iterator[tuple[pd.D
 def _thin(design: pd.DataFrame, clusters: np.ndarray) -> bool:
     """Whether a level (of a two-valued column, or the reference level) rests on too few clusters for its error.
 
-    With one to three clusters at a level, clustered errors claim an effect that is not there in 12 to 54 % of cases.
+    With one to three clusters at a level, clustered errors claim effects that are not there far too often.
     """
     levels = [column == value for _, column in design.items() if column.nunique() == 2 for value in column.unique()]
     if design.shape[1] > 1:
