@@ -1,6 +1,8 @@
 """Where do a study's networks differ? Each measure on training images, so that δ's are not chosen on test points.
 
-    .venv/bin/python benchmarks/deltas.py [STUDY]      the study must have been trained: its weights are read from the store
+    .venv/bin/python benchmarks/deltas.py [STUDY]
+
+The study must have been trained: its weights are read from the store.
 
 Prints, over the trained networks of each data set, the 10 %, 50 % and 90 % quantiles of R or D on 320 images of the
 training split. Nothing is kept.
