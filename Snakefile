@@ -42,8 +42,7 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/networks.parquet",
-        f"{RESULTS}/robustness.parquet",
-        f"{RESULTS}/outcomes.parquet",
+        expand(f"{RESULTS}/{{table}}.parquet", table=stages.MEASURED),
         expand(f"{RESULTS}/tables/{{table}}.csv", table=stages.TABLES),
         expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=stages.figures(PLAN), kind=["png", "svg", "csv"]),
         f"{RESULTS}/report.html",

@@ -36,10 +36,11 @@ def main() -> None:
         chosen = images[np.random.default_rng(0).permutation(len(images))[:IMAGES]]
         places = [(one.id, step) for one in pack for step in one.checkpoints]
         trained = [place for place in places if store.has(*place) and store.facts(*place)["status"] == "trained"]
-        asked = [one for one in plan.measures if one.applies_to(facts.name)]
+        (first, *_) = plan.networks_of(pack)
+        asked = plan.measures_of(first)
         if trained and asked:
             networks = Pack.of(plan.layers(pack[0]), [store.load(*place).weights for place in trained])
-            for measure, values in outcomes(networks, chosen, asked, "cpu").items():
+            for measure, values in outcomes(networks, chosen, asked, "cpu")[0].items():
                 found[facts.name, measure.name].extend(values.mean(1))
     for (dataset, measure), values in found.items():
         low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])

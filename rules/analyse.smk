@@ -1,7 +1,7 @@
 rule analyse:
     input:
         f"{RESULTS}/networks.parquet",
-        f"{RESULTS}/robustness.parquet",
+        expand(f"{RESULTS}/{{table}}.parquet", table=["robustness", "curves", "convergence"]),
         code=sorted(CODE.glob("analysis/*.py")),
     output:
         expand(f"{RESULTS}/tables/{{table}}.csv", table=stages.TABLES),

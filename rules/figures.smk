@@ -1,8 +1,8 @@
 rule figures:
     input:
         f"{RESULTS}/networks.parquet",
-        f"{RESULTS}/robustness.parquet",
-        code=sorted(CODE.glob("figures/*")),
+        expand(f"{RESULTS}/{{table}}.parquet", table=["robustness", "curves", "convergence"]),
+        code=sorted([*CODE.glob("figures/*"), *CODE.glob("analysis/*.py")]),
     output:
         expand(
             f"{RESULTS}/figures/{{figure}}.{{kind}}",

@@ -31,8 +31,7 @@ rule measures:
         expand(f"{RESULTS}/shards/{{shard}}.measured.parquet", shard=PLAN.jobs),
         expand(f"{RESULTS}/shards/{{shard}}.outcomes.parquet", shard=PLAN.jobs),
     output:
-        f"{RESULTS}/robustness.parquet",
-        f"{RESULTS}/outcomes.parquet",
+        expand(f"{RESULTS}/{{table}}.parquet", table=stages.MEASURED),
     log:
         f"{RESULTS}/logs/measures.log",
     benchmark:
@@ -45,6 +44,6 @@ rule measures:
         runtime="30m",
     params:
         study=STUDY,
-        plan=stages.networks_digest(PLAN),
+        plan=stages.collection_digest(PLAN),
     shell:
         "deltaball robustness --study {params.study:q} > {log:q} 2>&1"

@@ -1,10 +1,10 @@
 rule report:
     input:
         f"{RESULTS}/networks.parquet",
-        f"{RESULTS}/robustness.parquet",
+        expand(f"{RESULTS}/{{table}}.parquet", table=["robustness", "curves", "convergence"]),
         rules.analyse.output,
         rules.figures.output,
-        code=sorted(CODE.glob("report/*")),
+        code=sorted([*CODE.glob("report/*"), *CODE.glob("analysis/*.py")]),
     output:
         f"{RESULTS}/report.html",
     log:

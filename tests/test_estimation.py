@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from builders import grid, planned_few
+from scipy import stats
 
 from deltaball import tables
 from deltaball.catalogue import CATALOGUE
@@ -57,13 +59,18 @@ def store(trained: Store, pack: list[Trajectory], tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def points(plan: Plan, few: Dataset) -> np.ndarray:
-    return few.x_test[draw_points(few.facts, plan.samples, SEED)]
+    return few.x_test[draw_points(few.facts, plan.measures[0].samples, SEED)]
 
 
 def measured(
     plan: Plan, pack: Sequence[Trajectory], images: np.ndarray, measures: Sequence[Measure], store: Store
 ) -> int:
-    return measure(pack, plan.layers(pack[0]), images, measures, SEED, store, "cpu")
+    return measure(asked(pack, measures, len(images)), plan.layers(pack[0]), images, SEED, store, "cpu")
+
+
+def asked(pack: Sequence[Trajectory], measures: Sequence[Measure], samples: int) -> dict:
+    """All measures on the first `samples` points, of every checkpoint."""
+    return {(one.id, step): dict.fromkeys(measures, samples) for one in pack for step in one.checkpoints}
 
 
 def assert_same_outcomes(store: Store, reference: Store, pack: Sequence[Trajectory]) -> None:
@@ -112,14 +119,19 @@ def test_more_points_than_there_are_cannot_be_drawn():
 def test_a_network_is_measured_by_every_measure_on_every_point(
     plan: Plan, pack: list[Trajectory], points: np.ndarray, store: Store
 ):
-    assert plan.samples == len(points) == samples_needed(0.25, 0.95) == 30
+    assert plan.measures[0].samples == len(points) == samples_needed(0.25, 0.95) == 30
     assert measured(plan, pack, points, plan.measures, store) == 8 * 6 * 30
     for one in pack:
         found = store.find_outcomes(one.id)
-        assert found.keys() == {outcome_key(step, kind, SEED) for step in (1, 4) for kind in plan.measures}
+        assert found.keys() == {
+            outcome_key(step, kind, SEED) + end
+            for step in (1, 4)
+            for kind in plan.measures
+            for end in ("", "/no_gradient")
+        }
         for step in (1, 4):
             alone = Pack.of(plan.layers(one), [store.load(one.id, step).weights])
-            for kind, expected in outcomes(alone, points, plan.measures, "cpu").items():
+            for kind, expected in outcomes(alone, points, plan.measures, "cpu")[0].items():
                 np.testing.assert_allclose(found[outcome_key(step, kind, SEED)], expected[0], atol=1e-6)
 
 
@@ -135,9 +147,9 @@ def test_outcomes_are_neither_all_robust_nor_all_violated(
 
 def test_nothing_is_measured_twice(plan: Plan, pack: list[Trajectory], points: np.ndarray, store: Store):
     measured(plan, pack, points, plan.measures, store)
-    files = {path: path.stat().st_mtime_ns for path in store.folder.rglob("outcomes.safetensors")}
+    files = {path: path.stat().st_mtime_ns for path in store.folder.rglob("outcomes-*.safetensors")}
     assert measured(plan, pack, points, plan.measures, store) == 0
-    assert {path: path.stat().st_mtime_ns for path in store.folder.rglob("outcomes.safetensors")} == files
+    assert {path: path.stat().st_mtime_ns for path in store.folder.rglob("outcomes-*.safetensors")} == files
     # Nor is anything lost when fewer points are asked of it.
     assert measured(plan, pack, points[:10], plan.measures, store) == 0
     assert all(len(values) == 30 for one in pack for values in store.find_outcomes(one.id).values())
@@ -193,8 +205,9 @@ def test_other_points_are_measured_beside_the_old_ones(
 ):
     measured(plan, pack, points, plan.measures, store)
     before = store.find_outcomes(pack[0].id)
-    images = few.x_test[draw_points(few.facts, plan.samples, 1)]
-    assert measure(pack, plan.layers(pack[0]), images, plan.measures, 1, store, "cpu") == 8 * 6 * 30
+    images = few.x_test[draw_points(few.facts, plan.measures[0].samples, 1)]
+    wanted = asked(pack, plan.measures, 30)
+    assert measure(wanted, plan.layers(pack[0]), images, 1, store, "cpu") == 8 * 6 * 30
     after = store.find_outcomes(pack[0].id)
     assert len(after) == 2 * len(before)
     for key, values in before.items():
@@ -232,8 +245,8 @@ def test_a_pack_larger_than_a_batch_is_measured_in_parts(
 ):
     # 1,024 images at once: 40 networks see 25 points each time, of 40.
     weights = [trained.load(one.id, step).weights for one in pack for step in (1, 4)] * 5
-    together = outcomes(Pack.of(plan.layers(pack[0]), weights), few.x_test, plan.measures, "cpu")
-    alone = outcomes(Pack.of(plan.layers(pack[0]), weights[2:3]), few.x_test, plan.measures, "cpu")
+    together = outcomes(Pack.of(plan.layers(pack[0]), weights), few.x_test, plan.measures, "cpu")[0]
+    alone = outcomes(Pack.of(plan.layers(pack[0]), weights[2:3]), few.x_test, plan.measures, "cpu")[0]
     for kind, values in together.items():
         assert values.shape == (40, 40)
         np.testing.assert_allclose(values[2], alone[kind][0], atol=1e-6)
@@ -283,11 +296,11 @@ def test_all_estimates_at_once_carry_the_confidence_of_each(
 ):
     guarantee = {"epsilon": 0.35, "confidence": 0.95, "simultaneous": True}
     plan = planned_few(data_folder, GRID, measures=MEASURES, guarantee=guarantee)
-    assert plan.samples == samples_needed(0.35, 1 - 0.05 / 48) == 31
+    assert plan.measures[0].samples == samples_needed(0.35, 1 - 0.05 / 48) == 31
     measured(plan, pack, few.x_test[draw_points(few.facts, 31, SEED)], plan.measures, store)
     table, _ = estimates(plan, pack, store)
-    assert set(table["confidence"]) == {plan.confidence}
-    assert plan.confidence == pytest.approx(1 - 0.05 / 48)
+    assert set(table["confidence"]) == {plan.measures[0].confidence}
+    assert plan.measures[0].confidence == pytest.approx(1 - 0.05 / 48)
     assert set(table["samples"]) == {31}
 
 
@@ -325,3 +338,140 @@ def test_an_interval_is_epsilon_on_both_sides_within_the_range(estimate: float, 
 
 def test_an_interval_of_another_range():
     assert hoeffding(-0.95, 0.2, -1, 1) == pytest.approx((-1, -0.75))
+
+
+BOTH_SIDES = [
+    {"notion": "class_change", "delta": [0.02, 0.1], "attack": ["fgsm", "pgd"], "certificate": ["ibp", "crown"]},
+    {"notion": "softmax_variation", "delta": [0.02, 0.1], "attack": "pgd", "certificate": "crown"},
+    {"notion": "variation_above", "gamma": 0.1, "delta": 0.1, "attack": "pgd", "certificate": "crown"},
+    {"notion": "class_change", "delta": [0.02, 0.1], "certificate": "exact", "seconds": 10.0},
+    {"notion": "margin", "delta": 0.2, "attack": "fmn", "certificate": "crown"},
+]
+
+
+@pytest.fixture(scope="module")
+def both(data_folder: Path) -> Plan:
+    return planned_few(data_folder, GRID, measures=BOTH_SIDES)
+
+
+@pytest.fixture(scope="module")
+def enclosed(both: Plan, pack: list[Trajectory], points: np.ndarray, trained: Store, tmp_path_factory: Any) -> Any:
+    """Everything measured from both sides: the store, and the tables of estimates and outcomes."""
+    store = Store(tmp_path_factory.mktemp("enclosed"))
+    for one in pack:
+        for step in one.checkpoints:
+            store.save(one.id, step, trained.load(one.id, step))
+    measured(both, pack, points, both.measures, store)
+    return store, *estimates(both, pack, store)
+
+
+def by_name(lists: Any) -> dict[str, np.ndarray]:
+    """Outcomes [networks, points] by measure."""
+    return {name: np.stack(members) for name, members in lists.groupby("measure")["values"]}
+
+
+def test_every_point_is_enclosed(enclosed: Any):
+    values = by_name(enclosed[2])
+    for delta in ("0.02", "0.1"):
+        ibp, crown, exact, pgd, fgsm = (
+            values[f"class_change_linf_{delta}_{name}"] for name in ("ibp", "crown", "exact-10", "pgd", "fgsm")
+        )
+        assert not np.isnan(exact).any()
+        for low, high in ((ibp, crown), (crown, exact), (exact, pgd), (pgd, fgsm)):
+            assert (low <= high).all()
+        assert 0 < exact.mean() < 1
+        variation = [values[f"softmax_variation_linf_{delta}_{name}"] for name in ("pgd", "crown")]
+        assert (variation[0] <= variation[1]).all()
+    assert (crown < pgd).any()
+    assert (values["variation_above_0.1_linf_0.1_crown"] <= values["variation_above_0.1_linf_0.1_pgd"]).all()
+
+
+def test_distances_agree_with_exact_answers(enclosed: Any):
+    values = by_name(enclosed[2])
+    distance, exact = values["margin_linf_0.2_fmn"], values["class_change_linf_0.1_exact-10"]
+    assert (distance[exact == 1] > 0.1).all()
+    assert (distance[values["margin_linf_0.2_crown"] > 0] == np.float32(0.2)).all()
+    assert ((distance > 0) & (distance < 0.2)).any()
+
+
+def test_sides_say_where_the_truth_lies(enclosed: Any):
+    table = enclosed[1].drop_duplicates("measure").set_index("measure")
+    assert table["side"].to_dict() == {
+        **{f"class_change_linf_{delta}_{name}": side for delta in ("0.02", "0.1") for name, side in SIDES.items()},
+        **{f"softmax_variation_linf_{delta}_pgd": "lower" for delta in ("0.02", "0.1")},
+        **{f"softmax_variation_linf_{delta}_crown": "upper" for delta in ("0.02", "0.1")},
+        "variation_above_0.1_linf_0.1_pgd": "upper",
+        "variation_above_0.1_linf_0.1_crown": "lower",
+        "margin_linf_0.2_fmn": "upper",
+        "margin_linf_0.2_crown": "lower",
+    }
+    assert table["attack"].isna().equals(table["certificate"].notna())
+    assert table.loc["margin_linf_0.2_fmn", "epsilon"] == pytest.approx(0.25 * 0.2)
+
+
+SIDES = {"fgsm": "upper", "pgd": "upper", "ibp": "lower", "crown": "lower", "exact-10": "exact"}
+
+
+def test_tight_intervals_stand_beside_the_contract(enclosed: Any):
+    table = enclosed[1]
+    assert set(table["tight_inequality"]) == {"clopper_pearson", "betting"}
+    shares = table[table["tight_inequality"] == "clopper_pearson"]
+    for row in shares.itertuples():
+        expected = stats.binomtest(round(row.estimate * 30), 30).proportion_ci(0.95, "exact")
+        assert (row.tight_lower, row.tight_upper) == pytest.approx((expected.low, expected.high))
+    assert ((table["tight_lower"] <= table["estimate"]) & (table["estimate"] <= table["tight_upper"])).all()
+    narrower = (table["tight_upper"] - table["tight_lower"]) < 2 * table["epsilon"]
+    assert narrower.mean() > 0.5
+
+
+def test_what_is_settled_beforehand_changes_no_certificate(
+    both: Plan, pack: list[Trajectory], points: np.ndarray, enclosed: Any, store: Store
+):
+    proofs = [one for one in both.measures if one.certificate]
+    measured(both, pack, points, proofs, store)
+    for one in pack:
+        alone, together = store.find_outcomes(one.id), enclosed[0].find_outcomes(one.id)
+        for key, values in alone.items():
+            # CROWN's float64 may round differently with other points beside.
+            np.testing.assert_allclose(values, together[key], atol=1e-6, err_msg=key)
+
+
+def test_points_left_open_are_robust_for_nobody(
+    both: Plan, pack: list[Trajectory], points: np.ndarray, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    from deltaball.estimation import estimate
+
+    exact = [one for one in both.measures if one.by == "exact"][1]
+
+    def give_up(network: Pack, x: Any, ball: Any, seconds: float) -> Any:
+        return SimpleNamespace(outcome=np.full(len(x), np.nan, np.float32))
+
+    monkeypatch.setattr(estimate.exact, "decide", give_up)
+    measured(both, pack, points, [exact], store)
+    table, lists = estimates(both, pack, store)
+    left = table[table["undecided"] > 0]
+    assert len(left) > 0
+    for row, values in zip(table.itertuples(), lists["values"], strict=True):
+        assert row.undecided == np.isnan(values).sum()
+        assert row.side == ("lower" if row.undecided else "exact")
+        assert row.estimate == pytest.approx((values == 1).mean())
+        assert row.lower == max(0, row.estimate - 0.25)
+        assert row.upper == pytest.approx(min(1, (values != 0).mean() + 0.25))
+        above = stats.binomtest(int((values != 0).sum()), 30).proportion_ci(0.95, "exact").high
+        assert row.tight_upper == pytest.approx(above)
+
+
+def test_points_without_a_gradient_are_counted(plan: Plan, points: np.ndarray, store: Store, pack: list[Trajectory]):
+    one = pack[0]
+    for step, scale in zip(one.checkpoints, (1, 1000), strict=True):
+        whole = store.load(one.id, 4)
+        weights = (*whole.weights[:-2], scale * whole.weights[-2], scale * whole.weights[-1])
+        store.save(one.id, step, Checkpoint(weights, {}, whole.facts))
+    measured(plan, [one], points, plan.measures, store)
+    table, _ = estimates(plan, [one], store)
+    count = table.groupby("network_id", sort=False)["no_gradient"].max().tolist()
+    assert count[0] == 0
+    assert count[1] > 15
+    # A saturated network does not look robust: its class changes where the unscaled one's does.
+    of_g = table[table["notion"] == "class_change"].pivot(index="delta", columns="network_id", values="estimate")
+    assert np.ptp(of_g.to_numpy(), axis=1).max() <= 0.1

@@ -45,7 +45,7 @@ def as_written(path: Path) -> Any:
         study(grid(depth="2")),
         study(grid(activation="tahn")),
         study({**grid("cnn"), "method": "hmc"}),
-        study(measures=[{"notion": "class_change", "delta": 8}]),
+        study(measures=[{"notion": "class_change", "delta": -1}]),
         study(measures=[{"notion": "variation_above", "delta": 0.1}]),
         study(guarantee={"epsilon": 0.05}),
         study(study="../elsewhere"),

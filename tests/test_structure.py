@@ -8,25 +8,30 @@ PACKAGE = Path(__file__).parents[1] / "src/deltaball"
 FLOORS = [
     ["errors", "guarantees", "catalogue", "architectures", "study", "study_file"],
     ["plan", "stages", "datasets", "packs", "store", "tables"],
-    ["local.notions", "local.neighbourhoods", "local.attacks"],
+    ["local.notions", "local.neighbourhoods", "local.attacks", "local.certificates", "local.exact"],
     ["training.objectives", "training.sgd", "training.pruning"],
-    ["estimation.intervals", "estimation.estimate"],
+    ["estimation.intervals", "estimation.estimate", "estimation.curves", "estimation.convergence"],
     [
         "analysis.groups",
         "analysis.multiplicity",
+        "analysis.judges",
         "analysis.pruning",
         "analysis.completeness",
         "analysis.correlations",
         "analysis.regressions",
+        "analysis.enclosures",
+        "analysis.convergence",
         "analysis",
         "figures.style",
         "figures.panels",
         "figures.pruning",
         "figures.tradeoff",
+        "figures.enclosure",
+        "figures.convergence",
         "figures",
         "report",
     ],
-    ["launch", "preview", "cli", "__main__"],
+    ["launch", "preview", "sampling", "cli", "__main__"],
 ]
 # Training and estimation stand on one floor and do not know each other.
 STRANGERS = {"training": "estimation", "estimation": "training"}

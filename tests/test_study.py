@@ -44,7 +44,7 @@ def guaranteed(**changed: Any) -> dict:
 
 
 BROKEN = {
-    "unknown key": (study(colour="red"), ["colour", "'red'", "possible: analysis, compute, data"]),
+    "unknown key": (study(colour="red"), ["colour", "'red'", "possible: analysis, compute, convergence, data"]),
     "misspelt optional key": (study(descripton="x"), ["descripton", "did you mean 'description'?"]),
     "misspelt section": ({**without("guarantee"), "garantee": {}}, ["'garantee'", "did you mean 'guarantee'?"]),
     "misspelt axis": (
@@ -68,7 +68,7 @@ BROKEN = {
     "negative seed": (study(grid(seed=-1)), ["grids[0].seed", "-1"]),
     "repeated value": (study(grid(depth=[1, 2, 1])), ["grids[0].depth", "1 is listed twice"]),
     "repeated delta": (measured(delta=[0.1, 0.2, 0.1]), ["measures[0].delta", "0.1 is listed twice"]),
-    "delta above 1": (measured(delta=[0.1, 8]), ["measures[0].delta[1]", "8", "less than or equal to 1"]),
+    "delta above 1": (measured(delta=[0.1, 8]), ["measures[0]", "delta 8", "norm linf", "at most 1"]),
     "delta below 0": (measured(delta=-0.1), ["measures[0].delta", "-0.1", "greater than or equal to 0"]),
     "delta not a number": (measured(delta=float("nan")), ["measures[0].delta", "nan"]),
     "gamma of 1": (measured(notion="variation_above", gamma=1), ["measures[0].gamma", "1", "less than 1"]),
@@ -93,13 +93,65 @@ BROKEN = {
         ["grids[0]", "dataset", "'mnist_5k'", "did you mean 'mnist5k'", "mnist_5k.npz"],
     ),
     "measure of a data set no grid has": (
-        measured(datasets=["mnist5"]),
-        ["measures[0].datasets", "'mnist5'", "did you mean 'mnist5k'?"],
+        measured(only={"dataset": "mnist5"}),
+        ["measures[0].only", "'mnist5'", "did you mean 'mnist5k'?"],
     ),
-    "measure of no data set": (measured(datasets=[]), ["measures[0].datasets", "empty"]),
-    "measures of no data set at once": (
-        {**guaranteed(simultaneous=True), **{"measures": measured(datasets=[])["measures"]}},
-        ["measures[0].datasets", "empty"],
+    "measure of no data set": (measured(only={"dataset": []}), ["measures[0].only.dataset", "empty"]),
+    "measure of a width no grid has": (measured(only={"width": [64, 63]}), ["measures[0].only", "width 63", "64"]),
+    "measure of networks that no grid has at once": (
+        {**study(grid(), grid("cnn")), "measures": measured(only={"depth": 1, "filters": 4})["measures"]},
+        ["measures[0].only", "no network has all of", "filters"],
+    ),
+    "measure of a seed no grid has": (measured(only={"seed": [0, 1]}), ["measures[0].only", "seed 1", "possible: 0"]),
+    "measure of an unknown axis": (measured(only={"widht": 64}), ["measures[0].only", "did you mean 'width'"]),
+    "unknown attack": (measured(attack=["fgsm", "pdg"]), ["measures[0].attack[1]", "'pdg'", "did you mean 'pgd'?"]),
+    "unknown norm": (measured(norm="l3"), ["measures[0].norm", "'l3'", "l1, l2, linf"]),
+    "exact softmax variation": (
+        measured(notion="softmax_variation", certificate="exact"),
+        ["measures[0]", "'exact' cannot judge softmax_variation", "not piecewise linear", "crown"],
+    ),
+    "closest softmax variation": (measured(notion="softmax_variation", attack="fmn"), ["measures[0]", "'fmn'"]),
+    "margin by an attack in a ball": (measured(notion="margin", attack="pgd"), ["'pgd' cannot judge margin", "fmn"]),
+    "margin in no ball": (measured(notion="margin", delta=0), ["measures[0].delta", "0", "greater than 0"]),
+    "exact in l2": (measured(norm="l2", certificate="exact"), ["'exact' cannot judge norm l2", "linear"]),
+    "exact for a tanh network": (
+        {**study(grid(activation=["relu", "tanh"])), "measures": measured(certificate="exact")["measures"]},
+        ["measures[0].certificate", "fcn-sgd", "tanh", "only: {activation: relu}"],
+    ),
+    "certificate of a posterior mean": (
+        {**study(grid("fcn", "hmc")), "measures": measured(certificate="crown")["measures"]},
+        ["measures[0].certificate", "fcn-hmc", "posterior"],
+    ),
+    "steps of fgsm": (measured(steps=10), ["measures[0]", "steps 10 is for one of pgd or fmn", "['fgsm']"]),
+    "steps of two attacks": (measured(attack=["pgd", "fmn"], steps=10), ["measures[0]", "steps 10", "pgd or fmn"]),
+    "restarts of none": (measured(attack="fmn", restarts=2), ["measures[0]", "restarts 2", "pgd"]),
+    "seconds of an attack": (measured(attack="pgd", seconds=2.0), ["measures[0]", "seconds 2.0", "exact"]),
+    "epsilon of one measure": (
+        measured(guarantee={"epsilon": 0.01}),
+        ["measures[0].guarantee.epsilon = 0.01", "18445 test points", "epsilon = 0.043 can be had"],
+    ),
+    "convergence to too small an epsilon": (
+        study(convergence=[{"measure": {"notion": "class_change", "delta": 0.1}, "epsilon": [0.1, 0.01]}]),
+        ["convergence[0].epsilon = 0.01", "18445 test points"],
+    ),
+    "convergence of many networks": (
+        study(
+            grid(seed=[0, 1, 2, 3]),
+            convergence=[{"measure": {"notion": "class_change", "delta": 0.1}, "epsilon": 0.1}],
+        ),
+        ["convergence[0].measure.only", "chooses 8 networks", "at most 6"],
+    ),
+    "convergence of an unknown notion": (
+        study(convergence=[{"measure": {"notion": "class_chnage", "delta": 0.1}, "epsilon": 0.1}]),
+        ["convergence[0].measure", "did you mean 'class_change'?"],
+    ),
+    "convergence with two guarantees": (
+        study(
+            convergence=[
+                {"measure": {"notion": "class_change", "delta": 0.1, "guarantee": {"epsilon": 0.2}}, "epsilon": 0.1}
+            ]
+        ),
+        ["convergence[0]", "measure.guarantee", "take it out"],
     ),
     "unknown activation": (
         study(grid(activation=["relu", "tahn"])),
@@ -164,7 +216,7 @@ NO_STUDY = {
     "control character": ("study: a\x07b", ["not valid YAML", "special characters are not allowed"]),
     "key that is a list": ("? [a, b]\n: c", ["line 1"]),
     "key that is a mapping": ("study: a\n{a: b}: c", ["line 2"]),
-    "list": ("- a\n- b", ["should hold the keys of a study", "measures, grids"]),
+    "list": ("- a\n- b", ["should hold the keys of a study", "measures, convergence, grids"]),
     "word": ("study", ["should hold the keys of a study"]),
     "nothing": ("", ["should hold the keys of a study"]),
 }
@@ -254,7 +306,7 @@ def test_what_may_be_left_out(tmp_path: Path):
 def test_estimates_are_networks_times_measures(tmp_path: Path):
     measures = [
         {"notion": "class_change", "delta": [0.1, 0.2]},
-        {"notion": "variation_above", "gamma": [0.2, 0.5], "delta": [0.1, 0.2, 0.3], "datasets": ["mnist5k"]},
+        {"notion": "variation_above", "gamma": [0.2, 0.5], "delta": [0.1, 0.2, 0.3], "only": {"dataset": "mnist5k"}},
     ]
     # 2 × 3 networks on mnist5k with 2 + 6 numbers each; 2 on mnist with 2 each.
     grids = grid(depth=[1, 2], epochs=[1, 2, 3]), grid(name="other", dataset="mnist")

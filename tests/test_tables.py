@@ -70,10 +70,8 @@ def test_rows_of_networks_no_longer_planned_are_left_out(plan: Plan, store: Stor
 def estimate(network: str, measure: str) -> dict:
     return {
         **dict.fromkeys(tables.ROBUSTNESS, "x"),
-        **dict.fromkeys(
-            ("delta", "gamma", "estimate", "lower", "upper", "epsilon", "confidence", "trunk_estimate"), 0.5
-        ),
-        **{"samples": 738, "network_id": network, "measure": measure},
+        **{name: 0.5 for name, kind in tables.ROBUSTNESS.items() if kind == "float64"},
+        **{"samples": 738, "undecided": 0, "no_gradient": 0, "network_id": network, "measure": measure},
     }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import deltaball
 from deltaball import stages, study_file
 from deltaball.errors import InputError
-from deltaball.plan import TRAINED, Plan, Shard, Trajectory
+from deltaball.plan import TRAINED, Measure, Plan, Shard, Trajectory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=summary, description=summary)
         added.set_defaults(run=run)
-        if name != "schema":
+        if name not in ("samples", "schema"):
             added.add_argument(
                 "--study", type=Path, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml"
             )
@@ -74,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     export = command("export", _export, "write one network as a .keras file")
     export.add_argument("network", help="its id in networks.parquet")
     export.add_argument("--output", type=Path, metavar="FILE", help="default: ID.keras")
+    samples = command("samples", _samples, "print how many test points a guarantee needs, by several inequalities")
+    samples.add_argument("--epsilon", type=float, required=True, help="the error, in the outcomes' unit")
+    samples.add_argument("--confidence", type=float, required=True)
+    samples.add_argument("--networks", type=int, default=1, help="how many estimates shall hold at once; default: 1")
+    samples.add_argument("--low", type=float, default=0.0, help="the least an outcome can be; default: 0")
+    samples.add_argument("--high", type=float, default=1.0, help="the most an outcome can be; default: 1")
     command("schema", _schema, "print the JSON schema of a study file")
     return parser
 
@@ -207,23 +213,36 @@ def _measure(chosen: argparse.Namespace) -> None:
     from deltaball import tables
     from deltaball.estimation import estimate
 
-    study = planned.study
+    seed = planned.study.guarantee.seed
     # Whatever the store lost since it was trained (evicted, damaged) is trained again first.
     store, dataset = _trained(planned, shard)
-    images = dataset.x_test[estimate.draw_points(dataset.facts, planned.samples, study.guarantee.seed)]
-    asked = [one for one in planned.measures if one.applies_to(shard.dataset)]
-    networks = planned.networks_of(shard.trajectories)
-    # Not every checkpoint is a network (a round of pruning on the way is none), and trunks are compared with.
-    wanted = {(one.trajectory_id, one.checkpoint) for one in networks} | {one.trunk for one in networks if one.trunk}
+    asked = _asked(planned, shard)
+    samples = max(count for wanted in asked.values() for count in wanted.values()) if asked else 0
+    images = dataset.x_test[estimate.draw_points(dataset.facts, samples, seed)]
     computed = 0
-    for pack in planned.packed(wanted):
+    for pack in planned.packed(asked):
+        of_pack = {(one.id, step): asked[one.id, step] for one in pack for step in one.checkpoints}
         computed += estimate.measure(
-            pack, planned.layers(pack[0]), images, asked, study.guarantee.seed, store, study.compute.device
+            of_pack, planned.layers(pack[0]), images, seed, store, planned.study.compute.device
         )
     print(f"shard {shard.id}: computed {computed:,} outcomes (network × measure × point)", flush=True)
     robustness, outcomes = estimate.estimates(planned, shard.trajectories, store)
     tables.write(outcomes, _part(planned, shard, "outcomes"))
     tables.write(robustness, _part(planned, shard, "measured"))
+
+
+def _asked(planned: Plan, shard: Shard) -> dict[tuple[str, int], dict[Measure, int]]:
+    """What is to be measured of each checkpoint of a shard, and on how many points.
+
+    Not every checkpoint is a network (a round of pruning on the way is none), and trunks are compared with.
+    """
+    asked: dict[tuple[str, int], dict[Measure, int]] = {}
+    for network in planned.networks_of(shard.trajectories):
+        wanted = planned.asked_of(network)
+        for place in [(network.trajectory_id, network.checkpoint), *([network.trunk] if network.trunk else [])]:
+            known = asked.setdefault(place, {})
+            known |= {one: max(count, known.get(one, 0)) for one, count in wanted.items()}
+    return {place: wanted for place, wanted in asked.items() if wanted}
 
 
 def _part(planned: Plan, shard: Shard, kind: str) -> Path:
@@ -251,9 +270,15 @@ def _robustness(chosen: argparse.Namespace) -> None:
     from deltaball import tables
 
     planned = stages.planned(chosen.study)
+    from deltaball.estimation import convergence, curves
+
+    folder = planned.study.folder
     table = tables.robustness(planned, _parts(planned, "measured"))
-    tables.write(tables.outcomes(planned, _parts(planned, "outcomes")), planned.study.folder / "outcomes.parquet")
-    tables.write(table, planned.study.folder / "robustness.parquet")
+    outcomes = tables.outcomes(planned, _parts(planned, "outcomes"))
+    tables.write(outcomes, folder / "outcomes.parquet")
+    tables.write(curves.curves(planned, outcomes), folder / "curves.parquet")
+    tables.write(convergence.convergence(planned, outcomes), folder / "convergence.parquet")
+    tables.write(table, folder / "robustness.parquet")
     print(f"{planned.study.folder / 'robustness.parquet'}: {len(table)} estimates")
 
 
@@ -308,6 +333,12 @@ def _export(chosen: argparse.Namespace) -> None:
     with written_whole(output) as path:
         model.save(path)
     print(output)
+
+
+def _samples(chosen: argparse.Namespace) -> None:
+    from deltaball import sampling
+
+    print("\n".join(sampling.lines(chosen.epsilon, chosen.confidence, chosen.networks, chosen.low, chosen.high)))
 
 
 def _schema(chosen: argparse.Namespace) -> None:

@@ -33,6 +33,10 @@ class Pack:
     def __len__(self) -> int:
         return len(self.weights[0])
 
+    def one(self, k: int) -> "Pack":
+        """Network k as a pack of its own."""
+        return Pack(self.layers, tuple(weight[k : k + 1] for weight in self.weights))
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [K, n, classes] of images x in [0, 1]: [n, h, w, c] shown to every network, or [K, n, h, w, c]."""
         return logits(self.layers, self.weights, x)

@@ -6,8 +6,9 @@ an axis added later with a no-op default.
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
@@ -18,7 +19,19 @@ from deltaball.architectures import Layers
 from deltaball.catalogue import DatasetFacts
 from deltaball.errors import InputError
 from deltaball.guarantees import confidence_each, samples_needed
-from deltaball.study import GRIDS, Grid, Imp, Study
+from deltaball.study import (
+    ATTACKS,
+    EXACT_SECONDS,
+    FMN_STEPS,
+    GRIDS,
+    PGD_RESTARTS,
+    PGD_STEPS,
+    Grid,
+    Imp,
+    Study,
+    chosen,
+    how_many,
+)
 
 # Sustained training FLOP/s of one device. cpu: one core of an AMD EPYC server, from the logs of the demo study.
 # cuda: one H200 as measured by a pilot of packed training (FCN 256×2 in packs of 64; CNN of 20 filters; VGG of 48
@@ -47,6 +60,11 @@ class Network:
     trajectory_id: str
     checkpoint: int  # epochs (or samples) of its trajectory after which it stands
     trunk: tuple[str, int] | None  # of a pruned network: the dense trajectory and checkpoint it was pruned from
+
+    @property
+    def places(self) -> dict[str, str]:
+        """What it shares with its whole grid."""
+        return {name: getattr(self, name) for name in ("grid", "dataset", "architecture", "method")}
 
 
 @dataclass(frozen=True)
@@ -91,24 +109,67 @@ class Shard:
 
 @dataclass(frozen=True)
 class Measure:
-    """One number per network: notion × norm × δ × attack."""
+    """One number per network: notion × norm × δ × what judges it, on so many test points."""
 
     notion: str
     norm: str
     delta: float
-    attack: str
+    by: str  # an attack or a certificate
     gamma: float | None = None
-    datasets: tuple[str, ...] | None = field(default=None, compare=False)
+    settings: tuple[tuple[str, float], ...] = ()  # what `by` takes: steps, restarts, seconds
+    samples: int = field(default=0, compare=False)
+    epsilon: float = field(default=1.0, compare=False)  # in the units of the measure
+    confidence: float = field(default=0.0, compare=False)
+    wanted: Mapping[str, Sequence[Any]] = field(default_factory=dict, compare=False, repr=False)  # which networks
+
+    @property
+    def judge(self) -> str:
+        """The attack or certificate in the tables; with its settings where they are not the defaults."""
+        if self.settings == _SETTINGS.get(self.by, ()):
+            return self.by
+        return f"{self.by}-{'x'.join(f'{value:g}' for _, value in self.settings)}"
 
     @property
     def name(self) -> str:
         """The measure's name in the tables."""
         # repr, because :g would give 8/255 and its neighbours one name.
         threshold = "" if self.gamma is None else f"_{self.gamma!r}"
-        return f"{self.notion}{threshold}_{self.norm}_{self.delta!r}_{self.attack}"
+        return f"{self.notion}{threshold}_{self.norm}_{self.delta!r}_{self.judge}"
 
-    def applies_to(self, dataset: str) -> bool:
-        return self.datasets is None or dataset in self.datasets
+    @property
+    def attack(self) -> str | None:
+        """The attack in the tables, None for a certificate."""
+        return self.judge if self.by in ATTACKS else None
+
+    @property
+    def certificate(self) -> str | None:
+        """The certificate in the tables, None for an attack."""
+        return None if self.by in ATTACKS else self.judge
+
+    @property
+    def highest(self) -> float:
+        """The largest value an outcome can have; the smallest is 0."""
+        return self.delta if self.notion == "margin" else 1.0
+
+    def applies_to(self, network: Network) -> bool:
+        return chosen(self.wanted, network.places, network.axes)
+
+
+_SETTINGS = {
+    "pgd": (("steps", PGD_STEPS), ("restarts", PGD_RESTARTS)),
+    "fmn": (("steps", FMN_STEPS),),
+    "exact": (("seconds", EXACT_SECONDS),),
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """For each of `epsilons`, `draws` sets of as many test points as it needs (paper 004, Section 4.1)."""
+
+    measures: tuple[Measure, ...]
+    networks: tuple[Network, ...]
+    epsilons: tuple[float, ...]  # falling
+    draws: int
 
 
 DEFAULTS = {tuple(name.split("-")): grid.defaults() for name, grid in GRIDS.items()}
@@ -116,22 +177,45 @@ INSIDE_PACK = {name.split("-")[1]: grid.INSIDE_PACK for name, grid in GRIDS.item
 
 
 def measures(study: Study) -> list[Measure]:
-    """The study's measures, one per notion × γ × δ. Raises InputError when two entries ask for the same number."""
+    """The study's measures, one per notion × γ × norm × δ × attack or certificate.
+
+    Raises InputError when two entries ask for the same number.
+    """
     found: list[Measure] = []
     for entry in study.measures:
-        for gamma in getattr(entry, "gamma", [None]):
-            for delta in entry.delta:
-                datasets = None if entry.datasets is None else tuple(entry.datasets)
-                measure = Measure(entry.notion, entry.norm, delta, entry.attack, gamma, datasets)
-                twin = next((other for other in found if other == measure and _overlap(other, measure)), None)
-                if twin:
-                    raise InputError(f"measures: {measure.name} is asked for twice; list each δ once per notion")
-                found.append(measure)
+        for measure in _of_entry(entry, study):
+            twin = next((other for other in found if other == measure and _overlap(study, other, measure)), None)
+            if twin:
+                raise InputError(f"measures: {measure.name} is asked for twice; list each δ once per notion")
+            found.append(measure)
     return found
 
 
-def _overlap(one: Measure, other: Measure) -> bool:
-    return one.datasets is None or other.datasets is None or bool(set(one.datasets) & set(other.datasets))
+def _of_entry(entry: Any, study: Study) -> Iterator[Measure]:
+    guarantee = study.guarantee
+    epsilon = (entry.guarantee and entry.guarantee.epsilon) or guarantee.epsilon
+    confidence = (entry.guarantee and entry.guarantee.confidence) or guarantee.confidence
+    at_once = study.estimates_at_once()
+    samples = samples_needed(epsilon, confidence, estimates=at_once)
+    for by in entry.by:
+        settings = tuple(
+            (name, value if getattr(entry, name) is None else getattr(entry, name))
+            for name, value in _SETTINGS.get(by, ())
+        )
+        for norm, gamma, delta in itertools.product(entry.norm, getattr(entry, "gamma", [None]), entry.delta):
+            one = Measure(entry.notion, norm, delta, by, gamma, settings, samples, wanted=entry.wanted)
+            yield replace(one, epsilon=epsilon * one.highest, confidence=confidence_each(confidence, at_once))
+
+
+def _overlap(study: Study, one: Measure, other: Measure) -> bool:
+    """Whether two measures apply to the same network."""
+    both = {**one.wanted, **other.wanted}
+    both |= {
+        name: [value for value in one.wanted[name] if value in values]
+        for name, values in other.wanted.items()
+        if name in one.wanted
+    }
+    return any(how_many(both, grid) for grid in study.grids)
 
 
 @dataclass(frozen=True)
@@ -172,16 +256,27 @@ class Plan:
     def measures(self) -> list[Measure]:
         return measures(self.study)
 
-    @property
-    def confidence(self) -> float:
-        """The confidence of each single estimate."""
-        return confidence_each(self.study.guarantee.confidence, self.study.estimates_at_once())
+    @cached_property
+    def experiments(self) -> list["Experiment"]:
+        """The study's convergence experiments."""
+        found = []
+        for entry in self.study.convergence:
+            measures = list(_of_entry(entry.measure, self.study))
+            networks = tuple(one for one in self.networks if measures[0].applies_to(one))
+            found.append(Experiment(tuple(measures), networks, tuple(sorted(entry.epsilon, reverse=True)), entry.draws))
+        return found
 
-    @property
-    def samples(self) -> int:
-        """N, the number of test points of every estimate."""
-        guarantee = self.study.guarantee
-        return samples_needed(guarantee.epsilon, guarantee.confidence, estimates=self.study.estimates_at_once())
+    def measures_of(self, network: Network) -> list[Measure]:
+        """The measures that apply to a network."""
+        return [one for one in self.measures if one.applies_to(network)]
+
+    def asked_of(self, network: Network) -> dict[Measure, int]:
+        """Everything that is to be measured on a network, and on how many points: all of them for experiments."""
+        asked = {one: one.samples for one in self.measures_of(network)}
+        for experiment in self.experiments:
+            if network in experiment.networks:
+                asked |= dict.fromkeys(experiment.measures, self.facts[network.dataset].test)
+        return asked
 
     def shard(self, identity: str) -> Shard:
         """The shard of this id. Raises InputError when the study plans no such shard."""

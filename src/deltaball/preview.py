@@ -1,10 +1,12 @@
 """What a study would train, and what that costs, before any of it is spent."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from deltaball import stages
 from deltaball.plan import TRAINED, Plan, Shard, Trajectory, stored_bytes, training_minutes, trainings_alone
 from deltaball.store import Store
+from deltaball.study import how_many
 
 COLUMNS = ("grid", "networks", "in store", "trajectories", "packs", "shards", "training FLOP", "hours", "disk")
 
@@ -32,12 +34,32 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
     if stages.unbuilt(plan):
         yield f"* {stages.unbuilt(plan)}"
     each = "all estimates at once" if guarantee.simultaneous else "each estimate"
-    yield (
-        f"guarantee: {plan.samples} test points give ε = {guarantee.epsilon} at {guarantee.confidence:.4g} for {each} "
-        "(Hoeffding)"
-    )
+    for epsilon, confidence, samples in dict.fromkeys(
+        (one.epsilon / one.highest, guarantee.confidence if guarantee.simultaneous else one.confidence, one.samples)
+        for one in plan.measures
+    ):
+        yield f"guarantee: {samples} test points give ε = {epsilon:g} at {confidence:.4g} for {each} (Hoeffding)"
+    yield from _measures(plan)
     kind = "one core of the machine the rates were measured on" if device == "cpu" else "one H200; not yet calibrated"
     yield f"hours are estimates of training time on {kind}; a trajectory that grids share is counted in the first"
+
+
+def _measures(plan: Plan) -> Iterator[str]:
+    """How many networks each notion is judged on, by what, and at which δ's."""
+    counts: dict[tuple[str, str, str, int], dict[float, None]] = defaultdict(dict)
+    for one in plan.measures:
+        networks = sum(how_many(one.wanted, grid) for grid in plan.study.grids)
+        threshold = "" if one.gamma is None else f" {one.gamma:g}"
+        counts[f"{one.notion}{threshold}", one.norm, one.judge, networks][one.delta] = None
+    for (notion, norm, judge, networks), deltas in counts.items():
+        balls = f"{norm} of δ = {', '.join(f'{one:g}' for one in deltas)}"
+        yield f"measure: {notion} in {balls} by {judge}: {networks:,} networks"
+    for experiment in plan.experiments:
+        (first, *_) = experiment.measures
+        judges = " and ".join(dict.fromkeys(one.judge for one in experiment.measures))
+        draws = f"{experiment.draws} draws for each of {len(experiment.epsilons)} ε's"
+        networks = f"{len(experiment.networks)} networks on all their test points"
+        yield f"convergence: {draws}, {first.notion} by {judges}: {networks}"
 
 
 def _table(plan: Plan, there: set[str]) -> Iterator[str]:

@@ -9,8 +9,20 @@ from typing import Any
 from deltaball import study_file
 from deltaball.errors import InputError
 from deltaball.plan import TRAINED, Plan, Shard, plan
+from deltaball.study import Grid, how_many
 
-TABLES = ("completeness", "correlations", "regressions", "monotonicity", "pruning", "pruning_tests")
+TABLES = (
+    "completeness",
+    "correlations",
+    "regressions",
+    "monotonicity",
+    "pruning",
+    "pruning_tests",
+    "enclosures",
+    "convergence",
+)
+# What estimation collects from the shards.
+MEASURED = ("robustness", "outcomes", "curves", "convergence")
 
 
 def chosen_study(configfiles: Sequence[str], overrides: Mapping[str, Any]) -> Path:
@@ -38,17 +50,26 @@ def planned(path: Path) -> Plan:
 
 
 def figures(plan: Plan) -> list[str]:
-    """The names of the study's figures: per data set × notion a trade-off, and the effect of pruning if any is."""
-    kinds = {dataset: ["tradeoff"] for dataset in plan.facts}
-    for grid in plan.study.grids:
-        if grid.method == "imp" and "pruning" not in kinds[grid.dataset]:
-            kinds[grid.dataset].append("pruning")
-    return [
-        f"{kind}_{dataset}_{notion}"
-        for dataset in plan.facts
-        for kind in kinds[dataset]
-        for notion in dict.fromkeys(one.notion for one in plan.measures if one.applies_to(dataset))
-    ]
+    """The names of the study's figures.
+
+    Per data set and notion that is attacked a trade-off, the effect of pruning if any is, and an enclosure where
+    certificates are asked too; per data set the convergence of its experiments.
+    """
+    found = []
+    for dataset in plan.facts:
+        grids = [grid for grid in plan.study.grids if grid.dataset == dataset]
+        pruned = [grid for grid in grids if grid.method == "imp"]
+
+        def notions(grids: list[Grid], attacked: bool) -> list[str]:
+            asked = [one for one in plan.measures if any(how_many(one.wanted, grid) for grid in grids)]
+            return list(dict.fromkeys(one.notion for one in asked if bool(one.attack) == attacked))
+
+        found += [f"tradeoff_{dataset}_{notion}" for notion in notions(grids, True)]
+        found += [f"pruning_{dataset}_{notion}" for notion in notions(pruned, True)]
+        found += [f"enclosure_{dataset}_{one}" for one in notions(grids, True) if one in notions(grids, False)]
+        if any(network.dataset == dataset for experiment in plan.experiments for network in experiment.networks):
+            found.append(f"convergence_{dataset}")
+    return found
 
 
 def unbuilt(plan: Plan) -> str:
@@ -72,11 +93,18 @@ def shard_digest(plan: Plan, shard: Shard) -> str:
 
 def measures_digest(plan: Plan, shard: Shard) -> str:
     """Changes when a shard's networks, their measures, or the points they are taken on, are others."""
-    guarantee = plan.study.guarantee
-    names = [one.name for one in plan.measures if one.applies_to(shard.dataset)]
-    return _digest(
-        [shard_digest(plan, shard), *names, f"{plan.samples} {guarantee.epsilon} {plan.confidence} {guarantee.seed}"]
-    )
+    asked = [
+        f"{network.id} {one.name} {samples} {one.epsilon} {one.confidence}"
+        for network in plan.networks_of(shard.trajectories)
+        for one, samples in plan.asked_of(network).items()
+    ]
+    return _digest([shard_digest(plan, shard), *asked, str(plan.study.guarantee.seed)])
+
+
+def collection_digest(plan: Plan) -> str:
+    """Changes when the tables that collect the shards' parts would be others though the parts are the same."""
+    experiments = [f"{one.measures} {one.epsilons} {one.draws}" for one in plan.experiments]
+    return _digest([networks_digest(plan), *experiments])
 
 
 def file_digest(path: Path) -> str:

@@ -7,7 +7,7 @@ default must be what was done before, so that old ids stay valid) and one use wh
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
@@ -20,6 +20,8 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
+    create_model,
+    model_validator,
 )
 
 from deltaball import catalogue
@@ -51,7 +53,6 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Proportion = Annotated[float, Field(ge=0, lt=1)]
-Radius = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
 ActivationName = Literal["relu", "tanh", "sigmoid"]
 
@@ -157,6 +158,10 @@ class Grid(_Strict):
         fields = cls.model_fields
         return {name: fields[name].default[0] for name in cls.axis_names() if not fields[name].is_required()}
 
+    def places(self) -> dict[str, str]:
+        """What all networks of the grid share."""
+        return {"grid": self.name, "dataset": self.dataset, "architecture": self.architecture, "method": self.method}
+
     def points(self) -> Iterator[dict[str, Any]]:
         """Every combination of the axes' values."""
         names = self.axis_names()
@@ -192,48 +197,155 @@ def all_axes() -> dict[str, type]:
     return found
 
 
-# R is the share of robust points: it falls as δ grows. D is a mean variation: it rises.
-Quantity = Literal["R", "D"]
+# R is the share of robust points: it falls as δ grows. D is a mean variation: it rises. M is a mean distance.
+Quantity = Literal["R", "D", "M"]
+ATTACKS = ("fgsm", "pgd", "fmn")
+CERTIFICATES = ("ibp", "crown", "exact")
+PGD_STEPS, PGD_RESTARTS, FMN_STEPS = 40, 2, 100
+EXACT_SECONDS = 60.0
 
 
-class _Measure(_Strict):
-    norm: Literal["linf"] = "linf"
-    delta: axis(Radius) = Field(description="radii of the ball, in pixel units of [0, 1]")
-    attack: Literal["fgsm"] = "fgsm"
-    datasets: Annotated[list[Name], Field(min_length=1)] | None = Field(
-        None, description="only networks of these data sets; null is all"
+def _kinds(position: int) -> Any:
+    return Literal[tuple(dict.fromkeys(name.split("-")[position] for name in GRIDS))]
+
+
+Only = create_model(
+    "Only",
+    __base__=_Strict,
+    __doc__="The networks whose properties are all among those listed.",
+    **{
+        name: (axis(kind) | None, None)
+        for name, kind in {
+            "grid": Name,
+            "dataset": Name,
+            "architecture": _kinds(0),
+            "method": _kinds(1),
+            **all_axes(),
+        }.items()
+    },
+)
+
+
+class Points(_Strict):
+    """Another ε or confidence than the study's, and so another number of test points, for some measures."""
+
+    epsilon: Share | None = None
+    confidence: Share | None = None
+
+
+class AnyMeasure(_Strict):
+    """What entries of all notions have in common."""
+
+    quantity: ClassVar[Quantity]
+    # Which attacks and certificates can say something about the notion, and why others cannot.
+    attacks: ClassVar[tuple[str, ...]]
+    certificates: ClassVar[tuple[str, ...]]
+    because: ClassVar[str]
+
+    norm: axis(Literal["linf", "l2", "l1"]) = Field(["linf"], description="of the ball, which is cut by [0, 1]")
+    delta: axis(Annotated[float, Field(ge=0, allow_inf_nan=False)]) = Field(
+        description="radii of the ball, in pixel units of [0, 1]"
     )
+    attack: axis(Literal[ATTACKS]) | None = Field(
+        None, description="finds violations: bounds R from above, D from below; fgsm where no certificate is asked"
+    )
+    certificate: axis(Literal[CERTIFICATES]) | None = Field(
+        None, description="proves that there is none: bounds R from below, D from above; exact decides every point"
+    )
+    steps: Count | None = Field(None, description=f"of pgd ({PGD_STEPS} if left out) or fmn ({FMN_STEPS})")
+    restarts: Count | None = Field(
+        None, description=f"of pgd ({PGD_RESTARTS} if left out); all but one start at random"
+    )
+    seconds: Positive | None = Field(None, description=f"limit of exact per point ({EXACT_SECONDS:g} if left out)")
+    guarantee: Points | None = Field(None, description="another ε or confidence than the study's")
+    only: Only | None = Field(None, description="only these networks; null is all")
+
+    @property
+    def by(self) -> list[str]:
+        """The attacks and certificates that are asked, attacks first."""
+        return [*(self.attack or ([] if self.certificate else ["fgsm"])), *(self.certificate or [])]
+
+    @property
+    def wanted(self) -> dict[str, list[Any]]:
+        """The properties that `only` asks for, each with the values that will do."""
+        return {name: values for name, values in self.only or () if values is not None}
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "AnyMeasure":
+        for key, chosen, possible in (
+            ("attack", self.attack, self.attacks),
+            ("certificate", self.certificate, self.certificates),
+        ):
+            wrong = next((one for one in chosen or [] if one not in possible), None)
+            if wrong:
+                raise ValueError(f"{key} '{wrong}' cannot judge {self.notion}: {self.because}")
+        if self.certificate and "exact" in self.certificate and "l2" in self.norm:
+            raise ValueError("certificate 'exact' cannot judge norm l2: its programs are linear; possible: linf, l1")
+        if "linf" in self.norm and max(self.delta) > 1:
+            raise ValueError(f"delta {max(self.delta)} in norm linf: pixels lie in [0, 1]; at most 1")
+        for key, takers in (("steps", ("pgd", "fmn")), ("restarts", ("pgd",)), ("seconds", ("exact",))):
+            asked = [one for one in self.by if one in takers]
+            if getattr(self, key) is not None and len(asked) != 1:
+                wanted = " or ".join(takers)
+                raise ValueError(f"{key} {getattr(self, key)} is for one of {wanted}, and this entry asks {self.by}")
+        return self
 
 
-class ClassChange(_Measure):
+class ClassChange(AnyMeasure):
     """g: is the predicted class the same in the whole ball (paper 004, Definition 1)? R(g) is its mean."""
 
     quantity: ClassVar[Quantity] = "R"
+    attacks: ClassVar = ATTACKS
+    certificates: ClassVar = CERTIFICATES
+    because: ClassVar = ""
 
     notion: Literal["class_change"]
 
 
-class SoftmaxVariation(_Measure):
+class SoftmaxVariation(AnyMeasure):
     """ḡ: the largest change of any class's softmax in the ball (Definition 3, h = L∞). D(ḡ) is its mean."""
 
     quantity: ClassVar[Quantity] = "D"
+    attacks: ClassVar = ("fgsm", "pgd")
+    certificates: ClassVar = ("ibp", "crown")
+    because: ClassVar = "fmn looks for another class, and softmax is not piecewise linear; use fgsm, pgd, ibp or crown"
 
     notion: Literal["softmax_variation"]
 
 
-class VariationAbove(_Measure):
+class VariationAbove(AnyMeasure):
     """Robust unless ḡ exceeds `gamma` (paper 004, Sections 2 and 4.2). R is its mean."""
 
     quantity: ClassVar[Quantity] = "R"
+    attacks: ClassVar = SoftmaxVariation.attacks
+    certificates: ClassVar = SoftmaxVariation.certificates
+    because: ClassVar = SoftmaxVariation.because
 
     notion: Literal["variation_above"]
     gamma: axis(Share) = Field(description="threshold on the softmax variation")
+
+
+class Margin(AnyMeasure):
+    """The distance to the closest point of another class, at most δ (papers 000 and 003, Section 5). M is its mean."""
+
+    quantity: ClassVar[Quantity] = "M"
+    attacks: ClassVar = ("fmn",)
+    certificates: ClassVar = ("ibp", "crown")
+    because: ClassVar = "it is a distance; use attack: fmn, or certificate: ibp or crown"
+
+    notion: Literal["margin"]
+    delta: axis(Positive) = Field(description="distances are cut at δ, which is the range of the measure")
+
+    @property
+    def by(self) -> list[str]:
+        return [*(self.attack or ([] if self.certificate else ["fmn"])), *(self.certificate or [])]
 
 
 NOTIONS = {
     "class_change": ClassChange,
     "softmax_variation": SoftmaxVariation,
     "variation_above": VariationAbove,
+    "margin": Margin,
 }
 
 
@@ -251,6 +363,19 @@ def _grid_tag(grid: Any) -> str | None:
 
 def _notion_tag(measure: Any) -> str | None:
     return str(measure.get("notion")) if isinstance(measure, dict) else None
+
+
+def chosen(wanted: Mapping[str, Sequence[Any]], places: Mapping[str, str], axes: Mapping[str, Any]) -> bool:
+    """Whether a network with these axes, at these `places` (grid, dataset, architecture, method), is a wanted one."""
+    return all((places[name] if name in places else axes.get(name)) in values for name, values in wanted.items())
+
+
+def how_many(wanted: Mapping[str, Sequence[Any]], grid: Grid) -> int:
+    """How many of a grid's networks are wanted ones."""
+    places, names = grid.places(), grid.axis_names()
+    if not chosen({name: values for name, values in wanted.items() if name not in names}, places, {}):
+        return 0
+    return math.prod(sum(name not in wanted or one in wanted[name] for one in getattr(grid, name)) for name in names)
 
 
 class Guarantee(_Strict):
@@ -288,6 +413,20 @@ def _named_apart(grids: list[Grid]) -> list[Grid]:
     return grids
 
 
+class Convergence(_Strict):
+    """How estimates close in on R or D as ε falls (paper 004, Section 4.1, Figure 1), for the networks of `only`."""
+
+    measure: _union(NOTIONS, _notion_tag)
+    epsilon: axis(Share) = Field(description="each gives N by Hoeffding's inequality")
+    draws: Annotated[int, Field(ge=2)] = Field(50, description="sets of N test points per ε")
+
+    @model_validator(mode="after")
+    def _one_epsilon(self) -> "Convergence":
+        if self.measure.guarantee:
+            raise ValueError("measure.guarantee: the experiment lists its own epsilon; take it out")
+        return self
+
+
 class Study(_Strict):
     """A whole study, checked. Relative folders are relative to the working directory."""
 
@@ -301,6 +440,7 @@ class Study(_Strict):
     guarantee: Guarantee
     analysis: Analysis = Analysis()
     measures: list[_union(NOTIONS, _notion_tag)] = Field(min_length=1)
+    convergence: list[Convergence] = []
     grids: Annotated[list[_union(GRIDS, _grid_tag)], Field(min_length=1), AfterValidator(_named_apart)]
 
     @property
@@ -319,13 +459,15 @@ class Study(_Strict):
 
     def estimates(self) -> int:
         """How many numbers with a guarantee the study prints: networks × the measures that apply to them."""
-        total = 0
-        for grid in self.grids:
-            networks = math.prod(len(getattr(grid, name)) for name in grid.axis_names())
-            for measure in self.measures:
-                if measure.datasets is None or grid.dataset in measure.datasets:
-                    total += networks * len(measure.delta) * len(getattr(measure, "gamma", [None]))
-        return total
+        return sum(
+            how_many(entry.wanted, grid)
+            * len(entry.norm)
+            * len(entry.delta)
+            * len(getattr(entry, "gamma", [0]))
+            * len(entry.by)
+            for grid in self.grids
+            for entry in self.measures
+        )
 
     def estimates_at_once(self) -> int:
         """How many of them share one α: all when the guarantee is simultaneous, else each has its own."""

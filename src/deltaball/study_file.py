@@ -1,7 +1,7 @@
 """Reading a study file: YAML to a checked study, or one line that says what is wrong and what would be right."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,23 @@ from deltaball import catalogue
 from deltaball.architectures import layers
 from deltaball.errors import InputError, alternatives
 from deltaball.guarantees import epsilon_reached, samples_needed
-from deltaball.study import GRIDS, NOTIONS, Analysis, Compute, Guarantee, Study
+from deltaball.study import (
+    GRIDS,
+    NOTIONS,
+    Analysis,
+    AnyMeasure,
+    Compute,
+    Convergence,
+    Grid,
+    Guarantee,
+    Only,
+    Points,
+    Study,
+    how_many,
+)
+
+# A figure of the convergence of more networks than this is not read.
+MOST_CONVERGING = 6
 
 Members = Mapping[str, type[BaseModel]]
 
@@ -56,25 +72,71 @@ def _check(study: Study, path: Path) -> None:
             except InputError as problem:
                 raise InputError(f"{where}.conv_depth: {problem}") from None
     for index, measure in enumerate(study.measures):
-        for name in measure.datasets or ():
-            if name not in facts:
-                raise InputError(
-                    f"{path}: measures[{index}].datasets: no grid trains on '{name}'; {alternatives(name, facts)}"
-                )
-    _check_guarantee(study, min(facts.values(), key=lambda found: found.test), path)
+        where = f"{path}: measures[{index}]"
+        grids = _check_measure(study, measure, where)
+        smallest = min((facts[grid.dataset] for grid in grids), key=lambda one: one.test)
+        own = measure.guarantee or Points()
+        epsilon, confidence = own.epsilon or study.guarantee.epsilon, own.confidence or study.guarantee.confidence
+        key = f"{where}.guarantee.epsilon" if own.epsilon else f"{path}: guarantee.epsilon"
+        _check_epsilon(epsilon, confidence, study.estimates_at_once(), smallest, key)
+    for index, experiment in enumerate(study.convergence):
+        where = f"{path}: convergence[{index}]"
+        grids = _check_measure(study, experiment.measure, f"{where}.measure")
+        networks = sum(how_many(experiment.measure.wanted, grid) for grid in grids)
+        if networks > MOST_CONVERGING:
+            raise InputError(f"{where}.measure.only: chooses {networks} networks; at most {MOST_CONVERGING}")
+        for grid in grids:
+            for epsilon in experiment.epsilon:
+                key = f"{where}.epsilon"
+                _check_epsilon(epsilon, study.guarantee.confidence, 1, facts[grid.dataset], key)
 
 
-def _check_guarantee(study: Study, smallest: catalogue.DatasetFacts, path: Path) -> None:
-    guarantee, at_once = study.guarantee, study.estimates_at_once()
-    where = f"{path}: guarantee.epsilon = {guarantee.epsilon}"
-    reached = epsilon_reached(smallest.test, guarantee.confidence, estimates=at_once)
+def _check_measure(study: Study, measure: AnyMeasure, where: str) -> list[Grid]:
+    """The grids of which a measure concerns networks, at least one. Raises InputError if it cannot judge them."""
+    for name, values in measure.wanted.items():
+        there = {one for grid in study.grids for one in _values(grid, name)}
+        absent = next((value for value in values if value not in there), None)
+        if absent is not None:
+            raise InputError(
+                f"{where}.only: no network has {name} {absent!r}; {alternatives(str(absent), map(str, there))}"
+            )
+    grids = [grid for grid in study.grids if how_many(measure.wanted, grid)]
+    if not grids:
+        raise InputError(f"{where}.only: no network has all of {measure.wanted} at once")
+    for grid in grids:
+        if measure.certificate:
+            _check_certificate(measure, grid, where)
+    return grids
+
+
+def _values(grid: Grid, name: str) -> Sequence[Any]:
+    """The values that the networks of a grid have on an axis or as a place."""
+    if name in grid.places():
+        return [grid.places()[name]]
+    return getattr(grid, name) if name in grid.axis_names() else []
+
+
+def _check_certificate(measure: AnyMeasure, grid: Grid, where: str) -> None:
+    named = f"{where}.certificate: the networks of grid '{grid.name}'"
+    if grid.method == "hmc":
+        raise InputError(f"{named} are means over a posterior, which no certificate bounds; leave them out by `only`")
+    activations = measure.wanted.get("activation", grid.activation)
+    curved = [one for one in grid.activation if one in activations and one != "relu"]
+    if "exact" in measure.certificate and curved:
+        raise InputError(f"{named} have activation {curved[0]}; exact needs relu: `only: {{activation: relu}}`")
+
+
+def _check_epsilon(epsilon: float, confidence: float, at_once: int, facts: catalogue.DatasetFacts, key: str) -> None:
+    reached = epsilon_reached(facts.test, confidence, estimates=at_once)
     can_be_had = f"epsilon = {_rounded_up(reached)} can be had"
     try:
-        needed = samples_needed(guarantee.epsilon, guarantee.confidence, estimates=at_once)
+        needed = samples_needed(epsilon, confidence, estimates=at_once)
     except ValueError:
-        raise InputError(f"{where} needs more test points than can be counted; {can_be_had}") from None
-    if needed > smallest.test:
-        raise InputError(f"{where} needs {needed} test points and {smallest.name} has {smallest.test}; {can_be_had}")
+        raise InputError(f"{key} = {epsilon} needs more test points than can be counted; {can_be_had}") from None
+    if needed > facts.test:
+        raise InputError(
+            f"{key} = {epsilon} needs {needed} test points and {facts.name} has {facts.test}; {can_be_had}"
+        )
 
 
 def _rounded_up(epsilon: float) -> float:
@@ -100,6 +162,17 @@ _Loader.add_implicit_resolver(
 )
 
 
+_MEMBERS = {(Study, "grids"): GRIDS, (Study, "measures"): NOTIONS, (Convergence, "measure"): NOTIONS}
+_MODELS = {
+    (Study, "guarantee"): Guarantee,
+    (Study, "compute"): Compute,
+    (Study, "analysis"): Analysis,
+    (Study, "convergence"): Convergence,
+    (None, "guarantee"): Points,
+    (None, "only"): Only,
+}
+
+
 def _explained(problem: ValidationError) -> str:
     """One error of a validation as `key.path: what is wrong; what would be right`.
 
@@ -118,12 +191,8 @@ def _explained(problem: ValidationError) -> str:
             model, members = members[key], {}
         else:
             where += f".{key}" if where else str(key)
-            members = {"grids": GRIDS, "measures": NOTIONS}.get(key, {}) if model is Study else {}
-            model = (
-                {"guarantee": Guarantee, "compute": Compute, "analysis": Analysis}.get(key, model)
-                if model is Study
-                else model
-            )
+            members = _MEMBERS.get((model, key), {})
+            model = _MODELS.get((model if model is Study else None, key), model)
     text = _what(first, model, members)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{where}: {text}{more}" if where else f"{text}{more}"

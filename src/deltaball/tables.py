@@ -32,7 +32,8 @@ ROBUSTNESS = {
     "norm": "str",
     "delta": "float64",
     "gamma": "float64",
-    "attack": "str",
+    "attack": "str",  # null for a certificate
+    "certificate": "str",  # null for an attack
     "samples": "int64",
     "estimate": "float64",
     "trunk_estimate": "float64",  # of a pruned network: the estimate of what it was pruned from
@@ -42,6 +43,44 @@ ROBUSTNESS = {
     "confidence": "float64",
     "inequality": "str",
     "side": "str",
+    "tight_lower": "float64",  # the interval that the outcomes themselves make
+    "tight_upper": "float64",
+    "tight_inequality": "str",
+    "undecided": "Int64",  # points that an exact answer left open
+    "no_gradient": "Int64",  # points at which the attack had no gradient; null for a certificate
+}
+CURVES = {
+    "network_id": "str",
+    "notion": "str",
+    "norm": "str",
+    "gamma": "float64",
+    "delta": "float64",
+    "samples": "int64",
+    "confidence": "float64",
+    "attacked": "float64",
+    "certified": "float64",
+    "open": "float64",
+    "lower": "float64",
+    "upper": "float64",
+}
+CONVERGENCE = {
+    "experiment": "int64",
+    "network_id": "str",
+    "measure": "str",
+    "notion": "str",
+    "norm": "str",
+    "delta": "float64",
+    "gamma": "float64",
+    "attack": "str",
+    "certificate": "str",
+    "epsilon": "float64",
+    "confidence": "float64",
+    "samples": "int64",
+    "draw": "int64",
+    "estimate": "float64",
+    "test_points": "int64",
+    "whole": "float64",
+    "deviation": "float64",
 }
 COLUMN_TYPES = {int: "Int64", float: "float64", str: "str"}
 
@@ -117,6 +156,15 @@ def load(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
         networks(plan, [found[["network_id", *RESULTS]]]),
         robustness(plan, [estimates[estimates["measure"].isin(measures)]]),
     )
+
+
+def load_curves(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """curves.parquet and convergence.parquet, the plan's networks alone. Raises InputError where `load` would."""
+    ids = {network.id for network in plan.networks}
+    curves = read(plan.study.folder / "curves.parquet", CURVES)
+    convergence = read(plan.study.folder / "convergence.parquet", CONVERGENCE)
+    curves, convergence = (table[table["network_id"].isin(ids)] for table in (curves, convergence))
+    return curves.reset_index(drop=True), convergence.reset_index(drop=True)
 
 
 def measured(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:

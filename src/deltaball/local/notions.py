@@ -3,25 +3,86 @@
 A notion turns the logits at a point and at a perturbed point into an *outcome*: what that perturbation alone says
 about the point. Over several perturbations the worst outcome counts, and the mean of the worst outcomes over the
 test points is the measure: R for the qualitative notions (1 robust, 0 violated), D for the variation.
+
+Attacks raise a notion's `losses`; certificates bound the differences of logits over the whole neighbourhood, from
+which a notion takes what is proven.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from torch.nn import functional
+
+# Logits at a point [..., classes] and at a perturbed point [..., classes] → [...], larger where more is violated.
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Notion(ABC):
     """How logits at a point [..., classes] and at a perturbed point [..., classes] become an outcome [...]."""
 
-    @property
-    @abstractmethod
-    def attacked_side(self) -> str:
-        """Which side an attack bounds the truth from: a missed violation overstates R and understates D."""
+    # On which side of the truth an attack's outcome lies: one that misses violations overstates R, understates D.
+    attacked_side: ClassVar[str]
+    # What an attack by gradients ascends, in the order in which its restarts use them.
+    losses: ClassVar[tuple[Loss, ...]]
 
     @abstractmethod
-    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor) -> torch.Tensor:
-        """float32 outcomes in [0, 1]."""
+    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        """float32 outcomes of perturbed points at `distance` [...] from their points."""
+
+    @abstractmethod
+    def certified(self, point: torch.Tensor, differences: torch.Tensor) -> torch.Tensor:
+        """float32 outcomes that are proven, on the other side of the truth than an attack's.
+
+        differences[..., i, j] ≤ the minimum of logit i - logit j over the neighbourhood; -inf where unknown.
+        """
+
+    def worst(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """The worse of two outcomes of the same point."""
+        return torch.minimum(one, other) if self.attacked_side == "upper" else torch.maximum(one, other)
+
+    @abstractmethod
+    def settled(self, outcome: torch.Tensor) -> torch.Tensor:
+        """Whether no further perturbation can make an outcome worse."""
+
+
+def margin(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Logit of the reference class minus the largest other logit: [..., classes], [..., 1] → [...]."""
+    others = logits.scatter(-1, reference, -torch.inf)
+    return logits.gather(-1, reference).squeeze(-1) - others.amax(-1)
+
+
+def margin_loss(point: torch.Tensor, perturbed: torch.Tensor) -> torch.Tensor:
+    """By how much another class exceeds the class predicted at the point: positive where the prediction changes."""
+    return -margin(perturbed, point.argmax(-1, keepdim=True))
+
+
+def cross_entropy(point: torch.Tensor, perturbed: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the class predicted at the point. Saturates: its gradient is 0 in float32 at large logits.
+
+    log(1 + Σ exp(other logit - predicted)), for in `functional.cross_entropy` the predicted class's part of the
+    gradient is already lost when its softmax rounds to 1.
+    """
+    predicted = point.argmax(-1, keepdim=True)
+    others = perturbed.scatter(-1, predicted, -torch.inf).logsumexp(-1)
+    return functional.softplus(others - perturbed.gather(-1, predicted).squeeze(-1))
+
+
+# The lead of the point's class, in logits, from which the cross-entropy counts as saturated.
+SATURATED = 5
+
+
+def tempered_cross_entropy(point: torch.Tensor, perturbed: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of logits scaled down until the predicted class leads by SATURATED at the point, if by more."""
+    lead = margin(point, point.argmax(-1, keepdim=True))
+    return cross_entropy(point, perturbed * (SATURATED / lead.clamp(min=SATURATED))[..., None])
+
+
+def variation(point: torch.Tensor, perturbed: torch.Tensor) -> torch.Tensor:
+    """The largest absolute change of any class's softmax, L∞ of Definition 3's h."""
+    return (perturbed.softmax(-1) - point.softmax(-1)).abs().amax(-1)
 
 
 @dataclass(frozen=True)
@@ -33,11 +94,21 @@ class ClassChange(Notion):
     """
 
     attacked_side = "upper"
+    losses = (margin_loss, tempered_cross_entropy)
 
-    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor) -> torch.Tensor:
+    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
         predicted = point.argmax(-1, keepdim=True)
         robust = (margin(point, predicted) > 0) & (margin(perturbed, predicted) > 0)
         return robust.to(torch.float32)
+
+    def certified(self, point: torch.Tensor, differences: torch.Tensor) -> torch.Tensor:
+        predicted = point.argmax(-1, keepdim=True)
+        rows = differences.gather(-2, predicted[..., None].expand(*predicted.shape, differences.shape[-1])).squeeze(-2)
+        proven = rows.scatter(-1, predicted, torch.inf).amin(-1) > 0
+        return (proven & (margin(point, predicted) > 0)).to(torch.float32)
+
+    def settled(self, outcome: torch.Tensor) -> torch.Tensor:
+        return outcome == 0
 
 
 @dataclass(frozen=True)
@@ -45,10 +116,25 @@ class SoftmaxVariation(Notion):
     """ḡ: the largest absolute change of any class's softmax (Definition 3 with h = L∞); 1 if not a number."""
 
     attacked_side = "lower"
+    losses = (variation, margin_loss)
 
-    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor) -> torch.Tensor:
-        change = (perturbed.softmax(-1) - point.softmax(-1)).abs().amax(-1)
+    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        change = variation(point, perturbed)
         return torch.where(change.isnan(), 1.0, change).to(torch.float32)
+
+    def certified(self, point: torch.Tensor, differences: torch.Tensor) -> torch.Tensor:
+        # softmax j is 1 / Σᵢ exp(logit i - logit j), whose terms lie between exp(differences[i, j]) and
+        # exp(-differences[j, i]); the term of j itself is 1.
+        own = torch.eye(differences.shape[-1], dtype=torch.bool, device=differences.device)
+        least = differences.masked_fill(own, 0.0)
+        highest = 1 / least.exp().sum(-2)
+        lowest = 1 / (-least.transpose(-1, -2)).exp().sum(-2)
+        now = point.to(differences.dtype).softmax(-1)
+        change = torch.maximum(highest - now, now - lowest).amax(-1)
+        return torch.where(change.isnan(), 1.0, change.clamp(0, 1)).to(torch.float32)
+
+    def settled(self, outcome: torch.Tensor) -> torch.Tensor:
+        return outcome >= 1
 
 
 @dataclass(frozen=True)
@@ -57,19 +143,47 @@ class VariationAbove(Notion):
 
     gamma: float
     attacked_side = "upper"
+    losses = SoftmaxVariation.losses
 
-    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor) -> torch.Tensor:
-        return (SoftmaxVariation().outcome(point, perturbed) <= self.gamma).to(torch.float32)
+    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        return (SoftmaxVariation().outcome(point, perturbed, distance) <= self.gamma).to(torch.float32)
+
+    def certified(self, point: torch.Tensor, differences: torch.Tensor) -> torch.Tensor:
+        return (SoftmaxVariation().certified(point, differences) <= self.gamma).to(torch.float32)
+
+    def settled(self, outcome: torch.Tensor) -> torch.Tensor:
+        return outcome == 0
 
 
-def margin(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Logit of the reference class minus the largest other logit: [..., classes], [..., 1] → [...]."""
-    others = logits.scatter(-1, reference, -torch.inf)
-    return logits.gather(-1, reference).squeeze(-1) - others.amax(-1)
+@dataclass(frozen=True)
+class Margin(Notion):
+    """The distance to the closest perturbed point of another class, at most `most` (papers 000 and 003, Section 5).
+
+    0 where the point's own class is ambiguous. An attack finds one that is no closer than the closest.
+    """
+
+    most: float
+    attacked_side = "upper"
+    losses = (margin_loss,)
+
+    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        predicted = point.argmax(-1, keepdim=True)
+        robust = margin(perturbed, predicted) > 0
+        found = torch.where(robust, self.most, distance.clamp(max=self.most))
+        return torch.where(margin(point, predicted) > 0, found, 0.0).to(torch.float32)
+
+    def certified(self, point: torch.Tensor, differences: torch.Tensor) -> torch.Tensor:
+        return self.most * ClassChange().certified(point, differences)
+
+    def settled(self, outcome: torch.Tensor) -> torch.Tensor:
+        return outcome == 0
 
 
-def notion(name: str, gamma: float | None = None) -> Notion:
+def notion(name: str, gamma: float | None = None, delta: float | None = None) -> Notion:
     """The notion that a study calls `name`."""
-    if name == "variation_above":
-        return VariationAbove(gamma)
+    match name:
+        case "variation_above":
+            return VariationAbove(gamma)
+        case "margin":
+            return Margin(delta)
     return {"class_change": ClassChange, "softmax_variation": SoftmaxVariation}[name]()

@@ -1,0 +1,63 @@
+"""How estimates close in on R or D as ε falls and N grows (paper 004, Section 4.1, Figure 1)."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from deltaball import tables
+from deltaball.guarantees import samples_needed
+from deltaball.plan import Plan
+
+
+def convergence(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``convergence.parquet``: one per experiment × network × measure × ε × draw.
+
+    Each draw takes the N points that ε needs (Equations 4 and 5) from the test split, without replacement; all networks
+    and measures see the same draws. `whole` is the mean over all `test_points`, and `deviation` that of their outcomes
+    around it. Points that an exact answer left open count as violated.
+    """
+    values = {
+        (network_id, name): np.asarray(found, np.float64)
+        for network_id, name, found in outcomes[["network_id", "measure", "values"]].itertuples(index=False)
+    }
+    rows = []
+    for number, experiment in enumerate(plan.experiments):
+        for network in experiment.networks:
+            total = plan.facts[network.dataset].test
+            for one in experiment.measures:
+                found = np.nan_to_num(values.get((network.id, one.name), np.empty(0)))
+                if len(found) < total:
+                    continue
+                for epsilon in experiment.epsilons:
+                    samples = samples_needed(epsilon, plan.study.guarantee.confidence)
+                    for draw in range(experiment.draws):
+                        points = _draw(plan.study.guarantee.seed, total, samples, draw)
+                        rows.append(
+                            {
+                                "experiment": number,
+                                "network_id": network.id,
+                                "measure": one.name,
+                                "notion": one.notion,
+                                "norm": one.norm,
+                                "delta": one.delta,
+                                "gamma": one.gamma,
+                                "attack": one.attack,
+                                "certificate": one.certificate,
+                                "epsilon": epsilon,
+                                "confidence": plan.study.guarantee.confidence,
+                                "samples": samples,
+                                "draw": draw,
+                                "estimate": found[points].mean(),
+                                "test_points": total,
+                                "whole": found.mean(),
+                                "deviation": found.std(),
+                            }
+                        )
+    return pd.DataFrame(rows, columns=list(tables.CONVERGENCE)).astype(tables.CONVERGENCE)
+
+
+def _draw(seed: int, total: int, samples: int, draw: int) -> np.ndarray:
+    key = hashlib.sha256(f"convergence {seed} {total} {samples} {draw}".encode()).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
+    return generator.permutation(total)[:samples]

@@ -1,0 +1,129 @@
+"""R(δ) and D(δ) from both sides: what attacks and certificates say together, monotone in δ by construction."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deltaball import tables
+from deltaball.errors import InputError
+from deltaball.estimation.intervals import betting, clopper_pearson
+from deltaball.plan import Measure, Plan
+from deltaball.study import NOTIONS
+
+MARGIN_STEPS = 30  # δ's at which a curve is drawn from minimal distances
+# A distance is kept in float32: what its rounding may hide.
+ROUNDING = 1e-6
+
+Family = tuple[str, str, float | None]  # notion, norm, γ
+
+
+def curves(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``curves.parquet``: one per network × notion × norm × γ × δ.
+
+    Point by point, a violation in one ball is one in every larger ball, and a proof for one ball holds in every smaller
+    one; of several attacks (certificates) the strongest counts. `attacked` and `certified` are the means of what is
+    left: R lies between certified and attacked, D between attacked and certified. [lower, upper] is the sandwich
+    interval: each end comes from its own side and misses with α/2 (``intervals.sandwich``), for each δ alone. `open`
+    is the share of the points at which R's two sides differ. A side that nothing was asked of is null.
+
+    Raises InputError when a point is both proven robust and violated, which no sound program can find.
+    """
+    by_name = {one.name: one for one in plan.measures}
+    rows: list[dict[str, Any]] = []
+    for network_id, members in outcomes[outcomes["measure"].isin(by_name)].groupby("network_id", sort=False):
+        families: dict[Family, dict[Measure, np.ndarray]] = defaultdict(dict)
+        for name, values in members[["measure", "values"]].itertuples(index=False):
+            one = by_name[name]
+            notion = "class_change" if one.notion == "margin" else one.notion
+            families[notion, one.norm, one.gamma][one] = np.minimum(
+                np.asarray(values[: one.samples], np.float64), one.highest
+            )
+        for family, of_family in families.items():
+            rows += [{"network_id": network_id, **row} for row in _curve(network_id, family, of_family)]
+    table = pd.DataFrame(rows, columns=[*tables.CURVES, "_attacked", "_certified"])
+    return _with_intervals(table)[list(tables.CURVES)].astype(tables.CURVES)
+
+
+def _curve(network_id: str, family: Family, of_family: Mapping[Measure, np.ndarray]) -> Iterator[dict[str, Any]]:
+    notion, norm, gamma = family
+    rises = NOTIONS[notion].quantity == "D"
+    samples = min(len(values) for values in of_family.values())
+    found = {one: values[:samples] for one, values in of_family.items()}
+    for delta in _deltas(found):
+        sides = [_side(found, delta, attacks, rises) for attacks in (True, False)]
+        attacked, certified = sides
+        if attacked is not None and certified is not None:
+            low, high = (attacked, certified) if rises else (certified, attacked)
+            (wrong,) = np.nonzero(low > high + (ROUNDING if rises else 0))
+            if len(wrong):
+                raise InputError(
+                    f"network {network_id}: {notion} in {norm} balls of {delta:g} is proven and violated at test point "
+                    f"{wrong[0]}; one of its attacks and certificates is wrong, so none of its numbers can be used"
+                )
+        yield {
+            "notion": notion,
+            "norm": norm,
+            "gamma": gamma,
+            "delta": delta,
+            "samples": samples,
+            "confidence": min(one.confidence for one in found),
+            "attacked": np.nan if attacked is None else attacked.mean(),
+            "certified": np.nan if certified is None else certified.mean(),
+            "open": np.nan if rises or attacked is None or certified is None else (attacked - certified).mean(),
+            "_attacked": attacked,
+            "_certified": certified,
+        }
+
+
+def _deltas(found: Mapping[Measure, np.ndarray]) -> list[float]:
+    deltas = {one.delta for one in found if one.notion != "margin"}
+    for one in found:
+        if one.notion == "margin":
+            deltas |= {round(one.delta * step / MARGIN_STEPS, 12) for step in range(1, MARGIN_STEPS + 1)}
+    return sorted(deltas)
+
+
+def _side(found: Mapping[Measure, np.ndarray], delta: float, attacks: bool, rises: bool) -> np.ndarray | None:
+    """What attacks (or certificates) say of the points at δ: the worst (best) of all that bears on it; None if none."""
+    said = [_at(delta, one, values, attacks) for one, values in found.items()]
+    said = [values for values in said if values is not None]
+    if not said:
+        return None
+    return np.max(said, axis=0) if rises == attacks else np.min(said, axis=0)
+
+
+def _at(delta: float, one: Measure, values: np.ndarray, attacks: bool) -> np.ndarray | None:
+    """What one attack (or certificate) says at δ; None if nothing."""
+    if one.by == "exact":
+        # 0 and 1 are known; what it left open is so for an attack and not for a certificate.
+        values = np.where(np.isnan(values), 1.0 if attacks else 0.0, values)
+    elif attacks != (one.attack is not None):
+        return None
+    if one.notion == "margin" and attacks:
+        return np.where(values * (1 + ROUNDING) <= delta, 0.0, 1.0)
+    if one.notion == "margin":
+        values = np.where(values >= one.delta * (1 - ROUNDING), 1.0, 0.0)
+    bears = one.delta <= delta if attacks else one.delta >= delta
+    return values if bears else None
+
+
+def _with_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    ends = {"lower": np.full(len(table), np.nan), "upper": np.full(len(table), np.nan)}
+    rises = table["notion"].map(lambda notion: NOTIONS[notion].quantity == "D").to_numpy(bool)
+    for end, of_r, of_d in (("lower", "_certified", "_attacked"), ("upper", "_attacked", "_certified")):
+        position = 0 if end == "lower" else 1
+        for is_d, column in ((False, of_r), (True, of_d)):
+            chosen = table[(rises == is_d) & table[column].notna()]
+            for (_, confidence), members in chosen.groupby(["samples", "confidence"]):
+                values = np.stack(members[column])
+                ends[end][members.index] = _interval(values, confidence, is_d)[position]
+    return table.assign(**ends)
+
+
+def _interval(values: np.ndarray, confidence: float, is_d: bool) -> Sequence[np.ndarray]:
+    if is_d:
+        return betting(values, confidence)
+    return clopper_pearson(values.sum(1).astype(int), values.shape[1], confidence)

@@ -1,0 +1,370 @@
+"""The exact answer: is the class of a point the same everywhere in a ball? For one ReLU network, point by point.
+
+Huang et al. 2017, "Safety verification of deep neural networks", and with them paper 004, search a discretised
+neighbourhood exhaustively. That is complete only for the grid: a violation may lie between its points, and the grid
+grows exponentially with the pixels. What stands here is complete for the real ball, without a grid: branch and bound
+on the signs of what enters the ReLUs.
+
+A subproblem fixes some of these signs. CROWN bounds its margin from below; the lower lines' slopes (α-CROWN, Xu et al.
+2021, "Fast and complete") and Lagrange multipliers of the signs (β-CROWN, Wang et al. 2021) are improved by a few
+steps of Adam from where the parent left them. What stays open is split at the unit whose two halves have the largest
+bounds on average, tried out for the units whose upper line costs most (after De Palma et al. 2021, "Improved branch
+and bound for neural network verification via Lagrangian decomposition": filtered smart branching). The image that
+minimises a bound is a candidate for a violation. Where all signs are fixed the network is linear, and a linear program
+gives the best multipliers. Max-pools become ReLUs: max(a, b) = a + relu(b - a).
+
+Outcomes. `violated`: an image in the ball and in [0, 1] violates in a forward pass in float32. `robust`: every
+subproblem's bound exceeds what float32 rounding may hide (`certificates.rounding`), so no attack can find a violation.
+`unknown`: the limit was reached, or the smallest margin is as small as that rounding. Trusted are the float64 rounding
+of the bounds and what `certificates` trusts. Not trusted is the linear program's solver: its multipliers are put into
+the same bound, which holds for any, and its image is checked like any other.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from itertools import count
+from typing import NamedTuple
+
+import highspy
+import numpy as np
+import torch
+from torch.nn import functional
+
+from deltaball.architectures import Activation, Conv, Dense, Flatten, MaxPool
+from deltaball.local.certificates import layer_bounds, relu_lines, rounding
+from deltaball.local.neighbourhoods import Ball, L1Ball
+from deltaball.local.notions import ClassChange, margin
+from deltaball.packs import Pack
+
+ROBUST, VIOLATED, UNKNOWN = 1.0, 0.0, math.nan
+
+BATCH = 64  # subproblems split at once
+TRIED = 16  # units tried out per split
+STEPS = 5  # of Adam per subproblem; twice as many at the root
+RATE = 0.2
+PENALTY = 1e4  # the largest multiplier of a linear program whose rows and objective are scaled to 1
+LARGEST = 2**26  # numbers in the kernels of a network written as dense layers (512 MiB)
+OPTIONS = {
+    "output_flag": False,
+    "threads": 1,
+    "primal_feasibility_tolerance": 1e-9,
+    "dual_feasibility_tolerance": 1e-9,
+}
+
+
+class Decisions(NamedTuple):
+    """The answers for n points."""
+
+    outcome: np.ndarray  # float32 [n]: 1 robust, 0 violated, NaN unknown
+    witness: torch.Tensor  # float32 [n, h, w, c]: an image that violates; NaN where there is none
+    seconds: np.ndarray  # float64 [n]
+    subproblems: np.ndarray  # int64 [n]: how many were bounded
+
+
+@torch.no_grad()
+def decide(pack: Pack, x: torch.Tensor, ball: Ball, seconds: float) -> Decisions:
+    """Whether the class stays the same (paper 004, Definition 1) in the balls around the float32 images x [n, h, w, c].
+
+    `pack` holds one network. Each point is given up, as unknown, once `seconds` have passed. Raises ValueError for L2
+    balls, activations other than ReLU, and networks too large to be written as dense layers.
+    """
+    assert len(pack) == 1, f"one network at a time, not {len(pack)}"
+    if ball.norm == "l2":
+        raise ValueError("l2 balls have no exact answer, its programs are linear; possible: linf, l1")
+    dense = _as_dense(pack, x.shape[1:])
+    found = []
+    for index in range(len(x)):
+        started, one = time.monotonic(), x[index : index + 1]
+        outcome, witness, subproblems = _Search(pack, dense, one, ball).decided(started + seconds)
+        found.append((outcome, witness, time.monotonic() - started, subproblems))
+    outcomes, witnesses, used, subproblems = zip(*found, strict=True) if found else [()] * 4
+    return Decisions(
+        np.array(outcomes, np.float32),
+        torch.cat([x[:0], *witnesses]),
+        np.array(used, np.float64),
+        np.array(subproblems, np.int64),
+    )
+
+
+class _Subproblems(NamedTuple):
+    """B subproblems: the predicted class against class `row`, with the signs of some of the N units fixed."""
+
+    row: torch.Tensor  # [B] among the other classes
+    sign: torch.Tensor  # [B, N] float64: 1 for ≥ 0, -1 for ≤ 0, 0 for not fixed
+    slopes: torch.Tensor  # [B, N] of the lower lines, in [0, 1]
+    multipliers: torch.Tensor  # [B, N] of the signs, ≥ 0
+
+    def at(self, index: torch.Tensor) -> "_Subproblems":
+        return _Subproblems(*(one[index] for one in self))
+
+
+class _Search:
+    """Branch and bound for one point. Its N units are those of all hidden layers of the dense network."""
+
+    def __init__(self, pack: Pack, dense: Pack, x: torch.Tensor, ball: Ball) -> None:
+        self.pack, self.x, self.around = pack, x, ball.around(x)
+        self.affine = [
+            (kernel[0], bias[0]) for kernel, bias in zip(dense.weights[::2], dense.weights[1::2], strict=True)
+        ]
+        self.dense = dense
+        self.widths = [len(bias) for _, bias in self.affine[:-1]]
+        self.point = pack(x)
+        self.subproblems = 0
+
+    def decided(self, deadline: float) -> tuple[float, torch.Tensor, int]:
+        """The outcome, the image that violates (NaN if none does) and how many subproblems were bounded."""
+        none = torch.full_like(self.x, torch.nan)
+        if self._witness(self.x) is not None:
+            return VIOLATED, self.x, 0
+        if time.monotonic() >= deadline or not self._prepared():
+            return UNKNOWN, none, 0
+        outcome, witness = self._searched(deadline)
+        return outcome, none if witness is None else witness, self.subproblems
+
+    def _prepared(self) -> bool:
+        """Bound the units and the rounding; False where a forward pass in float32 may overflow."""
+        classes, predicted = self.point.shape[-1], int(self.point.argmax())
+        own = layer_bounds(self.pack.layers, self.pack.weights, self.around, "crown")
+        error = rounding(self.pack.layers, self.pack.weights, self.around, own)[0, 0]
+        if not error.isfinite().all():
+            return False
+        bounds = layer_bounds(self.dense.layers, self.dense.weights, self.around, "crown")
+        empty = error.new_empty(0)
+        self.low, self.high = (
+            torch.cat([empty, *(one[0, 0] for one in side)])
+            for side in (zip(*bounds, strict=True) if bounds else [[]] * 2)
+        )
+        others = [j for j in range(classes) if j != predicted]
+        kernel, bias = self.affine[-1]
+        self.rows = kernel.T[predicted] - kernel.T[others]
+        self.offsets = bias[predicted] - bias[others]
+        self.enough = error[predicted] + error[others]
+        return True
+
+    def _searched(self, deadline: float) -> tuple[float, torch.Tensor | None]:
+        others, units = len(self.rows), len(self.low)
+        slopes = (self.high > -self.low).to(torch.float64).expand(others, -1)
+        current = _Subproblems(torch.arange(others, device=self.x.device), slopes * 0, slopes, slopes * 0)
+        _, entering, _ = self._bounds(current)
+        sizes = [one.abs().amax().clamp(min=1e-30).expand(one.shape[1]) for one in entering.split(self.widths, 1)]
+        self.sizes = torch.cat([slopes.new_empty(0), *sizes])
+        self.subproblems = others
+        numbers, heap, steps, complete = count(), [], 2 * STEPS, True
+        while True:
+            if time.monotonic() >= deadline:
+                return UNKNOWN, None
+            lower, current, entering, pixels = self._improved(current, steps)
+            if (witness := self._witness(self._corners(pixels))) is not None:
+                return VIOLATED, witness
+            undecided = self._undecided(current)
+            # What the upper line of an undecided unit costs.
+            costs = -entering.clamp(max=0) * relu_lines(self.low, self.high)[3]
+            tried = torch.where(undecided, costs, -1.0).topk(min(TRIED, units)).indices
+            for index in (~(lower > self.enough[current.row])).nonzero().flatten().tolist():
+                one = current.at(slice(index, index + 1))
+                if undecided[index].any():
+                    heappush(heap, (lower[index].item(), next(numbers), one, tried[index]))
+                    continue
+                proven, witness = self._leaf(one, deadline)
+                if witness is not None:
+                    return VIOLATED, witness
+                complete &= proven
+            if not heap:
+                return ROBUST if complete else UNKNOWN, None
+            if time.monotonic() >= deadline:
+                return UNKNOWN, None
+            worst = [heappop(heap)[2:] for _ in range(min(BATCH, len(heap)))]
+            parents = _Subproblems(*(torch.cat(parts) for parts in zip(*(one for one, _ in worst), strict=True)))
+            current, steps = self._split(parents, torch.stack([tried for _, tried in worst])), STEPS
+
+    def _bounds(self, one: _Subproblems) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """CROWN: lower bounds [B], and the coefficients of what leaves the units [B, N] and of the pixels [B, d]."""
+        low, high = torch.where(one.sign > 0, 0.0, self.low), torch.where(one.sign < 0, 0.0, self.high)
+        lower, _, upper, offset = relu_lines(low, high, one.slopes)
+        parts = (lower, upper, offset, one.multipliers * one.sign)
+        relaxed = zip(self.affine[:-1], *(part.split(self.widths, 1) for part in parts), strict=True)
+        coefficients, value, entering = self.rows[one.row], self.offsets[one.row], []
+        for (kernel, bias), lower, upper, offset, added in reversed([*relaxed]):
+            entering.insert(0, coefficients)
+            positive, negative = coefficients.clamp(min=0), coefficients.clamp(max=0)
+            value = value + (negative * offset).sum(-1)
+            coefficients = positive * lower + negative * upper - added
+            value = value + coefficients @ bias
+            coefficients = coefficients @ kernel.T
+        value = value + coefficients @ self.around.centre[0] + self.around.minimum(coefficients[None])[0]
+        return value, torch.cat([value.new_empty(len(value), 0), *entering], 1), coefficients
+
+    def _improved(self, one: _Subproblems, steps: int) -> tuple[torch.Tensor, _Subproblems, torch.Tensor, torch.Tensor]:
+        """The best of `_bounds` within some steps of Adam on slopes and multipliers, and where it was found."""
+        units = len(self.low)
+        # Multipliers compete with the coefficients of what leaves the units, so these are their unit of length.
+        free = torch.cat([one.slopes, one.multipliers / self.sizes], 1)
+        most = torch.cat([torch.ones_like(self.low), torch.full_like(self.low, torch.inf)])
+        mean, square = torch.zeros_like(free), torch.zeros_like(free)
+        best: tuple[torch.Tensor, ...] = ()
+        for step in range(1, steps + 2):
+            free.requires_grad_()
+            with torch.enable_grad():
+                now = one._replace(slopes=free[:, :units], multipliers=free[:, units:] * self.sizes)
+                value, entering, pixels = self._bounds(now)
+            found = tuple(part.detach() for part in (value, now.slopes, now.multipliers, entering, pixels))
+            better = value > best[0] if best else torch.ones_like(value, dtype=torch.bool)
+            best = tuple(
+                torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
+                for new, old in zip(found, best or found, strict=True)
+            )
+            if step > steps or not units or (best[0] > self.enough[one.row]).all():
+                break
+            (gradient,) = torch.autograd.grad(value, free, torch.ones_like(value))
+            mean.lerp_(gradient, 0.1)
+            square.lerp_(gradient.square(), 0.001)
+            length = RATE * (1 - 0.999**step) ** 0.5 / (1 - 0.9**step)
+            free = torch.minimum((free.detach() + length * mean / (square.sqrt() + 1e-12)).clamp(min=0), most)
+        lower, slopes, multipliers, entering, pixels = best
+        return lower, one._replace(slopes=slopes, multipliers=multipliers), entering, pixels
+
+    def _split(self, parents: _Subproblems, tried: torch.Tensor) -> _Subproblems:
+        """Both halves of B subproblems, at the best of their units `tried` [B, T]; without what is proven by that."""
+        enough = self.enough[parents.row][:, None]
+        each = torch.arange(len(tried), device=tried.device).repeat_interleave(tried.shape[1])
+        halves, reached = [], []
+        for sign in (1.0, -1.0):
+            half = parents.at(each)
+            halves.append(half._replace(sign=half.sign.scatter(1, tried.view(-1, 1), sign)))
+            reached.append(self._bounds(halves[-1])[0].view(tried.shape))
+        total = sum(one.clamp(max=enough) for one in reached)
+        possible = self._undecided(parents).gather(1, tried)
+        chosen = torch.where(possible, total, -torch.inf).argmax(1)
+        self.subproblems += 2 * len(tried)
+        kept = []
+        for half, bounds in zip(halves, reached, strict=True):
+            open_still = (~(bounds > enough)).gather(1, chosen[:, None])[:, 0].nonzero()[:, 0]
+            kept.append(half.at(open_still * tried.shape[1] + chosen[open_still]))
+        return _Subproblems(*(torch.cat(pair) for pair in zip(*kept, strict=True)))
+
+    def _undecided(self, one: _Subproblems) -> torch.Tensor:
+        return (self.low < 0) & (self.high > 0) & (one.sign == 0)
+
+    def _corners(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The images [B, h, w, c] that minimise linear functions [B, d]."""
+        return self.around.steepest(-pixels.unflatten(-1, self.x.shape).to(self.x.dtype)).squeeze(1)
+
+    def _witness(self, images: torch.Tensor) -> torch.Tensor | None:
+        """Of images [B, h, w, c] the one [1, h, w, c] that violates most, judged in float32; None if none does."""
+        logits = self.pack(images)
+        point = self.point.expand_as(logits)
+        outcome = ClassChange().outcome(point, logits, logits.new_zeros(()))[0]
+        violates = (outcome == 0) & self.around.contains(images[:, None])[:, 0]
+        if not violates.any():
+            return None
+        margins = margin(logits, point.argmax(-1, keepdim=True))[0]
+        place = torch.where(violates, margins, torch.inf).argmin()
+        return images[place][None]
+
+    def _leaf(self, one: _Subproblems, deadline: float) -> tuple[bool, torch.Tensor | None]:
+        """Whether a subproblem with nothing left to split is proven, and an image that violates there, if any."""
+        fixed = one.sign[0] != 0
+        if not fixed.any():
+            return False, None  # its bound was the exact minimum
+        active = torch.where(fixed, one.sign[0] > 0, self.low >= 0).to(torch.float64)
+        # Under these signs what enters the units, and the margin, are linear functions of the displacement.
+        slopes, values, entering = torch.eye(self.around.centre.shape[1]).to(active), self.around.centre[0], []
+        for (kernel, bias), on in zip(self.affine[:-1], active.split(self.widths), strict=True):
+            slopes, values = slopes @ kernel, values @ kernel + bias
+            entering.append((slopes, values))
+            slopes, values = slopes * on, values * on
+        at, offset = (torch.cat(parts, -1)[..., fixed] * one.sign[0, fixed] for parts in zip(*entering, strict=True))
+        solved, displacement = self._solved(slopes @ self.rows[one.row[0]], at.T, offset, deadline)
+        multipliers = torch.zeros_like(one.multipliers)
+        multipliers[0, fixed] = solved
+        lower, _, pixels = self._bounds(one._replace(multipliers=multipliers))
+        image = (self.around.centre[0] + displacement).view(self.x.shape)
+        witness = self._witness(torch.cat([self.around.project(image).to(self.x.dtype), self._corners(pixels)]))
+        return bool(lower > self.enough[one.row]), witness
+
+    def _solved(
+        self, objective: torch.Tensor, rows: torch.Tensor, offset: torch.Tensor, deadline: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Multipliers [m] of rows [m, d] · z + offset ≥ 0 in min objective · z over the displacements z, and z.
+
+        The rows may be violated at a price, so that there is a solution where the signs contradict each other.
+        """
+        (m, d), (low, high) = rows.shape, (bound[0].cpu().numpy() for bound in self.around.box)
+        price, heights = objective.abs().amax().clamp(min=1e-30), rows.abs().amax(1).clamp(min=1e-30)
+        objective, rows, offset = (
+            one.cpu().numpy() for one in (objective / price, rows / heights[:, None], offset / heights)
+        )
+        least, most = -offset, np.full(m, np.inf)
+        if isinstance(self.around, L1Ball):
+            # z = u - v with u, v ≥ 0 of sum at most δ.
+            objective, rows = np.concatenate([objective, -objective]), np.concatenate([rows, -rows], 1)
+            low, high = np.zeros(2 * d), np.concatenate([high, -low])
+            rows = np.concatenate([rows, np.ones((1, 2 * d))])
+            least, most = np.append(least, -np.inf), np.append(most, self.around.radius)
+        matrix = np.concatenate([rows, np.eye(len(rows), m)], 1)
+        height, width = matrix.shape
+        solver = highspy.Highs()
+        for option, value in OPTIONS.items():
+            solver.setOptionValue(option, value)
+        solver.setOptionValue("time_limit", max(0.0, deadline - time.monotonic()))
+        solver.addVars(width, np.append(low, np.zeros(m)), np.append(high, np.full(m, np.inf)))
+        solver.changeColsCost(width, np.arange(width), np.append(objective, np.full(m, PENALTY)))
+        starts, columns = np.arange(height) * width, np.tile(np.arange(width), height)
+        solver.addRows(height, least, most, matrix.size, starts, columns, matrix.ravel())
+        solver.run()
+        solution = solver.getSolution()
+        z, dual = np.array(solution.col_value[: len(low)]), np.array(solution.row_dual[:m])
+        z = z[:d] - z[d:] if len(z) > d else z
+        z, dual = (torch.from_numpy(one).to(heights) for one in (z, dual))
+        return dual.clamp(min=0) * price / heights, z
+
+
+def _as_dense(pack: Pack, shape: Sequence[int]) -> Pack:
+    """The network as dense layers and ReLUs only, in float64, from the flat pixels of images of `shape` [h, w, c]."""
+    size = math.prod(shape)
+    # What the network computes of the last ReLU's outputs (or of the pixels): one row each, and a row of constants.
+    rows = torch.eye(size + 1, size, dtype=torch.float64, device=pack.weights[0].device)
+    layers: list[Dense | Activation] = []
+    weights: list[torch.Tensor] = []
+
+    def end(rows: torch.Tensor) -> None:
+        inputs, outputs = len(rows) - 1, rows.shape[1]
+        if sum(map(torch.numel, weights)) + rows.numel() + outputs**2 > LARGEST:
+            raise ValueError(f"too large for an exact answer: more than {LARGEST:,} weights as dense layers")
+        layers.append(Dense(inputs, outputs))
+        weights.extend((rows[None, :-1], rows[None, -1]))
+
+    remaining = (weight[0].to(torch.float64) for weight in pack.weights)
+    for layer in pack.layers:
+        match layer:
+            case Dense():
+                rows = rows @ next(remaining)
+                rows[-1] += next(remaining)
+            case Conv():
+                maps = rows.unflatten(-1, shape).permute(0, 3, 1, 2)
+                maps = functional.conv2d(maps, next(remaining).permute(3, 2, 0, 1), padding="same").permute(0, 2, 3, 1)
+                maps[-1] += next(remaining)
+                rows, shape = maps.flatten(1), maps.shape[1:]
+            case Activation(name="relu"):
+                end(rows)
+                layers.append(layer)
+                rows = torch.eye(rows.shape[1] + 1, rows.shape[1]).to(rows)
+            case MaxPool():
+                for axis in (1, 2):
+                    # relu(a) = a, for what a ReLU or a pool returns is ≥ 0.
+                    maps = rows.unflatten(-1, shape)
+                    even, odd = (torch.arange(start, shape[axis - 1] // 2 * 2, 2) for start in (0, 1))
+                    first, second = (maps.index_select(axis, place.to(rows.device)) for place in (even, odd))
+                    shape = first.shape[1:]
+                    end(torch.cat([(second - first).flatten(1), first.flatten(1)], 1))
+                    layers.append(Activation("relu"))
+                    half = torch.eye(math.prod(shape)).to(rows)
+                    rows = functional.pad(torch.cat([half, half]), (0, 0, 0, 1))
+            case Flatten():
+                pass
+            case _:
+                raise ValueError(f"no exact answer for activation {layer.name}; possible: relu")
+    end(rows)
+    return Pack((Flatten(), *layers), tuple(weights))
