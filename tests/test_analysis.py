@@ -12,6 +12,7 @@ from scipy import stats
 from deltaball.analysis.completeness import completeness, monotonicity
 from deltaball.analysis.correlations import _weighted, correlation, correlations, trend
 from deltaball.analysis.groups import groups
+from deltaball.analysis.pruning import in_range
 from deltaball.analysis.regressions import regressions
 from deltaball.report import _csv
 from deltaball.study import all_axes
@@ -33,6 +34,7 @@ def measured(count: int = 40, draw: int = 0, **columns: object) -> pd.DataFrame:
             "notion": "class_change",
             "norm": "linf",
             "attack": "fgsm",
+            "certificate": None,
             "delta": 0.1,
             "gamma": np.nan,
             "test_accuracy": generator.uniform(0.8, 1, count),
@@ -93,6 +95,8 @@ def test_a_measure_that_does_not_vary_has_no_correlation_and_no_slope() -> None:
         ("class_change", 0.1, 0.9, "rises"),
         ("softmax_variation", 0.1, 0.9, "falls"),
         ("variation_above", -0.9, -0.1, "falls"),
+        ("margin", -0.9, -0.1, "falls"),
+        ("margin", 0.1, 0.9, "rises"),
         ("class_change", -0.1, 0.9, "undecided"),
         ("class_change", 0.0, 0.9, "undecided"),
         ("class_change", np.nan, np.nan, "not tested"),
@@ -182,6 +186,67 @@ def test_exceptions_to_monotonicity_are_counted_in_the_right_direction() -> None
     assert found.loc["class_change", ["pairs", "exceptions"]].tolist() == [4, 2]
     assert found.loc["class_change", "largest_exception"] == pytest.approx(0.09)
     assert found.loc["softmax_variation", ["pairs", "exceptions"]].tolist() == [4, 1]
+
+
+def test_certificates_are_held_to_monotonicity_and_kept_apart_from_attacks() -> None:
+    def at(delta: float, attack: str | None, certificate: str | None, values: list[float]) -> pd.DataFrame:
+        name = f"{delta} {attack or certificate}"
+        return measured(2, delta=delta, attack=attack, certificate=certificate, estimate=values, measure=name)
+
+    table = pd.concat(
+        [
+            at(0.1, "pgd", None, [0.9, 0.9]),
+            at(0.2, "pgd", None, [0.9, 0.8]),
+            at(0.1, None, "crown", [0.5, 0.5]),
+            at(0.2, None, "crown", [0.7, 0.4]),  # one certified R rises
+        ]
+    )
+    found = monotonicity(table)
+    assert found[["attack", "certificate"]].fillna("").to_numpy().tolist() == [["pgd", ""], ["", "crown"]]
+    assert found["exceptions"].tolist() == [0, 1]
+    assert found["largest_exception"].tolist() == pytest.approx([0, 0.2])
+
+
+def test_a_margin_may_rise_with_the_ball_and_not_fall() -> None:
+    table = pd.concat(
+        [
+            measured(3, notion="margin", attack="fmn", delta=delta, estimate=values, measure=str(delta))
+            for delta, values in ((0.1, [0.05, 0.05, 0.05]), (0.2, [0.07, 0.05, 0.03]))
+        ]
+    )
+    assert monotonicity(table)["exceptions"].tolist() == [1]
+
+
+def test_neighbours_in_delta_are_a_networks_own() -> None:
+    # The second network was not measured at 0.2: its neighbours are 0.1 and 0.3.
+    three = pd.concat(
+        [measured(2, delta=delta, estimate=value) for delta, value in ((0.1, 0.5), (0.2, 0.4), (0.3, 0.6))]
+    )
+    found = monotonicity(three[~((three["network_id"] == "n1") & (three["delta"] == 0.2))])
+    assert found[["pairs", "exceptions"]].to_numpy().tolist() == [[3, 2]]
+
+
+def test_each_attack_and_certificate_is_a_group_of_its_own() -> None:
+    table = pd.concat(
+        [
+            measured(measure="a"),
+            measured(measure="b", attack="pgd"),
+            measured(20, measure="c", attack=None, certificate="crown"),
+        ]
+    )
+    found = pd.DataFrame([names for names, _ in groups(table)]).query("networks_of == 'all'").set_index("measure")
+    assert found["networks"].to_dict() == {"a": 40, "b": 40, "c": 20}
+    assert found["certificate"].dropna().to_dict() == {"c": "crown"}
+    assert correlations(table).query("networks_of == 'all'")["pearson"].notna().all()
+    accuracy = regressions(table).query("networks_of == 'all' and term == 'test_accuracy'")
+    assert accuracy.groupby("certificate", dropna=False)["slope"].count().tolist() == [1, 2]
+
+
+def test_margins_count_in_units_of_delta_where_others_are_as_they_are() -> None:
+    table = pd.concat([measured(4, estimate=0.5), measured(4, notion="margin", delta=0.2, estimate=0.05)])
+    found = in_range(table.assign(trunk_estimate=table["estimate"] / 2))
+    assert found["estimate"].tolist() == pytest.approx([0.5] * 4 + [0.25] * 4)
+    assert found["trunk_estimate"].tolist() == pytest.approx([0.25] * 4 + [0.125] * 4)
 
 
 def test_the_ledger_counts_every_planned_network() -> None:

@@ -1,15 +1,23 @@
-"""Figures and report from synthetic tables: what the caption must say, and tables that are not all there."""
+"""Figures and report from synthetic tables: what the captions must say, and tables that are not all there."""
 
+import html
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from builders import grid, planned
+from matplotlib import rcParams
 from matplotlib.image import imread
 
 from deltaball import analysis, figures, report, stages, tables
-from deltaball.plan import Plan
+from deltaball.analysis.enclosures import enclosures
+from deltaball.estimation.convergence import convergence
+from deltaball.estimation.curves import curves
+from deltaball.figures import style
+from deltaball.plan import Measure, Plan
 
 MEASURES = [
     {"notion": "class_change", "delta": [0.1, 0.05]},
@@ -26,6 +34,52 @@ def two_data_sets(folder: Path) -> Plan:
         measures=MEASURES,
         results=str(folder),
     )
+
+
+def both_sides(folder: Path, **changed: Any) -> Plan:
+    """A study with several attacks, certificates of some networks, margins and a convergence experiment."""
+    deltas = [0.03, 0.06, 0.1]
+    some = {"grid": ["one", "two"], "learning_rate": 0.1}
+    measures = [
+        {"notion": "class_change", "delta": deltas, "attack": ["fgsm", "pgd"]},
+        {"notion": "class_change", "delta": deltas, "certificate": ["crown", "exact"], "only": some},
+        {"notion": "softmax_variation", "delta": deltas, "attack": ["fgsm", "pgd"]},
+        {"notion": "softmax_variation", "delta": deltas, "certificate": "crown", "only": some},
+        {"notion": "variation_above", "delta": 0.06, "gamma": 0.5, "attack": "fgsm", "certificate": "crown"},
+        {"notion": "margin", "delta": 0.2, "attack": "fmn", "certificate": ["ibp", "crown"], "only": some},
+    ]
+    experiment = {"notion": "class_change", "delta": 0.06, "attack": "pgd", "certificate": ["crown", "exact"]}
+    of_two = {"epsilon": [0.2, 0.1, 0.07, 0.05, 0.045], "draws": 50}
+    convergence = [
+        {"measure": experiment | {"only": some | {"grid": "one", "width": 64, "epochs": 5}}, **of_two},
+        {"measure": experiment | {"only": some | {"grid": "two", "filters": 4, "epochs": 5}}, **of_two},
+    ]
+    grids = [
+        grid(name="one", width=[64, 128, 256], learning_rate=[0.1, 0.01]),
+        grid("cnn", name="two", filters=[4, 8], learning_rate=[0.1, 0.01]),
+        grid("fcn", "imp", name="four", proportion=[0.5, 0.9], width=[64, 128, 256], epochs=5),
+    ]
+    settings = {"measures": measures, "convergence": convergence, "grids": grids, "results": str(folder), **changed}
+    return planned(*settings.pop("grids"), **settings)
+
+
+def synthetic_outcomes(one: Measure, distance: np.ndarray, luck: np.ndarray) -> np.ndarray:
+    """Outcomes [N] of points whose closest violation is `distance` [N] away: the weaker a judge, the farther from it.
+
+    `luck` [N] in [0, 1] is the points' own; an exact answer leaves the unluckiest of the narrow ones open.
+    """
+    seen = {"fgsm": 1 + 0.8 * luck, "pgd": 1 + 0.04 * luck, "fmn": 1 + 0.02 * luck}
+    seen |= {"crown": 1 - 0.45 * luck, "ibp": 1 - 0.9 * luck, "exact": np.ones(len(luck))}
+    far = distance * seen[one.by]
+    if one.notion == "margin":
+        return np.minimum(far, one.delta) if one.attack else np.where(far > one.delta, one.delta, 0.0)
+    variation = np.clip(0.45 * one.delta / far, 0, 1)
+    if one.notion == "softmax_variation":
+        return variation
+    robust = (far > one.delta if one.notion == "class_change" else variation < one.gamma).astype(float)
+    if one.by == "exact":
+        robust[(luck > 0.95) & (np.abs(distance - one.delta) < 0.2 * one.delta)] = np.nan
+    return robust
 
 
 def write_tables(plan: Plan, share: float = 1.0) -> None:
@@ -46,31 +100,51 @@ def write_tables(plan: Plan, share: float = 1.0) -> None:
             "device": "cpu",
         }
     )
-    rows = pd.DataFrame(
-        {
-            "network_id": network.id,
-            "measure": one.name,
-            "notion": one.notion,
-            "norm": one.norm,
-            "delta": one.delta,
-            "gamma": one.gamma,
-            "attack": one.attack,
-            "samples": 738,
-            "estimate": generator.uniform(),
-            "trunk_estimate": 0.5 if network.trunk else None,
-            "lower": 0.0,
-            "upper": 1.0,
-            "epsilon": 0.05,
-            "confidence": 0.95,
-            "inequality": "hoeffding",
-            "side": "upper",
-        }
-        for network in done
-        for one in plan.measures
-    )
-    rows = rows.reindex(columns=list(tables.ROBUSTNESS))
-    tables.write(tables.networks(plan, [facts] if len(facts) else []), plan.study.folder / "networks.parquet")
-    tables.write(tables.robustness(plan, [rows]), plan.study.folder / "robustness.parquet")
+    rows, lists = [], []
+    for network in done:
+        total = max([one.samples for one in plan.measures] + list(plan.asked_of(network).values()))
+        distance = generator.lognormal(np.log(generator.uniform(0.03, 0.15)), 0.7, total)
+        luck = generator.uniform(size=total)
+        for one, samples in plan.asked_of(network).items():
+            values = synthetic_outcomes(one, distance, luck)[:samples]
+            lists.append({"network_id": network.id, "measure": one.name, "values": values})
+            if one not in plan.measures_of(network):
+                continue
+            known = np.nan_to_num(values[: one.samples])
+            half = 0.6 * one.epsilon
+            rows.append(
+                {
+                    "network_id": network.id,
+                    "measure": one.name,
+                    "notion": one.notion,
+                    "norm": one.norm,
+                    "delta": one.delta,
+                    "gamma": one.gamma,
+                    "attack": one.attack,
+                    "certificate": one.certificate,
+                    "samples": one.samples,
+                    "estimate": known.mean(),
+                    "trunk_estimate": 0.9 * known.mean() if network.trunk else None,
+                    "lower": max(0, known.mean() - one.epsilon),
+                    "upper": min(one.highest, known.mean() + one.epsilon),
+                    "epsilon": one.epsilon,
+                    "confidence": one.confidence,
+                    "inequality": "hoeffding",
+                    "side": "lower" if bool(one.attack) == (one.notion == "softmax_variation") else "upper",
+                    "tight_lower": max(0, known.mean() - half),
+                    "tight_upper": min(one.highest, known.mean() + half),
+                    "tight_inequality": "betting" if "above" not in one.notion else "clopper_pearson",
+                    "undecided": int(np.isnan(values).sum()),
+                    "no_gradient": 0 if one.attack else None,
+                }
+            )
+    outcomes = pd.DataFrame(lists, columns=["network_id", "measure", "values"])
+    rows = pd.DataFrame(rows, columns=list(tables.ROBUSTNESS))
+    folder = plan.study.folder
+    tables.write(tables.networks(plan, [facts] if len(facts) else []), folder / "networks.parquet")
+    tables.write(tables.robustness(plan, [rows]), folder / "robustness.parquet")
+    tables.write(curves(plan, outcomes), folder / "curves.parquet")
+    tables.write(convergence(plan, outcomes), folder / "convergence.parquet")
 
 
 def draw_all(plan: Plan) -> str:
@@ -124,6 +198,111 @@ def test_the_caption_says_what_one_must_know(tmp_path: Path) -> None:
     assert f"{shown['network_id'].nunique()} of {len(plan.networks)} planned networks" in said
     for part in ("ε = 0.05", "confidence 0.95", "N = 738", "δ = 0.05, 0.1", "FGSM", "L∞", "no larger"):
         assert part in said
+
+
+def small(folder: Path, **changed: Any) -> Plan:
+    """`both_sides` with fewer networks, on few points."""
+    grids = [grid(name="one", width=[64, 128], learning_rate=[0.1, 0.01]), grid("cnn", name="two", learning_rate=0.1)]
+    return both_sides(folder, **{"grids": grids, "guarantee": {"epsilon": 0.1, "confidence": 0.95}, **changed})
+
+
+def drawn(plan: Plan, name: str) -> tuple[pd.DataFrame, str]:
+    """One figure's CSV, and what its SVG says (drawn as text)."""
+    use = style.use
+
+    def with_text() -> None:
+        use()
+        rcParams["svg.fonttype"] = "none"
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stages, "figures", lambda _: [name])
+        patched.setattr(style, "use", with_text)
+        figures.draw(plan)
+    folder = plan.study.folder / "figures"
+    text = " ".join(re.findall(r">([^<>]+)</text>", (folder / f"{name}.svg").read_text()))
+    return pd.read_csv(folder / f"{name}.csv"), html.unescape(text)
+
+
+def test_one_attack_is_drawn_and_named_and_no_certificate(tmp_path: Path) -> None:
+    plan = small(tmp_path)
+    write_tables(plan)
+    for notion, attack in (("class_change", "PGD"), ("variation_above", "FGSM"), ("margin", "FMN")):
+        shown, said = drawn(plan, f"tradeoff_mnist5k_{notion}")
+        assert set(shown["attack"]) == {attack.lower()}
+        assert shown["certificate"].isna().all()
+        assert not shown.duplicated(["network_id", "delta"]).any()
+        assert f"{attack} in L∞ balls of δ = " in said
+    # Margins are asked of networks of one learning rate, in their own unit.
+    assert "6 of 6 planned networks" in said
+    assert "within ε = 0.02 of" in said
+    assert "M, mean margin" in said
+
+
+def test_the_attack_of_most_networks_is_drawn(tmp_path: Path) -> None:
+    some = {"grid": "one"}
+    few = [{"notion": "class_change", "delta": 0.1, "attack": "fgsm"}]
+    few += [{"notion": "class_change", "delta": 0.1, "attack": "pgd", "only": some}]
+    plan = small(tmp_path, measures=few, convergence=[])
+    write_tables(plan)
+    shown, said = drawn(plan, "tradeoff_mnist5k_class_change")
+    assert set(shown["attack"]) == {"fgsm"}
+    assert len(shown) == len(plan.networks)
+    assert f"{len(plan.networks)} of {len(plan.networks)} planned networks. FGSM" in said
+
+
+def test_networks_are_drawn_between_both_sides_at_the_deltas_asked_for(tmp_path: Path) -> None:
+    plan = small(tmp_path)
+    write_tables(plan)
+    every = enclosures(*tables.load(plan), tables.load_curves(plan)[0])
+    for notion, of_all in (("class_change", 6), ("softmax_variation", 6), ("variation_above", 10), ("margin", 6)):
+        shown, said = drawn(plan, f"enclosure_mnist5k_{notion}")
+        asked = {one.delta for one in plan.measures if one.notion == notion}
+        # The margin curve has δ's of its own.
+        assert set(shown["delta"]) == asked
+        assert shown["network_id"].nunique() == of_all
+        wanted = every[(every["notion"] == notion) & every["delta"].isin(asked)]
+        assert shown["gap"].tolist() == pytest.approx(wanted["gap"].tolist())
+        assert f"{of_all} of {of_all} networks that certificates are asked of" in said
+        assert ("(10 planned in all)" in said) == (of_all < 10)
+        assert f"Half of the bars are shorter than {shown['gap'].median():.3f}" in said
+        assert f"{100 * (shown['gap'] < shown['epsilon']).mean():.0f} % are shorter than ε" in said
+        assert ("FGSM alone would have said" in said) == (notion != "margin")
+    lower, upper = shown["certified"], shown["attacked"]
+    assert ((shown["lower"] <= lower) & (lower <= upper) & (upper <= shown["upper"])).all()
+
+
+def test_a_variation_is_drawn_the_other_way_round(tmp_path: Path) -> None:
+    plan = small(tmp_path)
+    write_tables(plan)
+    shown, said = drawn(plan, "enclosure_mnist5k_softmax_variation")
+    assert (shown["attacked"] <= shown["certified"]).all()
+    assert "its lower end is what FGSM and PGD found, its upper end what CROWN excluded" in said
+    _, said = drawn(plan, "enclosure_mnist5k_class_change")
+    proved = "its lower end is what IBP, CROWN and the exact answer proved"
+    assert f"{proved}, its upper end what FGSM, FMN and PGD left" in said
+
+
+def test_draws_are_drawn_with_what_is_expected_of_them(tmp_path: Path) -> None:
+    plan = small(tmp_path)
+    write_tables(plan)
+    shown, said = drawn(plan, "convergence_mnist5k")
+    assert len(shown) == 2 * 3 * 5 * 50  # networks, sides, ε's, draws
+    assert len(tables.load_curves(plan)[1]) == len(shown)
+    assert shown.groupby(["network_id", "measure", "epsilon"])["sd_expected"].nunique().max() == 1
+    assert "2 of 2 planned networks. Each dot is the estimate from one of 50 draws" in said
+    assert "T = 1000 test points, which holds every draw" in said
+    assert "0.30 at N = 911" in said
+
+
+def test_what_is_not_measured_yet_has_figures_that_say_so(tmp_path: Path) -> None:
+    plan = small(tmp_path)
+    write_tables(plan, share=0.0)
+    for name in ("enclosure_mnist5k_class_change", "convergence_mnist5k"):
+        shown, said = drawn(plan, name)
+        assert len(shown) == 0
+        assert "0 of " in said
+        assert " yet." in said
+        assert imread(plan.study.folder / f"figures/{name}.png").shape[1] > 1500
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.6])

@@ -2,8 +2,10 @@
 
 from deltaball import tables
 from deltaball.analysis.completeness import completeness, monotonicity
+from deltaball.analysis.convergence import spread
 from deltaball.analysis.correlations import correlations
-from deltaball.analysis.pruning import pruning_effects, pruning_tests
+from deltaball.analysis.enclosures import enclosures
+from deltaball.analysis.pruning import in_range, pruning_effects, pruning_tests
 from deltaball.analysis.regressions import regressions
 from deltaball.plan import Plan
 
@@ -11,14 +13,17 @@ from deltaball.plan import Plan
 def write_tables(plan: Plan) -> None:
     """Write every statistical table of a study to ``tables/*.csv``."""
     networks, robustness = tables.load(plan)
+    curves, draws = tables.load_curves(plan)
     measured = tables.measured(networks, robustness)
     written = {
         "completeness": completeness(networks, robustness),
         "correlations": correlations(measured),
         "regressions": regressions(measured),
         "monotonicity": monotonicity(measured),
-        "pruning": pruning_effects(measured, plan.study.analysis.equivalence_margin),
-        "pruning_tests": pruning_tests(measured),
+        "pruning": pruning_effects(in_range(measured), plan.study.analysis.equivalence_margin),
+        "pruning_tests": pruning_tests(in_range(measured)),
+        "enclosures": enclosures(networks, robustness, curves),
+        "convergence": spread(networks, draws),
     }
     for name, table in written.items():
         tables.write_csv(table, plan.study.folder / "tables" / f"{name}.csv")

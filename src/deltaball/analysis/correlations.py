@@ -47,7 +47,7 @@ def trend(row: Mapping[str, Any]) -> str:
     if lower <= 0 <= upper:
         return "undecided"
     # D is a variation: the larger it is, the less robust the network.
-    return "rises" if (lower > 0) == (NOTIONS[row["notion"]].quantity == "R") else "falls"
+    return "rises" if (lower > 0) == (NOTIONS[row["notion"]].quantity != "D") else "falls"
 
 
 def correlation(

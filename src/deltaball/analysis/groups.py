@@ -15,8 +15,11 @@ NAMES = (
     "architecture",
     "measure",
     "notion",
+    "norm",
     "delta",
     "gamma",
+    "attack",
+    "certificate",
     "networks_of",
     "accuracy_from",
     "networks",
@@ -33,19 +36,17 @@ def groups(measured: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataF
     best = measured.groupby("dataset")["test_accuracy"].max()
     for (dataset, method, measure), alike in measured.groupby(["dataset", "method", "measure"], sort=False):
         architectures = list(alike["architecture"].unique())
+        described = alike[["notion", "norm", "delta", "gamma", "attack", "certificate"]].iloc[0]
         for architecture in ([EVERY] if len(architectures) > 1 else []) + architectures:
             chosen = alike if architecture == EVERY else alike[alike["architecture"] == architecture]
             for subset, level in ((EVERY, 0.0), ("learned", LEARNED * best[dataset])):
                 members = chosen[chosen["test_accuracy"] >= level]
-                first = chosen.iloc[0]
                 values = (
                     dataset,
                     method,
                     architecture,
                     measure,
-                    first["notion"],
-                    first["delta"],
-                    first["gamma"],
+                    *described,
                     subset,
                     round(float(level), 4),
                     len(members),

@@ -32,6 +32,13 @@ TESTS = ["dataset", "measure", "networks", "architectures", "anova", "anova_holm
 TESTS += ["mixed", "mixed_holm", "architecture_share"]
 
 
+def in_range(measured: pd.DataFrame) -> pd.DataFrame:
+    """Margins, which lie in [0, δ], in units of δ: one equivalence margin then means the same for every measure."""
+    scale = measured["delta"].where(measured["notion"] == "margin", 1.0)
+    scaled = {name: measured[name] / scale for name in ("estimate", "trunk_estimate")}
+    return measured.assign(**scaled)
+
+
 def pruning_effects(measured: pd.DataFrame, margin: float) -> pd.DataFrame:
     """Mean of (pruned - trunk) per data set × measure, and accuracy, × proportion, and over all proportions.
 

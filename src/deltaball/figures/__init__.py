@@ -1,6 +1,10 @@
 """From the tables of a study to its pictures."""
 
+from functools import partial
+
 from deltaball import stages, tables
+from deltaball.analysis.convergence import spread
+from deltaball.analysis.enclosures import enclosures
 from deltaball.figures import style
 from deltaball.plan import Plan
 
@@ -9,11 +13,18 @@ def draw(plan: Plan) -> None:
     """Draw every figure of a study to ``figures/`` as PNG and SVG, each with the CSV of what it shows."""
     style.use()
     # pyplot reads the backend when it is imported, so the figures come after the style.
-    from deltaball.figures import pruning, tradeoff
-
-    kinds = {"tradeoff": tradeoff.draw, "pruning": pruning.draw}
+    from deltaball.figures import convergence, enclosure, pruning, tradeoff
 
     networks, robustness = tables.load(plan)
+    curves, draws = tables.load_curves(plan)
     measured = tables.measured(networks, robustness)
+    kinds = {
+        "tradeoff": partial(tradeoff.draw, plan=plan, networks=networks, measured=measured),
+        "pruning": partial(pruning.draw, plan=plan, networks=networks, measured=measured),
+        "enclosure": partial(
+            enclosure.draw, plan=plan, measured=measured, enclosed=enclosures(networks, robustness, curves)
+        ),
+        "convergence": partial(convergence.draw, plan=plan, draws=draws, spread=spread(networks, draws)),
+    }
     for name in stages.figures(plan):
-        kinds[name.partition("_")[0]](name, networks, measured, plan.study.folder / "figures")
+        kinds[name.partition("_")[0]](name, folder=plan.study.folder / "figures")

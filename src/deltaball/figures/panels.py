@@ -1,20 +1,25 @@
 """What several figures share: captions, scatter panels, legends, and how a figure is written."""
 
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from deltaball import tables
+from deltaball.analysis import judges
 from deltaball.figures import style
 from deltaball.guarantees import spoken
+from deltaball.plan import Plan
 from deltaball.store import written_whole
 from deltaball.study import NOTIONS, all_axes
 
@@ -30,9 +35,11 @@ TITLES = {
     "class_change": "class change, g",
     "softmax_variation": "softmax variation, ḡ",
     "variation_above": "softmax variation above γ",
+    "margin": "margin",
 }
-AXES = {"R": "R(g), robust share", "D": "D(ḡ), mean variation"}
-ATTACKS = {"fgsm": "FGSM"}
+AXES = {"R": "R(g), robust share", "D": "D(ḡ), mean variation", "M": "M, mean margin"}
+MOST_LISTED = 6
+BALLS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 
 def asked(name: str) -> tuple[str, str, str]:
@@ -42,15 +49,22 @@ def asked(name: str) -> tuple[str, str, str]:
     return kind, rest.removesuffix(f"_{notion}"), notion
 
 
+def asked_of(plan: Plan, notion: str, certificates: bool = False) -> set[str]:
+    """The ids of the networks that attacks (or certificates) are to judge by this notion."""
+    asked = [one for one in plan.measures if one.notion == notion and bool(one.certificate) == certificates]
+    return {network.id for network in plan.networks if any(one.applies_to(network) for one in asked)}
+
+
 def levels(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The rows of a figure: each δ (and γ) that is shown, its label, and its estimates."""
-    pairs = shown[["delta", "gamma"]].drop_duplicates().sort_values(["delta", "gamma"])
-    found = []
-    for delta, gamma in pairs.itertuples(index=False):
-        threshold = "" if np.isnan(gamma) else f", γ = {gamma:g}"
-        label = f"δ = {delta:g}{threshold}\n{AXES[NOTIONS[shown['notion'].iloc[0]].quantity]}"
-        found.append((label, shown[(shown["delta"] == delta) & ((shown["gamma"] == gamma) | np.isnan(gamma))]))
-    return found
+    """The rows of a figure: each norm, δ (and γ) that is shown, its label, and its rows of the table."""
+    axis = AXES[NOTIONS[shown["notion"].iloc[0]].quantity]
+    # L∞ goes without saying, until there are others.
+    balls = {norm: "" if set(shown["norm"]) == {"linf"} else f"{BALLS[norm]}, " for norm in BALLS}
+    return [
+        (f"{balls[norm]}δ = {delta:g}{'' if np.isnan(gamma) else f', γ = {gamma:g}'}\n{axis}", chosen)
+        for norm in BALLS
+        for (delta, gamma), chosen in shown[shown["norm"] == norm].groupby(["delta", "gamma"], dropna=False)
+    ]
 
 
 def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "") -> str:
@@ -61,17 +75,24 @@ def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "") -> str
     count = f"{shown['network_id'].nunique():,} of {len(planned):,} planned networks"
     if shown.empty:
         return f"{count}: nothing is measured yet."
-    attack = " and ".join(ATTACKS[one] for one in shown["attack"].unique())
-    deltas = ", ".join(f"{delta:g}" for delta in sorted(shown["delta"].unique()))
-    first = shown.iloc[0]
-    truth = "no larger" if first["side"] == "upper" else "no smaller"
+    attacked = " and ".join(
+        f"{judges.spoken(attack)} in {BALLS[norm]} balls of δ = {listed(members['delta'])}"
+        for (attack, norm), members in shown.groupby(["attack", "norm"], sort=False)
+    )
+    truth = "no larger" if shown["side"].iloc[0] == "upper" else "no smaller"
     return (
-        f"{count}. {attack} in L∞ balls of δ = {deltas}, with respect to the predicted class: the truth is {truth} "
-        f"than what is shown. Each estimate is within ε = {first['epsilon']:g} of what this attack finds on the whole "
-        f"input distribution, with confidence {spoken(first['confidence'])} (N = {first['samples']} test points, "
+        f"{count}. {attacked}, with respect to the predicted class: the truth is {truth} than what is shown. Each "
+        f"estimate is within ε = {listed(shown['epsilon'])} of what this attack finds on the whole input distribution, "
+        f"with confidence {listed(shown['confidence'], spoken)} (N = {listed(shown['samples'], str)} test points, "
         "Hoeffding; the grey bar is ±ε). Lines: least squares with 95 % bands from a bootstrap over independent "
         f"trainings. {remark}"
     ).strip()
+
+
+def listed(values: pd.Series, spoken: Callable[[Any], str] = "{:g}".format) -> str:
+    """The distinct values, ascending; the ends of their range where they are many."""
+    distinct = [spoken(value) for value in sorted(values.unique())]
+    return ", ".join(distinct) if len(distinct) <= MOST_LISTED else f"{distinct[0]} to {distinct[-1]}"
 
 
 def scatter(panel: Axes, chosen: pd.DataFrame) -> None:
@@ -101,14 +122,30 @@ def scatter(panel: Axes, chosen: pd.DataFrame) -> None:
             )
     panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     low, high = chosen["estimate"].min(), chosen["estimate"].max()
-    room = max(0.05 * (high - low), 0.01)
-    panel.set_ylim(max(low - room, -0.03), min(high + room, 1.03))
+    panel.set_ylim(*limits(chosen, low, high))
     # The scale of the guarantee, at the left edge where few networks lie.
     epsilon = chosen["epsilon"].iloc[0]
     centre = np.mean(panel.get_ylim())
     panel.errorbar(
         [0.02], [centre], yerr=epsilon, transform=panel.get_yaxis_transform(), color="0.45", capsize=3, linewidth=1.2
     )
+
+
+def legend_above(room: Axes, handles: list[Artist]) -> None:
+    """A legend for the whole figure, in one line, in a row of its own above the panels."""
+    room.set_axis_off()
+    drawn = room.legend(
+        handles=handles, loc="center left", ncols=len(handles), borderaxespad=0, columnspacing=1.4, handlelength=1.4
+    )
+    # It may be wider than the column of panels in which it starts.
+    drawn.set_in_layout(False)
+
+
+def limits(chosen: pd.DataFrame, low: float, high: float) -> tuple[float, float]:
+    """Ends of a y axis that shows [low, high] of a measure: R and D lie in [0, 1], a margin in [0, δ]."""
+    whole = chosen["delta"].iloc[0] if chosen["notion"].iloc[0] == "margin" else 1.0
+    room = max(0.05 * (high - low), 0.01 * whole)
+    return max(low - room, -0.03 * whole), min(high + room, 1.03 * whole)
 
 
 def legend(panel: Axes, shown: pd.DataFrame) -> None:
@@ -129,7 +166,16 @@ def legend(panel: Axes, shown: pd.DataFrame) -> None:
 
 def empty() -> Figure:
     """A figure of which nothing is measured yet: room for title and caption."""
-    return plt.figure(figsize=(9.2, 1.0), layout="constrained")
+    figure = plt.figure(figsize=(9.2, 1.0), layout="constrained")
+    # Keeps the width, to which the margins would be cut.
+    figure.add_artist(Line2D([0.01, 0.99], [0.6, 0.6], color="0.85", linewidth=0.8))
+    return figure
+
+
+def numbers(shown: pd.DataFrame) -> pd.DataFrame:
+    """What is written of the networks and estimates that a figure shows."""
+    axes = [axis for axis in all_axes() if shown[axis].notna().any()]
+    return shown[[*tables.IDENTITY, *axes, "parameters", "test_accuracy", *list(tables.ROBUSTNESS)[1:]]]
 
 
 def finish(figure: Figure, name: str, title: str, note: str, shown: pd.DataFrame, folder: Path) -> None:
@@ -140,6 +186,4 @@ def finish(figure: Figure, name: str, title: str, note: str, shown: pd.DataFrame
         with written_whole(folder / f"{name}.{kind}") as path:
             figure.savefig(path, metadata=metadata)
     plt.close(figure)
-    axes = [axis for axis in all_axes() if shown[axis].notna().any()]
-    columns = [*tables.IDENTITY, *axes, "parameters", "test_accuracy", *list(tables.ROBUSTNESS)[1:]]
-    tables.write_csv(shown[columns], folder / f"{name}.csv")
+    tables.write_csv(shown, folder / f"{name}.csv")

@@ -13,22 +13,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from deltaball.analysis.judges import judged
 from deltaball.figures import style
-from deltaball.figures.panels import TITLES, asked, caption, empty, finish, legend, levels, scatter
+from deltaball.figures.panels import TITLES, asked, asked_of, caption, empty, finish, legend, levels, numbers, scatter
+from deltaball.plan import Plan
 
 
-def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
-    """Draw figure ``pruning_DATASET_NOTION`` to `folder` as PNG, SVG and CSV."""
+def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
+    """Draw figure ``pruning_DATASET_NOTION`` to `folder` as PNG, SVG and CSV.
+
+    Of several attacks one is shown (``judged``), and never a certificate: see there.
+    """
     _, dataset, notion = asked(name)
-    there = networks["dataset"] == dataset
+    there = (networks["dataset"] == dataset) & networks["network_id"].isin(asked_of(plan, notion))
     pruned = there & (networks["method"] == "imp")
     unpruned = there & (networks["method"] == "sgd") & networks["architecture"].isin(networks["architecture"][pruned])
     planned = networks[pruned | unpruned]
-    shown = measured[measured["network_id"].isin(planned["network_id"]) & (measured["notion"] == notion)]
+    shown = judged(measured[measured["network_id"].isin(planned["network_id"]) & (measured["notion"] == notion)])
     drawable = (shown["method"] == "imp").any()
     remark = "Each pruned network is also compared with its own dense trunk: tables/pruning.csv."
     figure = _panels(shown) if drawable else empty()
-    finish(figure, name, f"{dataset}: pruning and {TITLES[notion]}", caption(shown, planned, remark), shown, folder)
+    title = f"{dataset}: pruning and {TITLES[notion]}"
+    finish(figure, name, title, caption(shown, planned, remark), numbers(shown), folder)
 
 
 def _panels(shown: pd.DataFrame) -> Figure:

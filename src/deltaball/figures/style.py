@@ -9,6 +9,16 @@ import matplotlib.style
 # architectures stay apart in grey print too.
 SHADES = {"sgd": ("#0072B2", "#56B4E9"), "imp": ("#00664B", "#33C7A0"), "hmc": ("#A0457A", "#E3A3C8")}
 MARKS = {"fcn": "o", "cnn": "^", "vgg": "s"}
+# Attacks in blue, certificates warm, the exact answer black; a mark each.
+JUDGES = {
+    "fgsm": ("#56B4E9", "X"),
+    "fmn": ("#003F6B", "s"),
+    "pgd": ("#0072B2", "o"),
+    "ibp": ("#CC79A7", "v"),
+    "crown": ("#E69F00", "^"),
+    "exact": ("#000000", "D"),
+}
+SAMPLES = "#A50F15"  # the paper's red line
 NAMES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG"}
 CAPACITY, DURATION = ("#8F74B8", "#D2C6E6"), ("#5BA37C", "#BFE0CC")  # the paper's purple and green box plots
 STYLE = Path(__file__).with_name("deltaball.mplstyle")

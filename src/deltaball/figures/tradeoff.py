@@ -14,21 +14,39 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from deltaball.analysis.judges import judged
 from deltaball.figures import style
-from deltaball.figures.panels import LEGEND_PLACE, TITLES, asked, caption, empty, finish, legend, levels, scatter
+from deltaball.figures.panels import (
+    LEGEND_PLACE,
+    TITLES,
+    asked,
+    asked_of,
+    caption,
+    empty,
+    finish,
+    legend,
+    levels,
+    numbers,
+    scatter,
+)
+from deltaball.plan import Plan
 from deltaball.study import GRIDS
 
 CAPACITY_BINS = 5
 
 
-def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
-    """Draw figure ``tradeoff_DATASET_NOTION`` to `folder` as PNG, SVG and CSV, without pruned networks."""
+def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
+    """Draw figure ``tradeoff_DATASET_NOTION`` to `folder` as PNG, SVG and CSV, without pruned networks.
+
+    Of several attacks one is shown (``judged``), and never a certificate: see there.
+    """
     _, dataset, notion = asked(name)
-    planned = networks[(networks["dataset"] == dataset) & (networks["method"] != "imp")]
+    asked_for = networks["network_id"].isin(asked_of(plan, notion))
+    planned = networks[asked_for & (networks["dataset"] == dataset) & (networks["method"] != "imp")]
     chosen = measured["network_id"].isin(planned["network_id"]) & (measured["notion"] == notion)
-    shown = measured[chosen]
+    shown = judged(measured[chosen])
     figure = _panels(shown) if len(shown) else empty()
-    finish(figure, name, f"{dataset}: {TITLES[notion]}", caption(shown, planned), shown, folder)
+    finish(figure, name, f"{dataset}: {TITLES[notion]}", caption(shown, planned), numbers(shown), folder)
 
 
 def _panels(shown: pd.DataFrame) -> Figure:

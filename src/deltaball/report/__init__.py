@@ -2,6 +2,7 @@
 
 import base64
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pandas as pd
 
 import deltaball
 from deltaball import stages, tables
+from deltaball.analysis import judges
 from deltaball.analysis.completeness import STATUSES
+from deltaball.analysis.enclosures import LEVEL, ROUNDING
 from deltaball.errors import InputError
 from deltaball.guarantees import spoken
 from deltaball.plan import Plan
@@ -21,6 +24,9 @@ from deltaball.study import all_axes
 
 DRAWN_WITH = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "seaborn")
 MISSING_SHOWN = 200
+ENCLOSURES_SHOWN = 500
+WORST_SHOWN = 5
+INEQUALITIES = {"clopper_pearson": "Clopper–Pearson, for R", "betting": "betting, for D and M"}
 
 
 def write(plan: Plan, study_path: Path) -> Path:
@@ -30,9 +36,12 @@ def write(plan: Plan, study_path: Path) -> Path:
     """
     folder = plan.study.folder
     networks, robustness = tables.load(plan)
+    measured = tables.measured(networks, robustness)
     found = {name: _csv(folder / "tables" / f"{name}.csv") for name in stages.TABLES}
-    regressions = found["regressions"]
-    accuracy = regressions["term"] == "test_accuracy"
+    enclosed = found["enclosures"].dropna(subset="epsilon")
+    correlations, other_correlations = _parted(found["correlations"], measured)
+    regressions, other_regressions = _parted(found["regressions"], measured)
+    figures = {name: _inlined(folder / "figures" / f"{name}.png") for name in stages.figures(plan)}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("deltaball", "report"),
         autoescape=True,
@@ -40,20 +49,37 @@ def write(plan: Plan, study_path: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "p_value": _p_value, "share": _share, "confidence": spoken}
+    environment.filters |= {
+        "number": _number,
+        "p_value": _p_value,
+        "share": _share,
+        "by": judges.spoken,
+        "general": "{:g}".format,
+    }
     page = environment.get_template("report.html.jinja").render(
         study=plan.study,
         guarantee=_guarantee(robustness),
+        tight=_tight(robustness),
+        attacks=judges.joined(robustness["attack"]),
+        certificates=judges.joined(robustness["certificate"]),
+        saturated=_saturated(robustness),
         completeness=_records(found["completeness"]),
-        correlations=_side_by_side(found["correlations"]),
+        correlations=_side_by_side(correlations),
+        other_correlations=_side_by_side(other_correlations),
         accuracy_from=dict(found["correlations"].groupby("dataset")["accuracy_from"].max()),
-        on_accuracy=_records(regressions[accuracy & (regressions["networks_of"] == "all")]),
-        on_axes=_records(regressions[~accuracy & (regressions["networks_of"] == "all")]),
-        regressions=len(regressions),
+        on_accuracy=_terms(regressions, True),
+        on_axes=_terms(regressions, False),
+        other_regressions=_terms(other_regressions, True) + _terms(other_regressions, False),
+        regressions=len(found["regressions"]),
         monotonicity=_records(found["monotonicity"]),
         pruning=_records(found["pruning"]),
         pruning_tests=_records(found["pruning_tests"]),
-        figures=[(name, _inlined(folder / "figures" / f"{name}.png")) for name in stages.figures(plan)],
+        figures=_of_kind(figures, "tradeoff", "pruning"),
+        enclosures=_summary(enclosed),
+        enclosed=_records(enclosed),
+        enclosure_figures=_of_kind(figures, "enclosure"),
+        convergence=_records(found["convergence"]),
+        convergence_figures=_of_kind(figures, "convergence"),
         source=study_path.read_text(encoding="utf-8"),
         source_name=study_path.name,
         data=_data(plan, networks),
@@ -67,6 +93,8 @@ def write(plan: Plan, study_path: Path) -> Path:
         measured=robustness["network_id"].nunique(),
         statuses=STATUSES,
         shown=MISSING_SHOWN,
+        enclosures_shown=ENCLOSURES_SHOWN,
+        worst_shown=WORST_SHOWN,
     )
     path = folder / "report.html"
     with written_whole(path) as temporary:
@@ -76,7 +104,8 @@ def write(plan: Plan, study_path: Path) -> Path:
 
 def _csv(path: Path) -> pd.DataFrame:
     # A grid may be called 01 or NA; only an empty cell is null.
-    text = dict.fromkeys(("grid", "dataset", "measure", "notion", "term", "proportion"), str)
+    text = dict.fromkeys(("network_id", "grid", "dataset", "measure", "notion", "term", "proportion"), str)
+    text |= dict.fromkeys(("norm", "attack", "certificate"), str)
     try:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=text)
     except FileNotFoundError:
@@ -102,7 +131,80 @@ def _guarantee(robustness: pd.DataFrame) -> dict[str, Any] | None:
     """What the rows themselves promise; None when there are none."""
     if robustness.empty:
         return None
-    return robustness[["samples", "epsilon", "confidence", "inequality", "attack"]].iloc[0].to_dict()
+    epsilon = (robustness["epsilon"] / _ranges(robustness)).round(12)
+    return {
+        "epsilon": _span(epsilon, "{:g}".format),
+        "confidence": _span(robustness["confidence"], spoken),
+        "samples": _span(robustness["samples"], "{:,}".format),
+        "margins": (robustness["notion"] == "margin").any(),
+    }
+
+
+def _ranges(rows: pd.DataFrame) -> pd.Series:
+    """How far a measure's outcomes can lie apart: a margin's by δ, all others' by 1."""
+    return rows["delta"].where(rows["notion"] == "margin", 1.0)
+
+
+def _span(values: pd.Series, written: Callable[[Any], str]) -> str:
+    low, high = written(values.min()), written(values.max())
+    return low if low == high else f"{low} to {high}"
+
+
+def _tight(robustness: pd.DataFrame) -> list[dict[str, Any]]:
+    """Per inequality that reads the outcomes: median half-widths of its intervals and of Hoeffding's beside them."""
+    rows = robustness.dropna(subset=["tight_lower", "tight_upper"])
+    halves = pd.DataFrame(
+        {
+            "inequality": rows["tight_inequality"].map(INEQUALITIES),
+            "tight": (rows["tight_upper"] - rows["tight_lower"]) / _ranges(rows) / 2,
+            "hoeffding": (rows["upper"] - rows["lower"]) / _ranges(rows) / 2,
+        }
+    )
+    return _records(halves.groupby("inequality").median().reset_index())
+
+
+def _saturated(robustness: pd.DataFrame) -> list[dict[str, Any]]:
+    """Per attack that had no gradient somewhere: how many networks and points, and the worst networks."""
+    rows = []
+    for attack, members in robustness.dropna(subset="attack").groupby("attack"):
+        # Measures share their points: the worst of them counts.
+        found = members.sort_values("no_gradient").drop_duplicates("network_id", keep="last")
+        without = found[found["no_gradient"] > 0].sort_values(["no_gradient", "network_id"], ascending=[False, True])
+        if len(without):
+            worst = _records(without[["network_id", "no_gradient", "samples"]].head(WORST_SHOWN))
+            points = {"points": int(without["no_gradient"].sum()), "of_points": int(without["samples"].sum())}
+            rows.append({"attack": attack, "networks": len(without), "of": len(found), **points, "worst": worst})
+    return sorted(rows, key=lambda row: judges.strength(row["attack"]))
+
+
+def _parted(table: pd.DataFrame, measured: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A table's rows of the attack that the figures show, and the others; all are shown where nothing is attacked."""
+    chosen = judges.judged(measured)
+    shown = pd.MultiIndex.from_frame(table[["dataset", "measure"]]).isin(
+        pd.MultiIndex.from_frame(chosen[["dataset", "measure"]])
+    )
+    shown |= ~table["dataset"].isin(chosen["dataset"]).to_numpy()
+    return table[shown], table[~shown]
+
+
+def _terms(regressions: pd.DataFrame, accuracy: bool) -> list[dict[str, Any]]:
+    there = (regressions["term"] == "test_accuracy") == accuracy
+    return _records(regressions[there & (regressions["networks_of"] == "all")])
+
+
+def _of_kind(figures: dict[str, str], *kinds: str) -> list[tuple[str, str]]:
+    return [(name, image) for name, image in figures.items() if name.partition("_")[0] in kinds]
+
+
+def _summary(enclosed: pd.DataFrame) -> list[dict[str, Any]]:
+    """Per data set × notion × norm × γ × δ: networks, medians of both sides and their gap, how many are decided."""
+    rows = []
+    for key, members in enclosed.groupby(["dataset", *LEVEL], sort=False, dropna=False):
+        medians = members[["certified", "attacked", "gap", "open", "fgsm"]].median()
+        decided = int((members["gap"] < ROUNDING).sum())
+        counts = {"networks": len(members), "decided": decided}
+        rows.append({**dict(zip(["dataset", *LEVEL], key, strict=True)), **medians, **counts})
+    return rows
 
 
 def _side_by_side(correlations: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,0 +1,52 @@
+"""Attacks and certificates by strength, and the one attack that is shown where there is room for one."""
+
+import math
+
+import pandas as pd
+
+from deltaball.study import EXACT_SECONDS, FMN_STEPS, PGD_RESTARTS, PGD_STEPS
+
+# Weakest first. FMN seeks the closest violation and PGD the worst point of a ball, so PGD says more about each ball.
+STRENGTH = ("fgsm", "fmn", "pgd", "ibp", "crown", "exact")
+EFFORT = {"pgd": PGD_STEPS * PGD_RESTARTS, "fmn": FMN_STEPS, "exact": EXACT_SECONDS}
+LEVEL = ["dataset", "notion", "norm", "gamma", "delta"]
+
+
+def strength(judge: str) -> tuple[int, float]:
+    """Larger for a stronger attack or certificate, as the tables name it: ``pgd``, ``pgd-10x1``."""
+    by, _, settings = judge.partition("-")
+    return STRENGTH.index(by), math.prod(map(float, settings.split("x"))) if settings else EFFORT.get(by, 0)
+
+
+def spoken(judge: str) -> str:
+    """As captions name it: PGD, PGD-10×1, CROWN, the exact answer."""
+    return judge.replace("exact", "the exact answer") if "exact" in judge else judge.upper().replace("X", "×")
+
+
+def joined(judges: pd.Series) -> str:
+    """The attacks or certificates of a column in words, weakest first."""
+    named = [spoken(judge) for judge in sorted(judges.dropna().unique(), key=strength)]
+    return " and ".join([*([", ".join(named[:-1])] if named[1:] else []), *named[-1:]])
+
+
+def strongest(rows: pd.DataFrame, side: str, keys: list[str]) -> pd.DataFrame:
+    """Of rows that agree in `keys`, that of the strongest attack or certificate (`side` names the column)."""
+    return rows.sort_values(side, key=_ranks, kind="stable").drop_duplicates(keys, keep="last").sort_index()
+
+
+def judged(measured: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one attack per data set, notion, norm, γ and δ: of most networks, and of such the strongest.
+
+    Certificates are never chosen. A certified value says as much about the bounds, which loosen with depth and width,
+    as about the network, so that a trend of it over hyper-parameters would be one of the certificate.
+    """
+    attacks = measured[measured["attack"].notna()]
+    counted = attacks.groupby([*LEVEL, "attack"], dropna=False)["network_id"].nunique().reset_index(name="count")
+    counted = counted.assign(strength=_ranks(counted["attack"])).sort_values(["count", "strength"])
+    chosen = counted.drop_duplicates(LEVEL, keep="last")[[*LEVEL, "attack"]]
+    return attacks.merge(chosen, on=[*LEVEL, "attack"], how="inner", validate="many_to_one")
+
+
+def _ranks(judges: pd.Series) -> pd.Series:
+    order = {judge: rank for rank, judge in enumerate(sorted(judges.unique(), key=strength))}
+    return judges.map(order)

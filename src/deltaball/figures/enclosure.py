@@ -1,0 +1,160 @@
+"""How much of each network's robustness is proven: a bar from what is certified to what the attacks leave.
+
+One figure per data set and notion, one panel per norm, δ (and γ), the networks in order of their attacked value. D is
+enclosed the other way round than R: attacks bound it from below, certificates from above.
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from deltaball.analysis import judges
+from deltaball.analysis.enclosures import ROUNDING
+from deltaball.figures import style
+from deltaball.figures.panels import TITLES, asked, asked_of, empty, finish, legend_above, levels, limits, listed
+from deltaball.guarantees import spoken
+from deltaball.plan import Plan
+from deltaball.study import NOTIONS
+
+PANEL_POINTS = 580  # what a panel is wide, which its bars share
+GREY = "0.72"
+
+
+def draw(name: str, plan: Plan, measured: pd.DataFrame, enclosed: pd.DataFrame, folder: Path) -> None:
+    """Draw figure ``enclosure_DATASET_NOTION`` to `folder` as PNG, SVG and CSV, at the δ's that were asked for."""
+    _, dataset, notion = asked(name)
+    alike = (enclosed["dataset"] == dataset) & (enclosed["notion"] == notion)
+    shown = enclosed[alike & enclosed["epsilon"].notna()]
+    planned = [one.id for one in plan.networks if one.dataset == dataset]
+    wanted = len(asked_of(plan, notion, certificates=True).intersection(planned))
+    count = f"{shown['network_id'].nunique():,} of {wanted:,} networks that certificates are asked of"
+    count += f" ({len(planned):,} planned in all)" if wanted < len(planned) else ""
+    # A margin is where the class changes: curves.parquet counts it there.
+    notions = [notion, "margin"] if notion == "class_change" else [notion]
+    took_part = measured[measured["network_id"].isin(shown["network_id"]) & measured["notion"].isin(notions)]
+    note = _caption(shown, took_part) if len(shown) else "nothing is measured from both sides yet."
+    figure = _panels(shown) if len(shown) else empty()
+    title = f"{dataset}: {TITLES[notion]}: how much is proven?"
+    finish(figure, name, title, f"{count}{'. ' if len(shown) else ': '}{note}", shown, folder)
+
+
+def _caption(shown: pd.DataFrame, measured: pd.DataFrame) -> str:
+    attacks, certificates = (judges.joined(measured[side]) for side in ("attack", "certificate"))
+    quantity = NOTIONS[shown["notion"].iloc[0]].quantity
+    ends = (
+        f"its lower end is what {attacks} found, its upper end what {certificates} excluded"
+        if quantity == "D"
+        else f"its lower end is what {certificates} proved, its upper end what {attacks} left"
+    )
+    decided = " Diamonds: both ends agree, nothing is left open." if (shown["gap"] < ROUNDING).any() else ""
+    fgsm = " The short black lines are what FGSM alone would have said." if shown["fgsm"].notna().any() else ""
+    return (
+        f"Each bar encloses one network's {quantity} on N = {listed(shown['samples'], str)} test points: {ends}. "
+        f"Half of the bars are shorter than {shown['gap'].median():.3f}; {100 * _narrow(shown).mean():.0f} % are "
+        f"shorter than ε = {listed(shown['epsilon'])}.{decided} Grey: the interval for the whole input distribution "
+        f"at confidence {listed(shown['confidence'], spoken)}, for each network and δ alone, one end from each "
+        f"side.{fgsm}"
+    )
+
+
+def _narrow(shown: pd.DataFrame) -> pd.Series:
+    return shown["gap"] < shown["epsilon"]
+
+
+def _panels(shown: pd.DataFrame) -> Figure:
+    rows = levels(shown)
+    figure, panels = plt.subplots(
+        len(rows) + 1,
+        figsize=(9.2, 1.95 * len(rows) + 1.7),
+        height_ratios=[0.1] + [1] * len(rows),
+        layout="constrained",
+    )
+    for panel, (label, chosen) in zip(panels[1:], rows, strict=True):
+        _bars(panel, chosen.sort_values(["attacked", "certified"], kind="stable"))
+        panel.set_ylabel(label)
+        panel.set_title(
+            f"median gap {chosen['gap'].median():.3f}; below ε: {_narrow(chosen).sum()} of {len(chosen)} networks; "
+            f"nothing open: {(chosen['gap'] < ROUNDING).sum()}",
+            loc="left",
+        )
+    quantity = NOTIONS[shown["notion"].iloc[0]].quantity
+    panels[-1].set_xlabel(f"networks, in each panel in order of their attacked {quantity}")
+    legend_above(panels[0], _handles(shown))
+    return figure
+
+
+def _bars(panel: Axes, chosen: pd.DataFrame) -> None:
+    places = np.arange(1, len(chosen) + 1)
+    width = float(np.clip(0.65 * PANEL_POINTS / len(chosen), 0.7, 9))
+    panel.vlines(places, chosen["lower"], chosen["upper"], color=GREY, linewidth=max(0.35 * width, 0.5), zorder=1)
+    decided = (chosen["gap"] < ROUNDING).to_numpy()
+    for (method, architecture), index in chosen.reset_index().groupby(["method", "architecture"]).groups.items():
+        colour, members = style.colour(method, architecture), chosen.iloc[index]
+        panel.vlines(
+            places[index],
+            members[["certified", "attacked"]].min(axis=1),
+            members[["certified", "attacked"]].max(axis=1),
+            color=colour,
+            linewidth=width,
+            zorder=2,
+        )
+        # A short bar stays visible.
+        panel.plot(
+            places[index],
+            members["attacked"].where(~decided[index]),
+            linestyle="",
+            marker="_",
+            markersize=width,
+            markeredgewidth=1.4,
+            color=colour,
+            zorder=2,
+        )
+        there = index[decided[index]]
+        panel.plot(
+            places[there],
+            chosen["attacked"].iloc[there],
+            linestyle="",
+            marker="D",
+            markersize=float(np.clip(0.8 * width, 2, 5)),
+            color=colour,
+            markeredgecolor="white",
+            markeredgewidth=0.4,
+            zorder=3,
+        )
+    panel.plot(
+        places,
+        chosen["fgsm"],
+        linestyle="",
+        marker="_",
+        markersize=max(1.25 * width, 2.5),
+        markeredgewidth=1.1 if width > 3 else 0.8,
+        color="black",
+        zorder=4,
+    )
+    every = chosen[["certified", "attacked", "lower", "upper", "fgsm"]]
+    panel.set_ylim(*limits(chosen, every.min(axis=None), every.max(axis=None)))
+    panel.set_xlim(0.3, len(chosen) + 0.7)
+    panel.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    panel.grid(axis="x", visible=False)
+
+
+def _handles(shown: pd.DataFrame) -> list[Artist]:
+    kinds = shown[["method", "architecture"]].drop_duplicates().itertuples(index=False)
+    handles: list[Artist] = [
+        Patch(color=style.colour(method, architecture), label=f"{style.NAMES[architecture]}, {method.upper()}")
+        for method, architecture in kinds
+    ]
+    if (shown["gap"] < ROUNDING).any():
+        handles.append(Line2D([], [], color="0.3", marker="D", linestyle="", markersize=4, label="nothing open"))
+    handles.append(Line2D([], [], color=GREY, linewidth=2, label="interval"))
+    if shown["fgsm"].notna().any():
+        handles.append(Line2D([], [], color="black", marker="_", linestyle="", markersize=8, label="FGSM alone"))
+    return handles
