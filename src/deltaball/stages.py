@@ -10,7 +10,7 @@ from deltaball import study_file
 from deltaball.errors import InputError
 from deltaball.plan import TRAINED, Plan, Shard, plan
 
-TABLES = ("completeness", "correlations", "regressions", "monotonicity", "pruning", "pruning_tests")
+TABLES = ("completeness", "correlations", "regressions", "monotonicity", "pruning", "pruning_tests", "jobs")
 
 
 def chosen_study(configfiles: Sequence[str], overrides: Mapping[str, Any]) -> Path:
@@ -82,11 +82,6 @@ def measures_digest(plan: Plan, shard: Shard) -> str:
 def file_digest(path: Path) -> str:
     """Changes with a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-
-
-def runtime(shard: Shard, attempt: int) -> str:
-    """The wall time to ask a cluster for: three times the estimate and ten minutes to start, doubled on a retry."""
-    return f"{round((3 * shard.minutes + 10) * 2 ** (attempt - 1))}m"
 
 
 def _digest(lines: Any) -> str:
