@@ -42,6 +42,8 @@ rule measures:
         f"{RESULTS}/logs/measures.log",
     benchmark:
         f"{RESULTS}/benchmarks/measures.tsv"
+    group:
+        "tables"
     conda:
         "../envs/deltaball.yaml"
     threads: 1

@@ -39,6 +39,8 @@ rule networks:
         f"{RESULTS}/logs/networks.log",
     benchmark:
         f"{RESULTS}/benchmarks/networks.tsv"
+    group:
+        "tables"
     conda:
         "../envs/deltaball.yaml"
     threads: 1
