@@ -329,11 +329,9 @@ def _robustness(chosen: argparse.Namespace, whole: bool = True) -> None:
 
 
 def _analyse(chosen: argparse.Namespace) -> None:
-    from deltaball import analysis, tables
+    from deltaball import analysis
 
-    planned = stages.planned(chosen.study)
-    analysis.write_tables(planned)
-    tables.write_csv(tables.jobs(jobs.records(planned)), planned.study.folder / "tables/jobs.csv")
+    analysis.write_tables(stages.planned(chosen.study))
 
 
 def _figures(chosen: argparse.Namespace) -> None:

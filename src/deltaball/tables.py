@@ -113,9 +113,10 @@ def networks(plan: Plan, parts: Iterable[pd.DataFrame], lost: Mapping[str, str] 
     found = _joined(parts, {"network_id": "str", **RESULTS})
     found = found[found["network_id"].isin(rows["network_id"])]
     table = rows.merge(found, on="network_id", how="left", validate="one_to_one")
-    reasons = table["network_id"].map(lost or {}).where(table["status"].isna())
-    table["reason"] = table["reason"].fillna(reasons)
-    table["status"] = table["status"].fillna(reasons.notna().map({True: "failed", False: "planned"}))
+    absent = table["status"].isna()
+    reasons = table["network_id"].map(lost or {}).astype("str").where(absent)
+    table["reason"] = table["reason"].where(~absent, reasons)
+    table["status"] = table["status"].where(~absent, reasons.notna().map({True: "failed", False: "planned"}))
     return table
 
 

@@ -1,6 +1,6 @@
 """From the tables of a study to its statistics. Reads tables alone, never a network."""
 
-from deltaball import tables
+from deltaball import jobs, tables
 from deltaball.analysis.completeness import completeness, monotonicity
 from deltaball.analysis.correlations import correlations
 from deltaball.analysis.pruning import pruning_effects, pruning_tests
@@ -19,6 +19,7 @@ def write_tables(plan: Plan) -> None:
         "monotonicity": monotonicity(measured),
         "pruning": pruning_effects(measured, plan.study.analysis.equivalence_margin),
         "pruning_tests": pruning_tests(measured),
+        "jobs": tables.jobs(jobs.records(plan)),
     }
     for name, table in written.items():
         tables.write_csv(table, plan.study.folder / "tables" / f"{name}.csv")

@@ -81,8 +81,8 @@ def missing_steps(trajectory: Trajectory, store: Store) -> list[int]:
 
 def mark_diverged(trajectory: Trajectory, epoch: int, facts: Mapping[str, Any], store: Store) -> None:
     """Mark a trajectory's checkpoints from `epoch` on as diverged; `facts` are those of where it was trained."""
-    reason = f"its loss is not finite by epoch {epoch}"
-    print(f"{trajectory.id} diverged: {reason}", flush=True)
+    reason = f"diverged by epoch {epoch}: its loss is not finite"
+    print(f"{trajectory.id} {reason}", flush=True)
     for step in trajectory.checkpoints:
         if step >= epoch:
             store.save(trajectory.id, step, Checkpoint((), {}, {"reason": reason, **facts, "status": "diverged"}))
