@@ -51,7 +51,8 @@ onsuccess:
 
 onerror:
     launch.tell(jobs.summary(PLAN))
-    if workflow.execution_settings.keep_going:
+    # `deltaball study` does it itself, because it knows whether the user stopped the run.
+    if workflow.execution_settings.keep_going and launch.HELD not in os.environ:
         launch.collect(PLAN, STUDY)
 
 
@@ -61,6 +62,8 @@ rule all:
         f"{RESULTS}/networks.parquet",
         f"{RESULTS}/robustness.parquet",
         f"{RESULTS}/outcomes.parquet",
+        # Of a study that failed in part, the tables are there and some parts are not.
+        expand(f"{RESULTS}/shards/{{shard}}.{{part}}.parquet", shard=PLAN.jobs, part=jobs.PARTS.values()),
         expand(f"{RESULTS}/tables/{{table}}.csv", table=stages.TABLES),
         expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=stages.figures(PLAN), kind=["png", "svg", "csv"]),
         f"{RESULTS}/report.html",

@@ -108,6 +108,8 @@ def _study(chosen: argparse.Namespace) -> None:
     status = launch.snakemake([*resumed, *quiet, "--configfile", str(chosen.study)])
     after = preview.in_store(planned, store)
     print(f"{len(planned.networks)} networks planned: {len(before)} were there, {len(after - before)} trained now")
+    if status not in (0, launch.INTERRUPTED):
+        launch.collect(planned, chosen.study)
     if status:
         sys.exit(status)
     print(f"the report is {(planned.study.folder / 'report.html').resolve()}")
@@ -177,7 +179,7 @@ def _device(job: jobs.Job) -> Iterator[None]:
         try:
             yield
         except OSError as problem:
-            raise InputError(f"{job.stage} of shard {job.shard.id}: {_spoken(problem)}") from None
+            raise InputError(f"shard {job.shard.id}: {_spoken(problem)}") from None
         finally:
             if kind == "cuda":
                 job.device_memory_mb = round(torch.cuda.max_memory_allocated() / 2**20)
@@ -350,6 +352,9 @@ def _collect(chosen: argparse.Namespace) -> None:
     _networks(chosen, whole=False)
     _robustness(chosen, whole=False)
     _redraw(chosen)
+    # Tables older than their parts: Snakemake makes them again, and for that what is missing.
+    for name in ("networks", "robustness", "outcomes"):
+        os.utime(stages.planned(chosen.study).study.folder / f"{name}.parquet", (0, 0))
 
 
 def _redraw(chosen: argparse.Namespace) -> None:

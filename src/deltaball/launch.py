@@ -15,6 +15,7 @@ from deltaball.plan import Plan
 
 HELD = "DELTABALL_RUN"  # set for the Snakemake that `snakemake` starts: the lock is held for it
 RETRIES = "DELTABALL_RETRIES"
+INTERRUPTED = 130  # a shell's status for SIGINT
 
 
 def claim(folder: Path = Path()) -> TextIO | None:
@@ -55,7 +56,9 @@ def check_writable(folder: Path) -> None:
 
 
 def snakemake(arguments: Sequence[str], folder: Path = Path()) -> int:
-    """Run Snakemake in `folder`; returns its exit status. Raises InputError while another run is under way.
+    """Run Snakemake in `folder`; returns its exit status, INTERRUPTED if the user stopped it.
+
+    Raises InputError while another run is under way.
 
     Every run of the Snakefile claims the folder, so under the claim a lock file that Snakemake left behind is known
     to be stale, and is taken away.
@@ -67,11 +70,13 @@ def snakemake(arguments: Sequence[str], folder: Path = Path()) -> int:
             unlock = [*command, "--unlock", *arguments]
             subprocess.run(unlock, cwd=folder, check=False, capture_output=True, env=environment)
         process = subprocess.Popen([*command, *arguments], cwd=folder, pass_fds=[lock.fileno()], env=environment)
+        interrupted = False
         while True:
             try:
-                return process.wait()
+                status = process.wait()
+                return INTERRUPTED if interrupted and status else status
             except KeyboardInterrupt:  # Snakemake was told too, and stops its jobs first
-                continue
+                interrupted = True
 
 
 def tries_left(workflow: Any, attempt: int) -> int:
@@ -95,5 +100,6 @@ def collect(plan: Plan, study: Path) -> None:
     tell(["the tables and the report are made of what is there; the same command goes on from here"])
     with (plan.study.folder / "logs/collect.log").open("w") as said:
         command = [sys.executable, "-m", "deltaball", "collect", "--study", str(study)]
-        if subprocess.run(command, stdout=said, stderr=said, check=False).returncode:
-            tell([f"that failed too, see {said.name}"])
+        status = subprocess.run(command, stdout=said, stderr=said, check=False).returncode
+        if status:
+            tell([f"that failed too (exit status {status}), see {said.name}"])

@@ -1,5 +1,6 @@
 """A real Slurm of one node on this machine, with two pretended GPUs. Needs its packages, root, and no other Slurm."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -44,6 +45,7 @@ NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=16000 Gres=
 PartitionName=light Nodes=n1 Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes=n1 MaxTime=INFINITE State=UP
 """
+MARK = "DELTABALL_TESTS_CLUSTER"
 GRES_CONF = "NodeName=n1 Name=gpu File=/dev/tty[0-1]\n"
 
 
@@ -77,6 +79,7 @@ class Slurm:
         (CONFIGURATION / "gres.conf").write_text(GRES_CONF)
         subprocess.run(["slurmctld", "-c"], check=True)
         subprocess.run(["slurmd", "-N", "n1"], check=True)
+        os.environ[MARK] = str(self.folder)  # every job has the environment of the Snakemake that submits it
         deadline = time.monotonic() + 30
         while not self.say("sinfo", "-h", "-t", "idle", "-o", "%n"):
             assert time.monotonic() < deadline, (self.folder / "slurmctld.log").read_text()[-2000:]
@@ -86,6 +89,9 @@ class Slurm:
         """Stop the daemons, and remove the configuration: without its daemons it makes every Slurm command wait."""
         self.say("scancel", "--state=PENDING")
         self.say("scancel", "--signal=KILL", "--full", "--state=RUNNING")
+        for process in self.left_behind():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         for name in ("slurmd", "slurmctld"):
             pid = self.folder / f"{name}.pid"
             if pid.exists():
@@ -95,6 +101,16 @@ class Slurm:
             time.sleep(0.2)
         for name in ("slurm.conf", "gres.conf"):
             (CONFIGURATION / name).unlink(missing_ok=True)
+
+    def left_behind(self) -> list[int]:
+        """Processes of jobs that are over for Slurm but not for the machine, as after a node was down."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                process = int(path.parent.name)
+                if f"{MARK}={self.folder}\0".encode() in path.read_bytes() and process != os.getpid():
+                    found.append(process)
+        return found
 
     def say(self, *command: str) -> str:
         """What a Slurm command answers; empty if it fails."""
