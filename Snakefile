@@ -3,6 +3,7 @@
 snakemake --cores all                                   the study in config.yaml
 snakemake --cores all --configfile studies/paper.yaml   another study, instead of it
 snakemake --cores all networks | measures | figures | report
+snakemake --cores all --profile slurm                   the paper's study on a Slurm cluster
 """
 
 import os
@@ -11,16 +12,22 @@ from pathlib import Path
 
 # Every cluster job executes this file again, so it imports only what is light: no array library.
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
-from deltaball import launch, stages
+from deltaball import jobs, launch, resources, stages
 from deltaball.errors import InputError
 
 try:
     STUDY = stages.chosen_study(workflow.configfiles, workflow.config_settings.config)
     PLAN = stages.planned(STUDY)
-    # Held until Snakemake ends: `deltaball study` must not take its lock for a dead run's.
-    CLAIM = launch.claim() if workflow.is_main_process and not workflow.dryrun else None
+    CLAIM = None
+    if workflow.is_main_process and not workflow.dryrun:
+        # Held until Snakemake ends: `deltaball study` must not take its lock for a dead run's.
+        CLAIM = launch.claim()
+        launch.check_writable(PLAN.study.folder)
 except InputError as problem:
     sys.exit(f"deltaball: {problem}")
+
+# Read once, for Snakemake records the parameters of a job when it has ended.
+PARTIAL = jobs.partial_runs(PLAN)
 
 if stages.unbuilt(PLAN):
     print(f"deltaball: {stages.unbuilt(PLAN)}", file=sys.stderr)
@@ -38,11 +45,24 @@ wildcard_constraints:
     shard="[^/]+",
 
 
+onsuccess:
+    launch.tell(jobs.summary(PLAN))
+
+
+onerror:
+    launch.tell(jobs.summary(PLAN))
+    # `deltaball study` does it itself, because it knows whether the user stopped the run.
+    if workflow.execution_settings.keep_going and launch.HELD not in os.environ:
+        launch.collect(PLAN, STUDY)
+
+
 rule all:
     default_target: True
     input:
         f"{RESULTS}/networks.parquet",
         expand(f"{RESULTS}/{{table}}.parquet", table=stages.MEASURED),
+        # Of a study that failed in part, the tables are there and some parts are not.
+        expand(f"{RESULTS}/shards/{{shard}}.{{part}}.parquet", shard=PLAN.jobs, part=jobs.PARTS.values()),
         expand(f"{RESULTS}/tables/{{table}}.csv", table=stages.TABLES),
         expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=stages.figures(PLAN), kind=["png", "svg", "csv"]),
         f"{RESULTS}/report.html",

@@ -9,6 +9,8 @@ rule analyse:
         f"{RESULTS}/logs/analyse.log",
     benchmark:
         f"{RESULTS}/benchmarks/analyse.tsv"
+    group:
+        "tables"
     conda:
         "../envs/deltaball.yaml"
     threads: 1

@@ -13,6 +13,8 @@ rule figures:
         f"{RESULTS}/logs/figures.log",
     benchmark:
         f"{RESULTS}/benchmarks/figures.tsv"
+    group:
+        "tables"
     conda:
         "../envs/deltaball.yaml"
     threads: 1

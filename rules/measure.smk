@@ -17,13 +17,18 @@ rule measure:
         "../envs/deltaball.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=lambda wildcards, attempt: stages.runtime(PLAN.shard(wildcards.shard), attempt),
+        mem_mb=lambda wildcards, attempt: resources.measuring(PLAN, PLAN.shard(wildcards.shard)).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: resources.measuring(PLAN, PLAN.shard(wildcards.shard)).runtime(attempt),
+        gpu=resources.gpu(PLAN),
+        cpus_per_task=resources.cpus(PLAN),
+        tries_left=lambda wildcards, attempt: launch.tries_left(workflow, attempt),
     params:
         study=STUDY,
         measures=lambda wildcards: stages.measures_digest(PLAN, PLAN.shard(wildcards.shard)),
+        partial=lambda wildcards: PARTIAL["measure", wildcards.shard],
     shell:
-        "deltaball measure --study {params.study:q} --expect {params.measures} {wildcards.shard:q} > {log:q} 2>&1"
+        "deltaball measure --study {params.study:q} --expect {params.measures}"
+        " --tries-left {resources.tries_left} {wildcards.shard:q} >> {log:q} 2>&1"
 
 
 rule measures:
@@ -36,6 +41,8 @@ rule measures:
         f"{RESULTS}/logs/measures.log",
     benchmark:
         f"{RESULTS}/benchmarks/measures.tsv"
+    group:
+        "tables"
     conda:
         "../envs/deltaball.yaml"
     threads: 1

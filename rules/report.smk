@@ -11,6 +11,8 @@ rule report:
         f"{RESULTS}/logs/report.log",
     benchmark:
         f"{RESULTS}/benchmarks/report.tsv"
+    group:
+        "tables"
     conda:
         "../envs/deltaball.yaml"
     threads: 1

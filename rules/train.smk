@@ -16,13 +16,18 @@ rule train:
         "../envs/deltaball.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=lambda wildcards, attempt: stages.runtime(PLAN.shard(wildcards.shard), attempt),
+        mem_mb=lambda wildcards, attempt: resources.training(PLAN, PLAN.shard(wildcards.shard)).mem_mb(attempt),
+        runtime=lambda wildcards, attempt: resources.training(PLAN, PLAN.shard(wildcards.shard)).runtime(attempt),
+        gpu=resources.gpu(PLAN),
+        cpus_per_task=resources.cpus(PLAN),
+        tries_left=lambda wildcards, attempt: launch.tries_left(workflow, attempt),
     params:
         study=STUDY,
         networks=lambda wildcards: stages.shard_digest(PLAN, PLAN.shard(wildcards.shard)),
+        partial=lambda wildcards: PARTIAL["train", wildcards.shard],
     shell:
-        "deltaball train --study {params.study:q} --expect {params.networks} {wildcards.shard:q} > {log:q} 2>&1"
+        "deltaball train --study {params.study:q} --expect {params.networks}"
+        " --tries-left {resources.tries_left} {wildcards.shard:q} >> {log:q} 2>&1"
 
 
 rule networks:
@@ -34,6 +39,8 @@ rule networks:
         f"{RESULTS}/logs/networks.log",
     benchmark:
         f"{RESULTS}/benchmarks/networks.tsv"
+    group:
+        "tables"
     conda:
         "../envs/deltaball.yaml"
     threads: 1

@@ -6,8 +6,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "src/deltaball"
 FLOORS = [
-    ["errors", "guarantees", "catalogue", "architectures", "study", "study_file"],
-    ["plan", "stages", "datasets", "packs", "store", "tables"],
+    ["errors", "files", "guarantees", "catalogue", "architectures", "study", "study_file"],
+    ["plan", "resources", "jobs", "stages", "datasets", "packs", "store", "tables"],
     ["local.notions", "local.neighbourhoods", "local.attacks", "local.certificates", "local.exact"],
     ["training.objectives", "training.sgd", "training.pruning"],
     ["estimation.intervals", "estimation.estimate", "estimation.curves", "estimation.convergence"],
@@ -31,7 +31,7 @@ FLOORS = [
         "figures",
         "report",
     ],
-    ["launch", "preview", "sampling", "cli", "__main__"],
+    ["devices", "launch", "preview", "sampling", "cli", "__main__"],
 ]
 # Training and estimation stand on one floor and do not know each other.
 STRANGERS = {"training": "estimation", "estimation": "training"}

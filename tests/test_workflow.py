@@ -334,6 +334,33 @@ def test_a_study_given_by_a_profile_replaces_the_default_whole(tmp_path: Path) -
     assert "results/tiny" not in output
 
 
+def asked(output: str) -> dict[str, list[str]]:
+    """The resources that the jobs of each rule ask for in a dry run."""
+    found: dict[str, list[str]] = {}
+    for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?: .*\n)*)", output, re.M):
+        found.setdefault(rule, []).extend(re.findall(r"^ +resources: (.*)$", block, re.M))
+    return found
+
+
+def test_the_slurm_profile_plans_the_papers_study_and_a_gpu_for_each_heavy_job(tmp_path: Path) -> None:
+    for name in ("slurm", "studies"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    output = snakemake(tmp_path, "-n", "--profile", "slurm", "--default-resources", "slurm_partition=fast")
+    counts = jobs(output)
+    assert counts["train"] == counts["measure"]
+    assert 20 <= sum(counts.values()) <= 60
+    for rule, resources in asked(output).items():
+        assert all(("gpu=1" in one) == (rule in ("train", "measure")) for one in resources)
+        assert rule == "all" or all("slurm_partition=fast" in one for one in resources)
+    assert len(asked(output)["train"]) == counts["train"]
+    # The command line wins over the profile.
+    write_study(tmp_path, {**TINY, "study": "other", "grids": [CNN]}, "other.yaml")
+    output = snakemake(tmp_path, "-n", "--profile", "slurm", "--configfile", "other.yaml")
+    assert jobs(output)["train"] == 1
+    assert "results/other" in output
+    assert all("gpu=0" in one and "cpus_per_task=1" in one for one in asked(output)["train"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

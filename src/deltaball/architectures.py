@@ -126,6 +126,25 @@ def forward_flop(network: Layers) -> int:
     return 2 * sum(layer.macs() for layer in network if isinstance(layer, Dense | Conv))
 
 
+def activations(network: Layers, shape: tuple[int, int, int]) -> list[int]:
+    """How many numbers each layer gives for one image of `shape`, the image itself first."""
+    sizes = [math.prod(shape)]
+    for layer in network:
+        match layer:
+            case Dense():
+                sizes.append(layer.outputs)
+            case Conv():
+                height, width = layer.height, layer.width
+                sizes.append(height * width * layer.outputs)
+            case MaxPool():
+                channels = sizes[-1] // (height * width)
+                height, width = height // 2, width // 2
+                sizes.append(height * width * channels)
+            case _:
+                sizes.append(sizes[-1])
+    return sizes
+
+
 def keras_model(network: Layers, shape: tuple[int, int, int]) -> "keras.Model":
     """The network as a Keras model from images [n, *shape] in [0, 1] to logits [n, classes].
 

@@ -1,15 +1,19 @@
 """The command line: one command per stage. The only room in which training and estimation meet."""
 
 import argparse
+import contextlib
 import json
 import os
+import platform
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import deltaball
-from deltaball import stages, study_file
+from deltaball import jobs, stages, study_file
 from deltaball.errors import InputError
 from deltaball.plan import TRAINED, Measure, Plan, Shard, Trajectory
 
@@ -32,10 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as problem:
-        where = f"{problem.filename}: " if problem.filename else ""
-        print(f"deltaball: {where}{problem.strerror or problem}", file=sys.stderr)
+        print(f"deltaball: {_spoken(problem)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _spoken(problem: OSError) -> str:
+    where = f"{problem.filename}: " if problem.filename else ""
+    return f"{where}{problem.strerror or problem}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,18 +66,27 @@ def _parser() -> argparse.ArgumentParser:
     command("plan", _plan, "print what the study would train and measure, and what it costs")
     command("data", _data, "prepare a data set in the store").add_argument("dataset")
     for name, run, summary in (
-        ("train", _train, "train what the store lacks of a shard"),
-        ("measure", _measure, "measure what the store lacks of a shard"),
+        ("train", _as_job("train", _train), "train what the store lacks of a shard"),
+        ("measure", _as_job("measure", _measure), "measure what the store lacks of a shard"),
     ):
         added = command(name, run, summary)
         added.add_argument("shard", help="an id that the plan lists with --shards")
         added.add_argument("--expect", metavar="DIGEST", help="refuse if the study asks something else by now")
+        added.add_argument(
+            "--tries-left",
+            type=int,
+            default=0,
+            metavar="N",
+            help="fail for a network that fails, because the job is tried N times more; with 0 (the default) "
+            "that network's rows say so",
+        )
     commands.choices["plan"].add_argument("--shards", action="store_true", help="list the shards too")
     command("networks", _networks, "collect the shards' rows in networks.parquet")
     command("robustness", _robustness, "collect the shards' rows in robustness.parquet and outcomes.parquet")
     command("analyse", _analyse, "write the statistical tables")
     command("figures", _figures, "draw the figures")
     command("report", _report, "write the report page")
+    command("collect", _collect, "tables and report of what is there, where an unfinished study left something out")
     command("redraw", _redraw, "statistics, figures and report from the tables alone; trains nothing")
     export = command("export", _export, "write one network as a .keras file")
     export.add_argument("network", help="its id in networks.parquet")
@@ -85,17 +102,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _study(chosen: argparse.Namespace) -> None:
-    from deltaball import launch, preview
+    from deltaball import devices, launch, preview
 
     planned = stages.planned(chosen.study)
     store = _store(planned)
-    planned.study.folder.mkdir(parents=True, exist_ok=True)
     quiet = ["--quiet", "host", "reason"]
-    resumed = ["--cores", "all", "--rerun-incomplete", "--show-failed-logs"]
+    resumed = ["--cores", "all", "--rerun-incomplete", "--keep-going", "--show-failed-logs"]
+    if planned.study.compute.device == "cuda":
+        resumed += ["--resources", f"gpu={max(1, len(devices.listed()))}"]
     before = preview.in_store(planned, store)
     status = launch.snakemake([*resumed, *quiet, "--configfile", str(chosen.study)])
     after = preview.in_store(planned, store)
     print(f"{len(planned.networks)} networks planned: {len(before)} were there, {len(after - before)} trained now")
+    if status not in (0, launch.INTERRUPTED):
+        launch.collect(planned, chosen.study)
     if status:
         sys.exit(status)
     print(f"the report is {(planned.study.folder / 'report.html').resolve()}")
@@ -107,8 +127,7 @@ def _plan(chosen: argparse.Namespace) -> None:
     planned = stages.planned(chosen.study)
     print("\n".join(preview.lines(planned, _store(planned))))
     if chosen.shards:
-        for shard in planned.shards.values():
-            print(f"{shard.id}  {len(shard.packs)} packs  {shard.minutes:.1f} min")
+        print("\n".join(preview.shards(planned)))
 
 
 def _store(planned: Plan) -> "Store":
@@ -141,17 +160,49 @@ def _data(chosen: argparse.Namespace) -> None:
     print(f"{name}: {facts.train} training and {facts.test} test images, arrays sha256 {facts.fingerprint}")
 
 
-def _train(chosen: argparse.Namespace) -> None:
-    planned, shard = _shard(chosen)
-    _unchanged(chosen, stages.shard_digest(planned, shard))
+def _as_job(stage: str, work: Callable[[argparse.Namespace, jobs.Job], None]) -> Callable[[argparse.Namespace], None]:
+    """A command that does `work` on a shard as one job: recorded, alone on its device, with torch ready."""
+
+    def run(chosen: argparse.Namespace) -> None:
+        planned, shard = _shard(chosen)
+        digests = {"train": stages.shard_digest, "measure": stages.measures_digest}
+        _unchanged(chosen, digests[stage](planned, shard))
+        with jobs.recorded(planned, stage, shard) as job, _device(job):
+            work(chosen, job)
+
+    return run
+
+
+@contextlib.contextmanager
+def _device(job: jobs.Job) -> Iterator[None]:
+    from deltaball import devices
+
+    kind, asked = job.plan.study.compute.device, time.monotonic()
+    with devices.held() if kind == "cuda" else contextlib.nullcontext():
+        job.waited = time.monotonic() - asked
+        torch = _prepare_torch(kind)
+        job.device = torch.cuda.get_device_name() if kind == "cuda" else platform.machine()
+        try:
+            yield
+        except OSError as problem:
+            raise InputError(f"shard {job.shard.id}: {_spoken(problem)}") from None
+        finally:
+            if kind == "cuda":
+                job.device_memory_mb = round(torch.cuda.max_memory_allocated() / 2**20)
+
+
+def _train(chosen: argparse.Namespace, job: jobs.Job) -> None:
+    planned, shard = job.plan, job.shard
     from deltaball import tables
 
-    store, _ = _trained(planned, shard)
-    tables.write(tables.trained(planned, shard.trajectories, store), _part(planned, shard, "trained"))
+    store, _ = _trained(job)
+    table = tables.trained(planned, shard.trajectories, store, job.failures)
+    job.judged(chosen.tries_left, made=int((table["status"] != "failed").sum()))
+    tables.write(table, jobs.part(planned, shard.id, "trained"))
 
 
 def _shard(chosen: argparse.Namespace) -> tuple[Plan, Shard]:
-    """The shard that a job was asked for, with torch ready for it. Raises InputError if it cannot be trained."""
+    """The shard that a job was asked for. Raises InputError if it cannot be trained."""
     planned = stages.planned(chosen.study)
     shard = planned.shard(chosen.shard)
     unbuilt = sorted({one.method for one in shard.trajectories} - set(TRAINED))
@@ -160,7 +211,6 @@ def _shard(chosen: argparse.Namespace) -> tuple[Plan, Shard]:
             f"shard {shard.id}: the networks of grid '{shard.grid}' are planned, but training by '{unbuilt[0]}' is "
             f"not built yet; built: {', '.join(TRAINED)}"
         )
-    _prepare_torch(planned.study.compute.device)
     return planned, shard
 
 
@@ -170,23 +220,42 @@ def _unchanged(chosen: argparse.Namespace, found: str) -> None:
         raise InputError(f"{chosen.study} was edited while it was run; run it again")
 
 
-def _trained(planned: Plan, shard: Shard) -> tuple["Store", "Dataset"]:
-    """The store with everything of a shard trained, and its data; trains nothing that is there already."""
+def _trained(job: jobs.Job) -> tuple["Store", "Dataset"]:
+    """The store with everything of a shard trained, and its data; trains nothing that is there already.
+
+    What failed for good when the shard was trained is not tried again by the job that measures it.
+    """
+    planned, shard = job.plan, job.shard
     store, facts = _store(planned), planned.facts[shard.dataset]
     if not store.has_dataset(facts):  # the store was emptied, or the study moved here, since it was prepared
         from deltaball import datasets
 
         store.save_dataset(datasets.load(facts.name, Path(planned.study.data)))
     dataset = store.load_dataset(facts)
+
+    def train(pack: Sequence[Trajectory]) -> int:
+        return _trained_pack(planned, pack, dataset, store)
+
+    given_up = _given_up(job) if job.stage == "measure" else set()
     for trunks in _trunks(planned, shard):
-        _trained_pack(planned, trunks, dataset, store)
+        job.isolated(trunks, train)
     trained = 0
     for number, pack in enumerate(shard.packs, 1):
         print(f"pack {number} of {len(shard.packs)}: {len(pack)} trajectories of {pack[0].method}", flush=True)
-        trained += _trained_pack(planned, pack, dataset, store)
-    networks = sum(len(one.checkpoints) for one in shard.trajectories)
+        trained += job.isolated([one for one in pack if one.id not in given_up], train)
+    networks = sum(store.has(one.id, step) for one in shard.trajectories for step in one.checkpoints)
     print(f"shard {shard.id}: trained {trained} networks, found {networks - trained} in the store", flush=True)
     return store, dataset
+
+
+def _given_up(job: jobs.Job) -> set[str]:
+    """The trajectories that failed when the shard was trained."""
+    from deltaball import tables
+
+    path = jobs.part(job.plan, job.shard.id, "trained")
+    table = tables.read(path) if path.exists() else None
+    failed = set() if table is None else {*table["network_id"][table["status"] == "failed"]}
+    return {one.trajectory_id for one in job.plan.networks if one.id in failed}
 
 
 def _trained_pack(planned: Plan, pack: Sequence[Trajectory], dataset: "Dataset", store: "Store") -> int:
@@ -207,28 +276,28 @@ def _trunks(planned: Plan, shard: Shard) -> list[tuple[Trajectory, ...]]:
     return planned.packed(trunks)
 
 
-def _measure(chosen: argparse.Namespace) -> None:
-    planned, shard = _shard(chosen)
-    _unchanged(chosen, stages.measures_digest(planned, shard))
+def _measure(chosen: argparse.Namespace, job: jobs.Job) -> None:
+    planned, shard = job.plan, job.shard
     from deltaball import tables
     from deltaball.estimation import estimate
 
     seed = planned.study.guarantee.seed
     # Whatever the store lost since it was trained (evicted, damaged) is trained again first.
-    store, dataset = _trained(planned, shard)
-    asked = _asked(planned, shard)
-    samples = max(count for wanted in asked.values() for count in wanted.values()) if asked else 0
+    store, dataset = _trained(job)
+    asked = {place: wanted for place, wanted in _asked(planned, shard).items() if store.has(*place)}
+    samples = max((count for wanted in asked.values() for count in wanted.values()), default=0)
     images = dataset.x_test[estimate.draw_points(dataset.facts, samples, seed)]
-    computed = 0
-    for pack in planned.packed(asked):
+
+    def measure(pack: Sequence[Trajectory]) -> int:
         of_pack = {(one.id, step): asked[one.id, step] for one in pack for step in one.checkpoints}
-        computed += estimate.measure(
-            of_pack, planned.layers(pack[0]), images, seed, store, planned.study.compute.device
-        )
+        return estimate.measure(of_pack, planned.layers(pack[0]), images, seed, store, planned.study.compute.device)
+
+    computed = sum(job.isolated(pack, measure) for pack in planned.packed(asked))
     print(f"shard {shard.id}: computed {computed:,} outcomes (network × measure × point)", flush=True)
     robustness, outcomes = estimate.estimates(planned, shard.trajectories, store)
-    tables.write(outcomes, _part(planned, shard, "outcomes"))
-    tables.write(robustness, _part(planned, shard, "measured"))
+    job.judged(chosen.tries_left, made=len(robustness))
+    tables.write(outcomes, jobs.part(planned, shard.id, "outcomes"))
+    tables.write(robustness, jobs.part(planned, shard.id, "measured"))
 
 
 def _asked(planned: Plan, shard: Shard) -> dict[tuple[str, int], dict[Measure, int]]:
@@ -245,36 +314,36 @@ def _asked(planned: Plan, shard: Shard) -> dict[tuple[str, int], dict[Measure, i
     return {place: wanted for place, wanted in asked.items() if wanted}
 
 
-def _part(planned: Plan, shard: Shard, kind: str) -> Path:
-    return planned.study.folder / "shards" / f"{shard.id}.{kind}.parquet"
-
-
-def _parts(planned: Plan, kind: str) -> list["pd.DataFrame"]:
+def _parts(planned: Plan, kind: str, whole: bool) -> list["pd.DataFrame"]:
+    """The shards' parts of a table. Raises InputError when one is not there and the `whole` study is asked for."""
     from deltaball import tables
 
-    paths = [_part(planned, shard, kind) for shard in planned.shards.values()]
+    paths = [jobs.part(planned, shard, kind) for shard in planned.jobs]
+    # Snakemake has seen every part; but a job that another Snakemake left behind may be writing its own anew.
+    missing = [path for path in paths if not path.exists()]
+    if missing and whole:
+        raise InputError(f"{missing[0]} is not there, nor {len(missing) - 1} more; run again, or `deltaball collect`")
     return [tables.read(path) for path in paths if path.exists()]
 
 
-def _networks(chosen: argparse.Namespace) -> None:
+def _networks(chosen: argparse.Namespace, whole: bool = True) -> None:
     from deltaball import tables
 
     planned = stages.planned(chosen.study)
-    table = tables.networks(planned, _parts(planned, "trained"))
+    table = tables.networks(planned, _parts(planned, "trained", whole), jobs.lost(planned))
     tables.write(table, planned.study.folder / "networks.parquet")
     counts = ", ".join(f"{count} {status}" for status, count in table["status"].value_counts().items())
     print(f"{planned.study.folder / 'networks.parquet'}: {len(table)} networks ({counts})")
 
 
-def _robustness(chosen: argparse.Namespace) -> None:
+def _robustness(chosen: argparse.Namespace, whole: bool = True) -> None:
     from deltaball import tables
-
-    planned = stages.planned(chosen.study)
     from deltaball.estimation import convergence, curves
 
+    planned = stages.planned(chosen.study)
     folder = planned.study.folder
-    table = tables.robustness(planned, _parts(planned, "measured"))
-    outcomes = tables.outcomes(planned, _parts(planned, "outcomes"))
+    table = tables.robustness(planned, _parts(planned, "measured", whole))
+    outcomes = tables.outcomes(planned, _parts(planned, "outcomes", whole))
     tables.write(outcomes, folder / "outcomes.parquet")
     tables.write(curves.curves(planned, outcomes), folder / "curves.parquet")
     tables.write(convergence.convergence(planned, outcomes), folder / "convergence.parquet")
@@ -298,6 +367,15 @@ def _report(chosen: argparse.Namespace) -> None:
     from deltaball import report
 
     print(report.write(stages.planned(chosen.study), chosen.study))
+
+
+def _collect(chosen: argparse.Namespace) -> None:
+    _networks(chosen, whole=False)
+    _robustness(chosen, whole=False)
+    _redraw(chosen)
+    # Tables older than their parts: Snakemake makes them again, and for that what is missing.
+    for name in ("networks", "robustness", "outcomes"):
+        os.utime(stages.planned(chosen.study).study.folder / f"{name}.parquet", (0, 0))
 
 
 def _redraw(chosen: argparse.Namespace) -> None:
@@ -345,7 +423,7 @@ def _schema(chosen: argparse.Namespace) -> None:
     print(json.dumps(study_file.schema(), indent=2))
 
 
-def _prepare_torch(device: str) -> None:
+def _prepare_torch(device: str) -> ModuleType:
     # One thread per job: two torch processes with two threads each on two cores run a hundred times slower.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Without it MKL may round a product differently where its operands lie differently in memory, so that a network
@@ -359,3 +437,4 @@ def _prepare_torch(device: str) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("compute.device is 'cuda' and torch finds no GPU here; set it to 'cpu' or run on a GPU node")
+    return torch

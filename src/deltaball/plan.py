@@ -40,6 +40,9 @@ FLOP_PER_SECOND = {
     "cpu": {"fcn": 2.5e10, "cnn": 6.0e10, "vgg": 6.0e10, "hmc": 2.5e10},
     "cuda": {"fcn": 5.3e13, "cnn": 1.3e13, "vgg": 6.4e13, "hmc": 4.0e13},
 }
+# Seconds that one step of a pack takes however small it is. On a CPU the rates above contain it; on a GPU, starting
+# the few hundred kernels of a step takes about a millisecond (not yet calibrated).
+STEP_SECONDS = {"cpu": 0.0, "cuda": 1e-3}
 # How many numbers a pack may stack: parameters of all its networks together. A CPU core's cache holds about
 # a million floats; a GPU is filled by more.
 PACK_PARAMETERS = {"cpu": 2_000_000, "cuda": 64_000_000}
@@ -446,6 +449,13 @@ def training_minutes(trajectory: Trajectory, device: str) -> float:
     return trajectory.flop / rates["hmc" if trajectory.method == "hmc" else trajectory.architecture] / 60
 
 
+def pack_minutes(pack: Iterable[Trajectory], facts: DatasetFacts, device: str) -> float:
+    """Estimated minutes of training a pack, whose trajectories make their steps together."""
+    pack = list(pack)
+    steps = max(one.checkpoints[-1] for one in pack) * -(-facts.train // pack[0].axes.get("batch_size", facts.train))
+    return sum(training_minutes(one, device) for one in pack) + steps * STEP_SECONDS[device] / 60
+
+
 def trainings_alone(networks: Iterable[Network]) -> int:
     """How many trainings these networks would take if nothing were shared: one, and one more per round of pruning."""
     return sum(1 + (network.axes["iterations"] if network.axes.get("proportion") else 0) for network in networks)
@@ -472,7 +482,7 @@ def _shards(plan: Plan) -> Iterator[Shard]:
         current: list[tuple[Trajectory, ...]] = []
         spent = 0.0
         for pack in _packs(members, device):
-            minutes = sum(training_minutes(one, device) for one in pack)
+            minutes = pack_minutes(pack, plan.facts[pack[0].dataset], device)
             if current and spent + minutes > target:
                 yield _shard(current, spent)
                 current, spent = [], 0.0

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from deltaball import stages
-from deltaball.plan import TRAINED, Plan, Shard, Trajectory, stored_bytes, training_minutes, trainings_alone
+from deltaball import resources, stages
+from deltaball.plan import TRAINED, Plan, Shard, Trajectory, stored_bytes, trainings_alone
 from deltaball.store import Store
 from deltaball.study import how_many
 
@@ -41,6 +41,7 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
         yield f"guarantee: {samples} test points give ε = {epsilon:g} at {confidence:.4g} for {each} (Hoeffding)"
     yield from _measures(plan)
     kind = "one core of the machine the rates were measured on" if device == "cpu" else "one H200; not yet calibrated"
+    yield _jobs(plan)
     yield f"hours are estimates of training time on {kind}; a trajectory that grids share is counted in the first"
 
 
@@ -82,14 +83,42 @@ def _networks(ids: list[str], there: set[str]) -> tuple[str, str]:
     return f"{len(ids):,}", f"{sum(identity in there for identity in ids):,}"
 
 
+def _jobs(plan: Plan) -> str:
+    asked = [stage(plan, shard) for shard in plan.jobs.values() for stage in (resources.training, resources.measuring)]
+    if not asked:
+        return "no job to run"
+    longest = max(asked, key=lambda one: one.minutes).runtime()
+    most = max(one.mem_mb() for one in asked)
+    return (
+        f"{len(asked)} jobs of about {plan.study.compute.shard_minutes:g} min or less, half training, half measuring; "
+        f"each asks for {_ask(plan)}, at most {longest} and {most:,} MB, twice that on a retry"
+    )
+
+
+def _ask(plan: Plan) -> str:
+    return "1 GPU and 2 CPUs" if resources.gpu(plan) else "1 CPU"
+
+
+def shards(plan: Plan) -> Iterator[str]:
+    """The shards, with what their two jobs ask a cluster for at the first attempt."""
+    for shard in plan.shards.values():
+        start = f"{shard.id}  {len(shard.packs)} packs  {shard.minutes:.1f} min"
+        if shard.id not in plan.jobs:
+            yield start
+            continue
+        for name, stage in (("train", resources.training), ("measure", resources.measuring)):
+            asked = stage(plan, shard)
+            start += f"  {name}: {asked.runtime()}, {asked.mem_mb():,} MB"
+        yield start
+
+
 def _costs(plan: Plan, trajectories: list[Trajectory], shards: list[Shard]) -> tuple[str, ...]:
-    device = plan.study.compute.device
     return (
         f"{len(trajectories):,}",
         f"{sum(len(shard.packs) for shard in shards):,}",
         f"{len(shards):,}",
         f"{sum(one.flop for one in trajectories):.2e}",
-        f"{sum(training_minutes(one, device) for one in trajectories) / 60:.2g}",
+        f"{sum(shard.minutes for shard in shards) / 60:.2g}",
         _spoken(sum(stored_bytes(one) for one in trajectories)),
     )
 

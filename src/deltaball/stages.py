@@ -20,6 +20,7 @@ TABLES = (
     "pruning_tests",
     "enclosures",
     "convergence",
+    "jobs",
 )
 # What estimation collects from the shards.
 MEASURED = ("robustness", "outcomes", "curves", "convergence")
@@ -110,11 +111,6 @@ def collection_digest(plan: Plan) -> str:
 def file_digest(path: Path) -> str:
     """Changes with a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-
-
-def runtime(shard: Shard, attempt: int) -> str:
-    """The wall time to ask a cluster for: three times the estimate and ten minutes to start, doubled on a retry."""
-    return f"{round((3 * shard.minutes + 10) * 2 ** (attempt - 1))}m"
 
 
 def _digest(lines: Any) -> str:

@@ -8,7 +8,8 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from safetensors.numpy import save
 from deltaball.catalogue import ARRAYS, DatasetFacts
 from deltaball.datasets import Dataset
 from deltaball.errors import InputError
+from deltaball.files import written_whole
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,16 @@ class Store:
         """The steps at which a trajectory has checkpoints, ascending (their content is not checked)."""
         return sorted(int(path.stem) for path in self._folder(trajectory_id).glob("[0-9]*.safetensors"))
 
+    def note(self, event: str, trajectory_id: str, step: int) -> None:
+        """Add a line to the store's log: the time, what happened, and to which checkpoint.
+
+        A file per process: on a network disk, jobs that append to one file overwrite each other's lines.
+        """
+        folder = self.folder / "log"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{socket.gethostname()}-{os.getpid()}.log").open("a") as log:
+            log.write(f"{time.time_ns()} {event} {trajectory_id} {step}\n")
+
     def save_outcomes(self, trajectory_id: str, outcomes: Mapping[str, np.ndarray]) -> None:
         """Add outcomes of a trajectory's networks, each float32 [points] under its key.
 
@@ -146,24 +158,6 @@ class Store:
 
     def _checkpoint(self, trajectory_id: str, step: int) -> Path:
         return self._folder(trajectory_id) / f"{step:05d}.safetensors"
-
-
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends well and is removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays: some writers choose their format by it.
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _digest(tensors: Mapping[str, np.ndarray], facts: str) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from deltaball.errors import InputError
+from deltaball.files import written_whole
 from deltaball.plan import Plan, Trajectory
-from deltaball.store import Store, written_whole
+from deltaball.store import Store
 from deltaball.study import all_axes
 
 IDENTITY = ["network_id", "trajectory_id", "grid", "dataset", "method", "architecture"]
@@ -21,6 +22,7 @@ RESULTS = {
     "test_accuracy": "float64",
     "test_loss": "float64",
     "status": "str",
+    "reason": "str",  # why it diverged or failed
     "data_sha256": "str",
     "software": "str",
     "device": "str",
@@ -82,24 +84,52 @@ CONVERGENCE = {
     "whole": "float64",
     "deviation": "float64",
 }
+JOBS = {
+    "stage": "str",
+    "shard": "str",
+    "grid": "str",
+    "dataset": "str",
+    "status": "str",
+    "started": "str",
+    "host": "str",
+    "device": "str",
+    "software": "str",
+    "wall_seconds": "float64",
+    "device_seconds": "float64",  # of a CPU's work; on a GPU, the time that it was held
+    "memory_mb": "float64",  # the largest, of the host
+    "device_memory_mb": "float64",
+    "failures": "Int64",  # trajectories
+    "reason": "str",
+}
 COLUMN_TYPES = {int: "Int64", float: "float64", str: "str"}
 
 
-def trained(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> pd.DataFrame:
-    """What training found out about the networks of `trajectories`: network_id and the columns of RESULTS."""
+def trained(
+    plan: Plan, trajectories: Iterable[Trajectory], store: Store, failures: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """What training found out about the networks of `trajectories`: network_id and the columns of RESULTS.
+
+    `failures` says of trajectories why they lack checkpoints; their networks are `failed`.
+    """
+    failures = failures or {}
     rows = []
     for network in plan.networks_of(trajectories):
+        if network.trajectory_id in failures and not store.has(network.trajectory_id, network.checkpoint):
+            rows.append({"network_id": network.id, "status": "failed", "reason": failures[network.trajectory_id]})
+            continue
         facts = store.facts(network.trajectory_id, network.checkpoint)
         whole = plan.trajectories[network.trajectory_id].parent is None
         dense = {"sparsity": 0.0, "sparsity_total": 0.0, "empty_layers": 0} if whole else {}
-        trunk = {"trunk_accuracy": store.facts(*network.trunk).get("test_accuracy")} if network.trunk else {}
+        known = network.trunk and (network.trunk[0] not in failures or store.has(*network.trunk))
+        trunk = {"trunk_accuracy": store.facts(*network.trunk).get("test_accuracy")} if known else {}
         rows.append({"network_id": network.id, **dense, **facts, **trunk})
     return _typed(pd.DataFrame(rows), {"network_id": "str", **RESULTS})
 
 
-def networks(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def networks(plan: Plan, parts: Iterable[pd.DataFrame], lost: Mapping[str, str] | None = None) -> pd.DataFrame:
     """networks.parquet: one row per planned network in the plan's order; `status` is `planned` where none is known.
 
+    `lost` says of networks why they are in no part although they were tried: they are `failed`.
     Columns: ids and grid, one per axis (null where it does not apply), `parameters`, `trunk_id` (of a pruned network,
     the dense trajectory it was pruned from), then RESULTS.
     """
@@ -122,7 +152,10 @@ def networks(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     found = _joined(parts, {"network_id": "str", **RESULTS})
     found = found[found["network_id"].isin(rows["network_id"])]
     table = rows.merge(found, on="network_id", how="left", validate="one_to_one")
-    table["status"] = table["status"].fillna("planned")
+    absent = table["status"].isna()
+    reasons = table["network_id"].map(lost or {}).astype("str").where(absent)
+    table["reason"] = table["reason"].where(~absent, reasons)
+    table["status"] = table["status"].where(~absent, reasons.notna().map({True: "failed", False: "planned"}))
     return table
 
 
@@ -141,6 +174,12 @@ def outcomes(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     columns = ["network_id", "measure", "values"]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     return table[table["network_id"].isin(ids)].reset_index(drop=True)
+
+
+def jobs(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """jobs.csv: one row per run of a job, the oldest first; `failures` counts its trajectories that failed."""
+    rows = [{**one, "failures": len(one.get("failures", ()))} for one in records]
+    return pd.DataFrame(rows, columns=list(JOBS)).astype(JOBS)
 
 
 def load(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:

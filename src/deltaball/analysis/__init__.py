@@ -1,6 +1,6 @@
 """From the tables of a study to its statistics. Reads tables alone, never a network."""
 
-from deltaball import tables
+from deltaball import jobs, tables
 from deltaball.analysis.completeness import completeness, monotonicity
 from deltaball.analysis.convergence import spread
 from deltaball.analysis.correlations import correlations
@@ -24,6 +24,7 @@ def write_tables(plan: Plan) -> None:
         "pruning_tests": pruning_tests(in_range(measured)),
         "enclosures": enclosures(networks, robustness, curves),
         "convergence": spread(networks, draws),
+        "jobs": tables.jobs(jobs.records(plan)),
     }
     for name, table in written.items():
         tables.write_csv(table, plan.study.folder / "tables" / f"{name}.csv")

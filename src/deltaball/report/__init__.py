@@ -88,6 +88,8 @@ def write(plan: Plan, study_path: Path) -> Path:
         drawn=[f"deltaball {deltaball.__version__}", f"Python {platform.python_version()}"]
         + [f"{name} {version(name)}" for name in DRAWN_WITH],
         missing=_missing(networks, robustness),
+        jobs=_jobs(found["jobs"]),
+        unfinished=_records(found["jobs"][found["jobs"]["status"].isin(["partial", "failed"])]),
         networks=len(networks),
         trained=int((networks["status"] == "trained").sum()),
         measured=robustness["network_id"].nunique(),
@@ -231,7 +233,27 @@ def _missing(networks: pd.DataFrame, robustness: pd.DataFrame) -> list[dict[str,
     for row in _records(absent):
         axes = ", ".join(f"{axis} {row[axis]}" for axis in all_axes() if not pd.isna(row[axis]))
         why = "not measured" if row["status"] == "trained" else row["status"]
+        if not pd.isna(row["reason"]):
+            why += f": {row['reason']}"
         rows.append({"id": row["network_id"], "grid": row["grid"], "axes": axes, "why": why})
+    return rows
+
+
+def _jobs(jobs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Per stage × host × device: how many runs of jobs, what they took in all, and the largest memory of one."""
+    rows = []
+    for key, runs in jobs[jobs["status"] != "running"].groupby(["stage", "host", "device"], dropna=False):
+        hours = {"wall": runs["wall_seconds"].sum() / 3600, "device_hours": runs["device_seconds"].sum() / 3600}
+        rows.append(
+            {
+                **dict(zip(("stage", "host", "device"), key, strict=True)),
+                "runs": len(runs),
+                "failed": int((runs["status"] == "failed").sum()),
+                **hours,
+                "memory": runs["memory_mb"].max(),
+                "device_memory": runs["device_memory_mb"].max(),
+            }
+        )
     return rows
 
 

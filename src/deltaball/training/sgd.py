@@ -81,10 +81,11 @@ def missing_steps(trajectory: Trajectory, store: Store) -> list[int]:
 
 def mark_diverged(trajectory: Trajectory, epoch: int, facts: Mapping[str, Any], store: Store) -> None:
     """Mark a trajectory's checkpoints from `epoch` on as diverged; `facts` are those of where it was trained."""
-    print(f"{trajectory.id} diverged by epoch {epoch}: its loss is not finite", flush=True)
+    reason = f"diverged by epoch {epoch}: its loss is not finite"
+    print(f"{trajectory.id} {reason}", flush=True)
     for step in trajectory.checkpoints:
         if step >= epoch:
-            store.save(trajectory.id, step, Checkpoint((), {}, {**facts, "status": "diverged"}))
+            store.save(trajectory.id, step, Checkpoint((), {}, {"reason": reason, **facts, "status": "diverged"}))
 
 
 class Run:
@@ -102,6 +103,8 @@ class Run:
         self.weights = Pack.of(layers, [one.weights for one in starts], device).weights
         self.masks = Pack.of(layers, [one.masks for one in starts], device).weights
         self.moments: tuple[torch.Tensor, ...] = ()
+        for one in self.trajectories:
+            store.note("began", one.id, one.checkpoints[-1])
         if self.axes["optimizer"] == "adam":
             self.moments = Pack.of(layers, [_moments(one) for one in starts], device).weights
 
@@ -166,7 +169,8 @@ class Run:
         weights = [weight.detach().cpu().numpy() for weight in self.weights]
         moments = [moment.cpu().numpy() for moment in self.moments]
         for k, start in enumerate(self.starts):
-            if self.epoch in start.trajectory.checkpoints:
+            # Another job may have finished it meanwhile; its weights stay, for outcomes may have been taken of them.
+            if self.epoch in start.trajectory.checkpoints and not self.store.has(start.trajectory.id, self.epoch):
                 facts = {
                     **self.facts,
                     **start.facts,
@@ -178,6 +182,7 @@ class Run:
                 state = {**start.state, **{f"moment.{index}": moment[k] for index, moment in enumerate(moments)}}
                 kept = Checkpoint(tuple(weight[k] for weight in weights), state, facts)
                 self.store.save(start.trajectory.id, self.epoch, kept)
+                self.store.note("kept", start.trajectory.id, self.epoch)
 
     def _evaluated(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Accuracy [K] in float64 and mean cross-entropy [K] on all of `images`."""

@@ -1,0 +1,130 @@
+"""What a shard's jobs ask for: time, memory, a GPU, CPUs; estimated from the plan. Light, like the plan.
+
+An estimate that is too low costs a retry, which asks for twice as much and finds in the store what was finished. One
+that is too high waits longer in a queue.
+"""
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from deltaball import architectures
+from deltaball.architectures import Conv, Dense, Layers
+from deltaball.plan import FLOP_PER_SECOND, Measure, Plan, Shard, Trajectory
+from deltaball.study import PGD_RESTARTS, PGD_STEPS
+
+SAFETY = 3  # how much slower than the machine that the rates are from another one may be
+STARTING_MINUTES = 10  # importing torch from a network disk, loading data, waiting for a device
+
+# Memory of the host in MB. A process that has imported everything has 300 MB on a CPU; with CUDA's context, about 3 GB.
+PROCESS_MB = {"cpu": 350, "cuda": 3500}
+MEMORY_SAFETY = 1.5
+EVALUATION_BATCH = 1000  # images at a time, of training/sgd.py
+MEASURED_AT_ONCE = 1024  # images × networks on a CPU, of estimation/estimate.py
+FLOAT = 4  # bytes
+
+# Of exact answers: the share of points that neither PGD nor CROWN settles, and what branch and bound takes for each.
+LEFT_OPEN, SOLVING_SECONDS = 0.25, 1.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one job asks for. On a retry, attempt 2 and on, twice the time and memory of the attempt before."""
+
+    minutes: float  # estimated, without any safety
+    megabytes: float  # estimated, of the host's memory
+
+    def runtime(self, attempt: int = 1) -> str:
+        """Wall time as Snakemake reads it: with its unit, because versions read bare integers differently."""
+        return f"{math.ceil((SAFETY * self.minutes + STARTING_MINUTES) * 2 ** (attempt - 1))}m"
+
+    def mem_mb(self, attempt: int = 1) -> int:
+        """Memory, rounded up to 100 MB."""
+        return 100 * math.ceil(MEMORY_SAFETY * self.megabytes * 2 ** (attempt - 1) / 100)
+
+
+def gpu(plan: Plan) -> int:
+    """How many GPUs a job asks for that trains or measures."""
+    return int(plan.study.compute.device == "cuda")
+
+
+def cpus(plan: Plan) -> int:
+    """How many CPUs a job asks for that trains or measures: one thread of its own, and one of CUDA's beside it."""
+    return 1 + gpu(plan)
+
+
+def training(plan: Plan, shard: Shard) -> Request:
+    """What training a shard asks for."""
+    return _request(plan, shard, shard.minutes, max(_training_bytes(plan, pack) for pack in shard.packs))
+
+
+def measuring(plan: Plan, shard: Shard) -> Request:
+    """What measuring a shard asks for. Training again what the store lost is not in it: for that there are retries."""
+    flop, seconds = 0.0, 0.0
+    asked: dict[str, Counter[Measure]] = defaultdict(Counter)
+    for network in plan.networks_of(shard.trajectories):
+        asked[network.trajectory_id].update(plan.asked_of(network))
+    for trajectory in shard.trajectories:
+        layers = plan.layers(trajectory)
+        forward = architectures.forward_flop(layers)
+        for one, samples in asked[trajectory.id].items():
+            flop += samples * passes(one, layers) * forward
+            seconds += samples * LEFT_OPEN * SOLVING_SECONDS if one.by == "exact" else 0
+    minutes = flop / FLOP_PER_SECOND[plan.study.compute.device][shard.trajectories[0].architecture] / 60
+    return _request(plan, shard, minutes + seconds / 60, max(_measuring_bytes(plan, pack) for pack in shard.packs))
+
+
+def passes(one: Measure, layers: Layers) -> float:
+    """How many forward passes of one image judging a point takes, about. A gradient is worth three.
+
+    Attacks' searches are shared between notions, and what is settled is skipped, so this is an upper bound. CROWN
+    pulls every unit after the first layer back to the image, twice, and the rows it is asked for; float64 takes twice
+    as long.
+    """
+    settings = dict(one.settings)
+    match one.by:
+        case "fgsm":
+            return 4
+        case "pgd" | "fmn":
+            return 3 * settings["steps"] * settings.get("restarts", 1) + 40
+        case "ibp":
+            return 8
+    pgd = 3 * PGD_STEPS * PGD_RESTARTS if one.by == "exact" else 0
+    units = [
+        layer.outputs * (layer.height * layer.width if isinstance(layer, Conv) else 1)
+        for layer in layers
+        if isinstance(layer, Dense | Conv)
+    ]
+    rows = units[-1] ** 2 if one.notion in ("softmax_variation", "variation_above") else units[-1]
+    return pgd + 2 * (2 * sum(units[1:-1]) + rows)
+
+
+def _request(plan: Plan, shard: Shard, minutes: float, workspace: float) -> Request:
+    device = plan.study.compute.device
+    facts = plan.facts[shard.dataset]
+    # The file as it is read, and the arrays.
+    data = 2 * FLOAT * math.prod(facts.shape) * (facts.train + facts.test)
+    return Request(minutes, PROCESS_MB[device] + (data + workspace) / 1e6)
+
+
+def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
+    """Weights, gradients, the update, the initial weights, Adam's moments twice; a batch with its gradients."""
+    one, facts = pack[0], plan.facts[pack[0].dataset]
+    copies = 8 if one.axes.get("optimizer") == "adam" else 4
+    if plan.study.compute.device == "cuda":  # the host has what goes to the store and what comes from there
+        return FLOAT * len(pack) * copies * one.parameters
+    sizes = architectures.activations(plan.layers(one), facts.shape)
+    step = one.axes.get("batch_size", 0) * (sizes[0] + 3 * sum(sizes))
+    # Without gradients, a layer's input and its output are all that is kept.
+    evaluation = EVALUATION_BATCH * 3 * max(sizes)
+    return FLOAT * len(pack) * (copies * one.parameters + max(step, evaluation))
+
+
+def _measuring_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
+    one, facts = pack[0], plan.facts[pack[0].dataset]
+    networks = sum(len(trajectory.checkpoints) for trajectory in pack)
+    if plan.study.compute.device == "cuda":
+        return FLOAT * 2 * networks * one.parameters
+    sizes = architectures.activations(plan.layers(one), facts.shape)
+    images = max(MEASURED_AT_ONCE, 32 * networks)
+    return FLOAT * (3 * networks * one.parameters + images * (4 * sizes[0] + 3 * sum(sizes)))

@@ -1,0 +1,260 @@
+"""Networks that fail, shards that fail, disks full or read-only, kills at any moment: what a user then sees."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_workflow import FCN, ROOT, TINY, assert_equal_tables, checkpoints, command, jobs, tables, write_study
+
+from deltaball import stages
+from deltaball.store import Store
+
+STUDY = {
+    **TINY,
+    "grids": [
+        {**FCN, "width": 8, "activation": ["relu", "tanh"], "epochs": [1, 2]},
+        {**FCN, "name": "second", "width": 16, "activation": "relu", "epochs": [1, 2]},
+    ],
+}
+# Read by every Python of a run before anything else: training, or measuring, one trajectory then always fails.
+FAULT = """
+import os, sys
+if sys.orig_argv[2:3] == [os.environ.get("FAULTY_STAGE")]:
+    os.environ.update(OMP_NUM_THREADS="1", MKL_CBWR="AUTO")
+    from deltaball import estimation, training
+    from deltaball.estimation import estimate
+    from deltaball.training import sgd
+
+    def faulty(whole):
+        def call(pack, *rest):
+            if any(one.id == os.environ["FAULTY"] for one in pack):
+                raise RuntimeError("a fault on purpose")
+            return whole(pack, *rest)
+        return call
+
+    sgd.train, estimate.measure = faulty(sgd.train), faulty(estimate.measure)
+"""
+
+
+def run(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
+    done = subprocess.run(
+        command(*arguments), cwd=folder, env={**os.environ, **(environment or {})}, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def said(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("deltaball:")]
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+    folder = tmp_path_factory.mktemp("healthy")
+    write_study(folder, STUDY)
+    assert run(folder, "networks", "measures")[0] == 0
+    return tables(folder)
+
+
+@pytest.mark.parametrize("stage", ["train", "measure"])
+def test_a_network_that_fails_is_a_row_and_the_others_go_on(
+    tmp_path: Path, healthy: dict[str, pd.DataFrame], stage: str
+) -> None:
+    write_study(tmp_path, STUDY)
+    (tmp_path / "sitecustomize.py").write_text(FAULT)
+    victim = healthy["networks"].query("grid == 'fcn'").iloc[0]
+    mine = healthy["networks"]["trajectory_id"] == victim["trajectory_id"]
+    fault = {"PYTHONPATH": str(tmp_path), "FAULTY_STAGE": stage, "FAULTY": victim["trajectory_id"]}
+    status, output = run(tmp_path, "--retries", "1", environment=fault)
+    assert status == 0, output
+    # Tried twice; then its shard's other networks go on without it.
+    assert output.count("Trying to restart") == 1
+    (line,) = said(output)
+    assert re.search(rf"{stage} of shard fcn-\w+: 1 trajectories failed: RuntimeError: a fault on purpose", line)
+    assert "results/tiny/logs/" in line
+    found = tables(tmp_path)
+    failed = found["networks"]["status"] == "failed"
+    if stage == "train":
+        assert (failed == mine).all()
+        assert set(found["networks"]["reason"][failed]) == {"RuntimeError: a fault on purpose"}
+    else:
+        assert not failed.any()
+    measured = healthy["networks"]["network_id"][~mine]
+    assert set(found["robustness"]["network_id"]) == set(measured)
+    page = (tmp_path / "results/tiny/report.html").read_text()
+    assert f"{mine.sum()} networks are missing" in page
+    records = pd.read_csv(tmp_path / "results/tiny/tables/jobs.csv").query("stage == @stage")
+    assert sorted(records["status"]) == ["done", "failed", "partial"]
+    # What failed is tried again, in every run; what did not is left alone.
+    assert jobs(run(tmp_path, "-n")[1])[stage] == 1
+    status, output = run(tmp_path)
+    assert (status, said(output)) == (0, [])
+    assert_equal_tables(tables(tmp_path), healthy)
+    assert "Nothing to be done" in run(tmp_path)[1]
+
+
+def test_a_shard_that_fails_leaves_a_study_that_says_what_is_missing(
+    tmp_path: Path, healthy: dict[str, pd.DataFrame]
+) -> None:
+    write_study(tmp_path, STUDY)
+    victim = healthy["networks"].query("grid == 'second'").iloc[0]["trajectory_id"]
+    # A file where the store needs a folder: nothing can be kept of this trajectory.
+    obstacle = tmp_path / "results/store/trajectories" / victim[:2] / victim
+    obstacle.parent.mkdir(parents=True)
+    obstacle.touch()
+    status, output = run(tmp_path, "--keep-going", "--retries", "1")
+    assert status != 0
+    lines = said(output)
+    assert re.search(
+        rf"train of shard second-\w+ failed: .*{victim}: File exists .*logs/train/second-\w+\.log", lines[0]
+    )
+    assert lines[1:] == [
+        "deltaball: 1 jobs were not tried, because they need what failed or the run stopped before",
+        "deltaball: the tables and the report are made of what is there; the same command goes on from here",
+    ]
+    found = tables(tmp_path)["networks"]
+    assert dict(found.groupby("grid")["status"].unique().map(list)) == {"fcn": ["trained"], "second": ["failed"]}
+    assert found["reason"][found["grid"] == "second"].str.contains("its shard failed: .*File exists").all()
+    assert (
+        f"{(found['grid'] == 'second').sum()} networks are missing"
+        in (tmp_path / "results/tiny/report.html").read_text()
+    )
+    (tmp_path / "results/tiny/report.html").unlink()
+    for name in ("Snakefile", "rules", "envs", "src"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    again = subprocess.run([sys.executable, "-m", "deltaball", "study"], cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode != 0
+    assert "made of what is there" in again.stderr
+    assert (tmp_path / "results/tiny/report.html").exists()
+    obstacle.unlink()
+    assert run(tmp_path)[0] == 0
+    assert_equal_tables(tables(tmp_path), healthy)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, healthy: dict[str, pd.DataFrame]) -> None:
+    write_study(tmp_path, STUDY)
+    # The data set takes 16 MB of it.
+    with small_disk(tmp_path / "results", "size=17m") as results:
+        status, output = run(tmp_path, "networks", "measures", "--keep-going")
+        assert status != 0
+        assert "No space left on device" in output
+        assert "Traceback" not in "".join(log.read_text() for log in (results / "tiny/logs").rglob("*.log"))
+        kept = checkpoints(tmp_path)
+        store = Store(results / "store")
+        for path in (results / "store/trajectories").glob("*/*/[0-9]*.safetensors"):
+            store.load(path.parent.name, int(path.stem))  # raises for a file that is not whole
+        assert not [path for path in results.rglob(".*") if path.is_file()]
+        remount(results, "size=100m")
+        assert run(tmp_path, "networks", "measures")[0] == 0
+        assert {name: checkpoints(tmp_path)[name] for name in kept} == kept
+        assert_equal_tables(tables(tmp_path), healthy)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"), [("size=4k", "No space left on device"), ("ro", "Read-only file system")]
+)
+def test_where_nothing_can_be_written_one_line_says_so(tmp_path: Path, options: str, reason: str) -> None:
+    write_study(tmp_path, STUDY)
+    for name in ("Snakefile", "rules", "envs", "src"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    with small_disk(tmp_path / "results", options) as results:
+        status, output = run(tmp_path)
+        assert status != 0
+        (line,) = said(output)
+        assert f"results/tiny: {reason}" in line
+        assert "Traceback" not in output
+        assert not [path for path in results.rglob("*") if path.is_file()]
+        shard = next(iter(stages.planned(tmp_path / "config.yaml").jobs))
+        done = subprocess.run(
+            [sys.executable, "-m", "deltaball", "train", shard], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+        assert reason in done.stderr
+
+
+def test_a_part_that_is_not_there_stops_the_tables(tmp_path: Path) -> None:
+    # As while a job that another Snakemake left behind makes it anew.
+    write_study(tmp_path, STUDY)
+    assert run(tmp_path, "networks")[0] == 0
+    before = (tmp_path / "results/tiny/networks.parquet").read_bytes()
+    next((tmp_path / "results/tiny/shards").glob("second-*.trained.parquet")).unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "deltaball", "networks"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert re.search(r"second-\w+\.trained\.parquet is not there, nor 0 more; run again", done.stderr)
+    assert (tmp_path / "results/tiny/networks.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "swapped"])
+def test_damaged_weights_are_named_and_trained_again(
+    tmp_path: Path, healthy: dict[str, pd.DataFrame], damage: str
+) -> None:
+    write_study(tmp_path, STUDY)
+    assert run(tmp_path, "networks", "measures")[0] == 0
+    paths = sorted((tmp_path / "results/store/trajectories").glob("*/*/[0-9]*.safetensors"))
+    path, content = paths[0], bytearray(paths[0].read_bytes())
+    match damage:
+        case "truncated":
+            path.write_bytes(content[: len(content) // 2])
+        case "flipped":
+            content[-100] ^= 4
+            path.write_bytes(content)
+        case "swapped":
+            shutil.copy(paths[-1], path)
+    results = tmp_path / "results/tiny"
+    for name in ("shards", "logs"):
+        shutil.rmtree(results / name)
+    for table in results.glob("*.parquet"):
+        table.unlink()
+    assert run(tmp_path, "networks", "measures")[0] == 0
+    logs = "".join(log.read_text() for log in (results / "logs/train").glob("*.log"))
+    assert f"store: {path.relative_to(tmp_path)}" in logs
+    assert sum(int(count) for count in re.findall(r"trained (\d+) networks", logs)) == 1
+    assert_equal_tables(tables(tmp_path), healthy)
+
+
+def test_two_jobs_of_one_shard_at_once_leave_one_result(tmp_path: Path, healthy: dict[str, pd.DataFrame]) -> None:
+    write_study(tmp_path, STUDY)
+    plan = stages.planned(tmp_path / "config.yaml")
+    for stage in ("train", "measure"):
+        twins = [
+            subprocess.Popen([sys.executable, "-m", "deltaball", stage, shard], cwd=tmp_path, stdout=subprocess.DEVNULL)
+            for shard in plan.jobs
+            for _ in range(2)
+        ]
+        assert [one.wait() for one in twins] == [0] * len(twins)
+    for name in ("networks", "robustness"):
+        subprocess.run([sys.executable, "-m", "deltaball", name], cwd=tmp_path, check=True, capture_output=True)
+    assert_equal_tables(tables(tmp_path), healthy)
+
+
+def test_a_study_killed_at_random_moments_is_the_same_as_one_left_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks/kills.py"), "5"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("tables equal") == 5
