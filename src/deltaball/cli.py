@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import platform
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from deltaball.datasets import Dataset
     from deltaball.store import Store
+
+TRAINING = {"sgd": "sgd", "imp": "pruning", "hmc": "hmc"}  # the room of each method
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -181,6 +184,8 @@ def _device(job: jobs.Job) -> Iterator[None]:
     with devices.held() if kind == "cuda" else contextlib.nullcontext():
         job.waited = time.monotonic() - asked
         torch = _prepare_torch(kind)
+        if any(one.method == "hmc" for one in job.shard.trajectories):
+            _prepare_jax()
         job.device = torch.cuda.get_device_name() if kind == "cuda" else platform.machine()
         try:
             yield
@@ -260,12 +265,10 @@ def _given_up(job: jobs.Job) -> set[str]:
 
 def _trained_pack(planned: Plan, pack: Sequence[Trajectory], dataset: "Dataset", store: "Store") -> int:
     """Train what the store lacks of a pack, and first of what it is pruned from; returns how many of the pack."""
-    from deltaball.training import pruning, sgd
-
     lacking = [one.parent for one in pack if one.parent and not all(store.has(one.id, at) for at in one.checkpoints)]
     for parents in planned.packed(parent for parent in lacking if not store.has(*parent)):
         _trained_pack(planned, parents, dataset, store)
-    room = pruning if pack[0].method == "imp" else sgd
+    room = importlib.import_module(f"deltaball.training.{TRAINING[pack[0].method]}")
     return room.train(pack, planned.layers(pack[0]), dataset, store, planned.study.compute.device)
 
 
@@ -290,7 +293,9 @@ def _measure(chosen: argparse.Namespace, job: jobs.Job) -> None:
 
     def measure(pack: Sequence[Trajectory]) -> int:
         of_pack = {(one.id, step): asked[one.id, step] for one in pack for step in one.checkpoints}
-        return estimate.measure(of_pack, planned.layers(pack[0]), images, seed, store, planned.study.compute.device)
+        return estimate.measure(
+            of_pack, planned.layers(pack[0]), images, seed, store, planned.study.compute.device, pack[0].method == "hmc"
+        )
 
     computed = sum(job.isolated(pack, measure) for pack in planned.packed(asked))
     print(f"shard {shard.id}: computed {computed:,} outcomes (network × measure × point)", flush=True)
@@ -404,6 +409,8 @@ def _export(chosen: argparse.Namespace) -> None:
             f"network {network.id} has no weights in {planned.study.store}; "
             f"run `deltaball train --study {chosen.study} {planned.shard_of[network.trajectory_id]}`"
         )
+    if network.method == "hmc":
+        raise InputError(f"network {network.id} is a mean over a chain's samples, which one .keras file cannot hold")
     model = keras_model(planned.layers(network), planned.facts[network.dataset].shape)
     model.set_weights(checkpoint.weights)
     from deltaball.store import written_whole
@@ -438,3 +445,11 @@ def _prepare_torch(device: str) -> ModuleType:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("compute.device is 'cuda' and torch finds no GPU here; set it to 'cpu' or run on a GPU node")
     return torch
+
+
+def _prepare_jax() -> None:
+    # Keras chooses its backend, and XLA its threads, when they are imported: one thread per job, like torch.
+    os.environ["KERAS_BACKEND"] = "jax"
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+    # JAX would take most of a GPU's memory at once, and torch measures in the same process.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

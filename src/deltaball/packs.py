@@ -1,14 +1,18 @@
 """K networks of one shape as one torch function of x: stacked weights, one forward pass for all."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from deltaball.architectures import Activation, Conv, Dense, Flatten, Layers, MaxPool, weight_shapes
 
+# Activations of a posterior that are held at once: samples × images × units, in floats.
+ACTIVATIONS_AT_ONCE = {"cpu": 2_000_000, "cuda": 500_000_000}
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
@@ -40,6 +44,44 @@ class Pack:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [K, n, classes] of images x in [0, 1]: [n, h, w, c] shown to every network, or [K, n, h, w, c]."""
         return logits(self.layers, self.weights, x)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """One network that averages the softmax of S samples; each of `weights` is [S, *shape] in Keras' order and layout.
+
+    A pack of one network, as attacks see it.
+    """
+
+    layers: Layers
+    weights: tuple[torch.Tensor, ...]
+
+    @staticmethod
+    def of(layers: Layers, samples: Sequence[np.ndarray], device: str = "cpu") -> "Posterior":
+        return Posterior(layers, tuple(torch.from_numpy(array).to(device) for array in samples))
+
+    def __len__(self) -> int:
+        return 1
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Log of the mean of softmax, [1, n, classes], of images x in [0, 1], [n, h, w, c] or [1, n, h, w, c].
+
+        Softmax of it is the mean itself, so these are the network's logits. The log-sum-exp of the samples' log
+        softmax, because a mean of probabilities may underflow. A few samples' activations exist at a time: backward
+        passes compute them again.
+        """
+        images = x if x.ndim == 4 else x[0]
+        units = max(shape[-1] for shape in weight_shapes(self.layers))
+        at_once = max(1, ACTIVATIONS_AT_ONCE[images.device.type] // (len(images) * units))
+        parts = [
+            checkpoint(self._summed, images, start, start + at_once, use_reentrant=False, preserve_rng_state=False)
+            for start in range(0, len(self.weights[0]), at_once)
+        ]
+        return torch.stack(parts).logsumexp(0, keepdim=True) - math.log(len(self.weights[0]))
+
+    def _summed(self, images: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """Log of the sum of the softmax of samples `first` to `last`, [n, classes]."""
+        return logits(self.layers, [one[first:last] for one in self.weights], images).log_softmax(-1).logsumexp(0)
 
 
 def logits(layers: Layers, weights: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,7 @@ STEP_SECONDS = {"cpu": 0.0, "cuda": 1e-3}
 # a million floats; a GPU is filled by more.
 PACK_PARAMETERS = {"cpu": 2_000_000, "cuda": 64_000_000}
 PACK_NETWORKS = 64
-TRAINED = ("sgd", "imp")  # methods whose training is built
+TRAINED = ("sgd", "imp", "hmc")  # methods whose training is built
 
 
 @dataclass(frozen=True)
@@ -424,9 +424,13 @@ def _chain(identify: _Identity, axes: Mapping[str, Any]) -> Iterator[tuple[_Step
 
 def _costed(step: _Step, checkpoints: tuple[int, ...], facts: DatasetFacts) -> Trajectory:
     network = architectures.layers(step.architecture, step.axes, facts.shape, facts.classes)
-    passes = checkpoints[-1] * (step.axes["leapfrog_steps"] if step.method == "hmc" else 1)
+    points = facts.train * checkpoints[-1]
+    if step.method == "hmc":
+        seen = step.axes["train_points"] or facts.train
+        transitions = step.axes["burn_in"] + checkpoints[-1]
+        points = seen * (step.axes["warm_epochs"] + step.axes["leapfrog_steps"] * transitions)
     # A backward pass costs two forward passes.
-    flop = 3.0 * architectures.forward_flop(network) * facts.train * passes
+    flop = 3.0 * architectures.forward_flop(network) * points
     parameters = architectures.parameters(network)
     return Trajectory(
         step.id,
@@ -464,7 +468,7 @@ def trainings_alone(networks: Iterable[Network]) -> int:
 def stored_bytes(trajectory: Trajectory) -> int:
     """Bytes of a trajectory's checkpoints: float32 weights, Adam's two moments, an IMP mask, HMC's samples."""
     if trajectory.method == "hmc":
-        return 4 * trajectory.parameters * trajectory.checkpoints[-1]
+        return 4 * trajectory.parameters * (trajectory.checkpoints[-1] // trajectory.axes["thinning"])
     each = 4 * trajectory.parameters
     if trajectory.axes.get("optimizer") == "adam":
         each *= 3

@@ -88,6 +88,18 @@ class Store:
             facts,
         )
 
+    def samples(self, trajectory_id: str, step: int) -> tuple[np.ndarray, ...]:
+        """All samples of a chain up to `step`, [S, *shape] in Keras' order. Raises FileNotFoundError or DamagedFileError.
+
+        A checkpoint of a chain holds the samples since the checkpoint that its facts name as `after`.
+        """
+        parts = []
+        while step > 0:
+            part = self.load(trajectory_id, step)
+            parts.append(part.weights)
+            step = part.facts["after"]
+        return tuple(np.concatenate(arrays[::-1]) for arrays in zip(*parts, strict=True))
+
     def find(self, trajectory_id: str, step: int) -> Checkpoint | None:
         """A checkpoint, or None when there is none. A damaged one is named in a line, removed, and is none."""
         try:

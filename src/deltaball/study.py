@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import (
@@ -60,6 +61,7 @@ Counts = axis(Count)
 Rates = axis(Positive)
 Proportions = axis(Proportion)
 Seeds = axis(Seed)
+Delays = axis(Annotated[int, Field(ge=0)])
 Activations = axis(ActivationName)
 Optimizers = axis(Literal["sgd", "adam"])
 
@@ -132,13 +134,22 @@ class Hmc(_Strict):
     """Axes of Hamiltonian Monte Carlo (paper 004, B.8 and B.9); `posterior_samples` counts along one chain."""
 
     ALONG: ClassVar[str] = "posterior_samples"
-    INSIDE_PACK: ClassVar[frozenset[str]] = frozenset({"step_size", "seed"})
+    INSIDE_PACK: ClassVar[frozenset[str]] = frozenset(
+        {"step_size", "thinning", "prior_scale", "likelihood_scale", "seed"}
+    )
 
     method: Literal["hmc"]
     step_size: Rates = Field(description="step of the leapfrog integrator")
     leapfrog_steps: Counts = Field(description="steps of one trajectory of the integrator")
     posterior_samples: Counts = Field(description="samples of the posterior that the network averages")
-    seed: Seeds = [0]
+    thinning: Counts = Field([1], description="of those samples, average every so many-th only")
+    prior_scale: Rates = Field([1.0], description="standard deviation of the normal prior on every weight and bias")
+    likelihood_scale: Rates = Field([1.0], description="factor of the log-likelihood; 1 samples the posterior")
+    train_points: axis(Count | None) = Field([None], description="training points seen, drawn by seed; null is all")
+    burn_in: Delays = Field([0], description="transitions before the first sample")
+    start: axis(Literal["glorot", "prior"]) = Field(["glorot"], description="what the first weights are drawn from")
+    warm_epochs: Delays = Field([0], description="epochs of SGD between that draw and the chain")
+    seed: Seeds = Field([0], description="draws the training points, the start and the chain")
 
 
 class Grid(_Strict):
@@ -193,6 +204,8 @@ def all_axes() -> dict[str, type]:
     for grid in GRIDS.values():
         for name in grid.axis_names():
             (kind,) = get_args(grid.model_fields[name].annotation)
+            if NoneType in get_args(kind):  # null is a value of this axis
+                kind = get_args(kind)[0]
             found.setdefault(name, str if get_origin(kind) is Literal else kind.__origin__)
     return found
 

@@ -19,6 +19,7 @@ from deltaball.study import (
     AnyMeasure,
     Compute,
     Convergence,
+    FcnHmc,
     Grid,
     Guarantee,
     Only,
@@ -64,6 +65,8 @@ def _check(study: Study, path: Path) -> None:
             facts[grid.dataset] = found = catalogue.facts(grid.dataset, Path(study.data))
         except InputError as problem:
             raise InputError(f"{where}.dataset: {problem}") from None
+        if grid.method == "hmc":
+            _check_chains(grid, found, where)
         if grid.architecture != "fcn":
             deepest = {name: values[0] for name, values in grid if name in grid.axis_names()}
             deepest["conv_depth"] = max(grid.conv_depth)
@@ -89,6 +92,16 @@ def _check(study: Study, path: Path) -> None:
             for epsilon in experiment.epsilon:
                 key = f"{where}.epsilon"
                 _check_epsilon(epsilon, study.guarantee.confidence, 1, facts[grid.dataset], key)
+
+
+def _check_chains(grid: FcnHmc, facts: catalogue.DatasetFacts, where: str) -> None:
+    most = max((one for one in grid.train_points if one), default=0)
+    if most > facts.train:
+        raise InputError(f"{where}.train_points = {most}: {facts.name} has {facts.train}; null takes all")
+    if min(grid.posterior_samples) < max(grid.thinning):
+        raise InputError(
+            f"{where}.thinning = {max(grid.thinning)} leaves none of {min(grid.posterior_samples)} posterior_samples"
+        )
 
 
 def _check_measure(study: Study, measure: AnyMeasure, where: str) -> list[Grid]:

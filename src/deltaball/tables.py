@@ -21,6 +21,10 @@ RESULTS = {
     "train_accuracy": "float64",
     "test_accuracy": "float64",
     "test_loss": "float64",
+    "acceptance": "float64",  # of a chain, like the next three: mean acceptance probability of its transitions
+    "divergences": "Int64",  # transitions whose energy error exceeds 1,000
+    "ess_min": "float64",  # smallest bulk effective sample size of a predictive quantity
+    "rhat_max": "float64",  # largest split R-hat of one
     "status": "str",
     "reason": "str",  # why it diverged or failed
     "data_sha256": "str",
@@ -117,7 +121,8 @@ def trained(
         if network.trajectory_id in failures and not store.has(network.trajectory_id, network.checkpoint):
             rows.append({"network_id": network.id, "status": "failed", "reason": failures[network.trajectory_id]})
             continue
-        facts = store.facts(network.trajectory_id, network.checkpoint)
+        found = store.facts(network.trajectory_id, network.checkpoint)
+        facts = {name: value for name, value in found.items() if name in RESULTS}
         whole = plan.trajectories[network.trajectory_id].parent is None
         dense = {"sparsity": 0.0, "sparsity_total": 0.0, "empty_layers": 0} if whole else {}
         known = network.trunk and (network.trunk[0] not in failures or store.has(*network.trunk))

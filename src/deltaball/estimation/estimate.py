@@ -19,7 +19,7 @@ from deltaball.local.attacks import attack
 from deltaball.local.certificates import differences
 from deltaball.local.neighbourhoods import Ball
 from deltaball.local.notions import ClassChange, Notion, notion
-from deltaball.packs import Pack
+from deltaball.packs import Pack, Posterior
 from deltaball.plan import Measure, Plan, Trajectory
 from deltaball.store import Store
 from deltaball.study import NOTIONS, PGD_RESTARTS, PGD_STEPS
@@ -28,6 +28,7 @@ from deltaball.study import NOTIONS, PGD_RESTARTS, PGD_STEPS
 # matrix product of another size may round differently for one network than for several.
 IMAGES_AT_ONCE = {"cpu": 1024, "cuda": 65536}
 IMAGES_MULTIPLE = 32
+MEASURABLE = ("trained", "stuck")  # a chain that does not move is the network it started from
 OF_SOFTMAX = ("softmax_variation", "variation_above")  # notions that need the differences of all classes
 
 Place = tuple[str, int]  # a network: its trajectory and checkpoint
@@ -53,15 +54,17 @@ def measure(
     seed: int,
     store: Store,
     device: str,
+    chains: bool = False,
 ) -> int:
     """Complete the outcomes of networks of one shape; returns how many were computed.
 
     `asked` gives each network its measures, each with its number of points: that many of the first of `images`
     [N, h, w, c], which `seed` drew. The store keeps outcomes per network × measure × point, so only what a larger N,
-    a new measure or a new checkpoint adds is computed. Diverged networks have no outcomes.
+    a new measure or a new checkpoint adds is computed. Diverged networks have no outcomes. Networks of `chains` are
+    means over samples, one at a time.
     """
     kept = {identity: store.find_outcomes(identity) for identity, _ in asked}
-    trained = {place: wanted for place, wanted in asked.items() if store.facts(*place)["status"] == "trained"}
+    trained = {place: wanted for place, wanted in asked.items() if store.facts(*place)["status"] in MEASURABLE}
     # Attacks first, and certificates before exact answers: what is settled is not asked again.
     computed = 0
     for stage in (("fgsm", "pgd", "fmn"), ("ibp", "crown"), ("exact",)):
@@ -74,8 +77,12 @@ def measure(
                     lacking[done, samples].append(one)
             for (done, samples), members in lacking.items():
                 batches[done, samples, tuple(members)].append(place)
-        for (done, samples, members), places in batches.items():
-            pack = Pack.of(layers, [store.load(*place).weights for place in places], device)
+        alone = [(asked_of, [place]) for asked_of, places in batches.items() for place in places]
+        for (done, samples, members), places in alone if chains else batches.items():
+            if chains:
+                pack = Posterior.of(layers, store.samples(*places[0]), device)
+            else:
+                pack = Pack.of(layers, [store.load(*place).weights for place in places], device)
             points = images[done:samples]
             settled = [
                 {one: _settled(one, trained[place], step, kept[identity], seed)[done:samples] for one in members}
@@ -118,7 +125,7 @@ def _settled(
 
 
 def outcomes(
-    pack: Pack,
+    pack: Pack | Posterior,
     images: np.ndarray,
     measures: Sequence[Measure],
     device: str,
@@ -134,6 +141,8 @@ def outcomes(
     keys = range(first, first + len(images))
     found, no_gradient = _attacked(pack, images, attacks, keys, device) if attacks else ({}, {})
     nothing = dict.fromkeys(certificates, np.full(len(images), np.nan, np.float32))
+    if not certificates:
+        return found, no_gradient
     proven = [
         _proven(pack.one(k), images, certificates, keys, settled[k] if settled else nothing, device)
         for k in range(len(pack))
@@ -142,7 +151,7 @@ def outcomes(
 
 
 def _attacked(
-    pack: Pack, images: np.ndarray, measures: Sequence[Measure], keys: Sequence[int], device: str
+    pack: Pack | Posterior, images: np.ndarray, measures: Sequence[Measure], keys: Sequence[int], device: str
 ) -> tuple[Outcomes, dict[Measure, np.ndarray]]:
     searches: dict[tuple[Any, ...], list[Measure]] = defaultdict(list)
     for one in measures:
