@@ -89,7 +89,7 @@ class Store:
         )
 
     def samples(self, trajectory_id: str, step: int) -> tuple[np.ndarray, ...]:
-        """All samples of a chain up to `step`, [S, *shape] in Keras' order. Raises FileNotFoundError or DamagedFileError.
+        """All samples of a chain up to `step`, [S, *shape] in Keras' order. Raises as `load` does.
 
         A checkpoint of a chain holds the samples since the checkpoint that its facts name as `after`.
         """

@@ -18,11 +18,13 @@ def convergence(trace: np.ndarray) -> tuple[float, float] | None:
     A quantity that never changes says nothing and is left out: R-hat of a chain that does not move is about 1.
     None where none changes, or the chain is too short to be halved.
     """
+    if len(trace) < FEWEST:
+        return None
     trace = trace[len(trace) % 2 :].astype(np.float64)
     trace = trace[:, np.ptp(trace, axis=0) > 0]
-    count = len(trace)
-    if count < FEWEST or not trace.size:
+    if not trace.size:
         return None
+    count = len(trace)
     # "Bulk": of the ranks' normal scores, which exist whatever the tails (Equation 14).
     scores = ndtri((rankdata(trace, axis=0) - 3 / 8) / (count + 1 / 4))
     with np.errstate(divide="ignore", invalid="ignore"):  # half a chain may stand still

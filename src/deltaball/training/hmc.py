@@ -27,8 +27,7 @@ import numpyro
 from numpyro.infer.hmc import hmc
 
 import deltaball
-from deltaball.architectures import Layers, keras_model
-from deltaball.architectures import weight_shapes as _shapes
+from deltaball.architectures import Layers, keras_model, weight_shapes
 from deltaball.catalogue import DatasetFacts
 from deltaball.datasets import Dataset
 from deltaball.errors import InputError
@@ -152,7 +151,7 @@ class Run:
         self.chains, self.layers, self.dataset, self.store = list(chains), layers, dataset, store
         self.device, self.step, self.axes = device, chains[0].step, chains[0].trajectory.axes
         self.on, self.facts = _device(device), _provenance(dataset, device)
-        self.chosen = [_seen_points(dataset.facts, one.trajectory.axes) for one in chains]
+        self.chosen = [seen_points(dataset.facts, one.trajectory.axes) for one in chains]
         whole = self.axes["train_points"] is None
         with jax.default_device(self.on):
             # Every chain sees the same arrays, [n, ...], or its own draw of points, [K, n, ...].
@@ -196,7 +195,9 @@ class Run:
         """The state of the chains: where the store left them, or before the first transition."""
         resumed = [one.resumed for one in self.chains]
         if self.step:
-            weights = [[part[f"position.{index}"] for index in range(len(_shapes(self.layers)))] for part in resumed]
+            weights = [
+                [part[f"position.{index}"] for index in range(len(weight_shapes(self.layers)))] for part in resumed
+            ]
         else:
             weights = [self._initial(k) for k in range(len(self.chains))]
         keys = [np.frombuffer(hashlib.sha256(one.trajectory.id.encode()).digest()[:8], "<u4") for one in self.chains]
@@ -208,7 +209,7 @@ class Run:
         gradient = [[part[f"gradient.{index}"] for index in range(len(stacked))] for part in resumed]
         return state._replace(
             z_grad=tuple(jnp.asarray(np.stack(arrays)) for arrays in zip(*gradient, strict=True)),
-            potential_energy=jnp.asarray(np.stack([part["potential"] for part in resumed])),
+            potential_energy=jnp.asarray(np.concatenate([part["potential"] for part in resumed])),
             rng_key=jnp.asarray(np.stack([part["key"] for part in resumed])),
         )
 
@@ -218,7 +219,7 @@ class Run:
         draws = sgd.generator(trajectory.id, "weights")
         if self.axes["start"] == "prior":
             scale = trajectory.axes["prior_scale"]
-            weights = [draws.normal(0, scale, shape).astype(np.float32) for shape in _shapes(self.layers)]
+            weights = [draws.normal(0, scale, shape).astype(np.float32) for shape in weight_shapes(self.layers)]
         else:
             weights = initial_weights(self.layers, draws)
         if not self.axes["warm_epochs"]:
@@ -228,11 +229,9 @@ class Run:
         warm = replace(trajectory, axes={**trajectory.axes, **WARM}, checkpoints=())
         run = sgd.Run([sgd.Start(warm, 0, weights, {})], self.layers, seen, self.store, self.device)
         run.until(self.axes["warm_epochs"])
-        # A loss that is not finite ends the run; the chain then starts where its potential is not finite either.
-        return [
-            weight.detach().cpu().numpy()[0] if len(weight) else np.full(shape, np.nan, np.float32)
-            for weight, shape in zip(run.weights, _shapes(self.layers), strict=True)
-        ]
+        if not run.starts:  # its loss is not finite: the chain will not be either
+            return [np.full_like(array, np.nan) for array in weights]
+        return [array[0].detach().cpu().numpy() for array in run.weights]
 
     def _note(self, k: int, weights: list[np.ndarray], transition: np.ndarray) -> None:
         test = np.asarray(self.kernel.log_softmax(weights, self.x_test))
@@ -252,8 +251,8 @@ class Run:
         labels = {"train": self.dataset.y_train[self.chosen[k]], "test": self.dataset.y_test}
         kept = {f"position.{index}": np.asarray(weight)[k] for index, weight in enumerate(state.z)}
         kept |= {f"gradient.{index}": np.asarray(weight)[k] for index, weight in enumerate(state.z_grad)}
-        kept |= {"potential": np.asarray(state.potential_energy)[k], "key": np.asarray(state.rng_key)[k]}
-        part = chain.part(labels, kept, _shapes(self.layers))
+        kept |= {"potential": np.asarray(state.potential_energy)[[k]], "key": np.asarray(state.rng_key)[k]}
+        part = chain.part(labels, kept, weight_shapes(self.layers))
         self.store.save(chain.trajectory.id, chain.step, replace(part, facts={**self.facts, **part.facts}))
 
 
@@ -271,7 +270,7 @@ class Kernel(NamedTuple):
 @lru_cache(maxsize=16)
 def kernel(layers: Layers, shape: tuple[int, int, int], leapfrog_steps: int, shared: bool) -> Kernel:
     """The compiled functions of a pack's chains; `shared` where all see the same points."""
-    log_softmax = _network(layers, shape)
+    log_softmax = network(layers, shape)
 
     def potential(images: jax.Array, labels: jax.Array, prior_scale: jax.Array, likelihood_scale: jax.Array) -> Any:
         return partial(
@@ -327,7 +326,7 @@ def potential_energy(
     return sum((weight**2).sum() for weight in weights) / (2 * prior_scale**2) - likelihood_scale * likelihood
 
 
-def _network(layers: Layers, shape: tuple[int, int, int]) -> Callable[..., jax.Array]:
+def network(layers: Layers, shape: tuple[int, int, int]) -> Callable[..., jax.Array]:
     """Log softmax [n, classes] of (weights in Keras' order, images [n, *shape])."""
     os.environ.setdefault("KERAS_BACKEND", "jax")
     import keras
@@ -345,7 +344,7 @@ def _network(layers: Layers, shape: tuple[int, int, int]) -> Callable[..., jax.A
     return log_softmax
 
 
-def _seen_points(facts: DatasetFacts, axes: Mapping[str, Any]) -> np.ndarray:
+def seen_points(facts: DatasetFacts, axes: Mapping[str, Any]) -> np.ndarray:
     """Indices of the training points of a chain: all, or the first of a permutation per data set and seed.
 
     Chains that differ in their integrators therefore sample the same posterior.
