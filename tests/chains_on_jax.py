@@ -260,4 +260,8 @@ def test_a_hopeless_step_size_is_stuck_and_stays_in_the_tables(
     assert networks["test_accuracy"].notna().all()
     assert set(tables.read(Path("results/test/robustness.parquet"))["network_id"]) == set(networks["network_id"])
     assert cli.main(["export", networks["network_id"].iloc[0]]) == 2
+    assert cli.main(["redraw"]) == 0
+    page = Path("results/test/report.html").read_text(encoding="utf-8")
+    assert "0 of 2 chains have converged" in page
+    assert '<figure><img alt="bayes_few_class_change"' in page
     shutil.rmtree("results")

@@ -337,6 +337,6 @@ def test_the_study_file_is_quoted_and_not_rendered(tmp_path: Path) -> None:
     ],
 )
 def test_capacity_is_binned_by_size_and_labelled_by_range(parameters: list[int], expected: list[str]) -> None:
-    from deltaball.figures.tradeoff import _capacity
+    from deltaball.figures.tradeoff import capacity
 
-    assert _capacity(pd.DataFrame({"parameters": parameters})).tolist() == expected
+    assert capacity(pd.DataFrame({"parameters": parameters})).tolist() == expected

@@ -18,6 +18,7 @@ TABLES = (
     "monotonicity",
     "pruning",
     "pruning_tests",
+    "bayes",
     "enclosures",
     "convergence",
     "jobs",
@@ -53,19 +54,21 @@ def planned(path: Path) -> Plan:
 def figures(plan: Plan) -> list[str]:
     """The names of the study's figures.
 
-    Per data set and notion that is attacked a trade-off, the effect of pruning if any is, and an enclosure where
-    certificates are asked too; per data set the convergence of its experiments.
+    Per data set and notion that is attacked a trade-off, the effect of pruning if any is, Bayesian beside
+    deterministic networks if there are any, and an enclosure where certificates are asked too; per data set the
+    convergence of its experiments.
     """
     found = []
     for dataset in plan.facts:
         grids = [grid for grid in plan.study.grids if grid.dataset == dataset]
-        pruned = [grid for grid in grids if grid.method == "imp"]
+        pruned, averaged = ([grid for grid in grids if grid.method == method] for method in ("imp", "hmc"))
 
         def notions(grids: list[Grid], attacked: bool) -> list[str]:
             asked = [one for one in plan.measures if any(how_many(one.wanted, grid) for grid in grids)]
             return list(dict.fromkeys(one.notion for one in asked if bool(one.attack) == attacked))
 
         found += [f"tradeoff_{dataset}_{notion}" for notion in notions(grids, True)]
+        found += [f"bayes_{dataset}_{notion}" for notion in notions(averaged, True)]
         found += [f"pruning_{dataset}_{notion}" for notion in notions(pruned, True)]
         found += [f"enclosure_{dataset}_{one}" for one in notions(grids, True) if one in notions(grids, False)]
         if any(network.dataset == dataset for experiment in plan.experiments for network in experiment.networks):

@@ -1,6 +1,7 @@
 """From the tables of a study to its statistics. Reads tables alone, never a network."""
 
 from deltaball import jobs, tables
+from deltaball.analysis.bayes import bayes
 from deltaball.analysis.completeness import completeness, monotonicity
 from deltaball.analysis.convergence import spread
 from deltaball.analysis.correlations import correlations
@@ -22,6 +23,7 @@ def write_tables(plan: Plan) -> None:
         "monotonicity": monotonicity(measured),
         "pruning": pruning_effects(in_range(measured), plan.study.analysis.equivalence_margin),
         "pruning_tests": pruning_tests(in_range(measured)),
+        "bayes": bayes(measured),
         "enclosures": enclosures(networks, robustness, curves),
         "convergence": spread(networks, draws),
         "jobs": tables.jobs(jobs.records(plan)),

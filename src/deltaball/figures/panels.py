@@ -108,18 +108,29 @@ def scatter(panel: Axes, chosen: pd.DataFrame) -> None:
             alpha=max(0.15, min(0.6, 150 / len(members))),
             linewidths=0,
         )
-        if members["cluster"].nunique() > 2 and members["test_accuracy"].nunique() > 2:
-            sns.regplot(
-                x=members["test_accuracy"].to_numpy(),
-                y=members["estimate"].to_numpy(),
-                units=members["cluster"].to_numpy(),
-                seed=0,
-                n_boot=500,
-                scatter=False,
-                truncate=True,
-                color=colour,
-                ax=panel,
-            )
+        trend(panel, members, colour)
+    scaled(panel, chosen)
+
+
+def trend(panel: Axes, members: pd.DataFrame, colour: str, line: str = "-") -> None:
+    """The estimate's least-squares line over accuracy, with its band; nothing where too few networks carry one."""
+    if members["cluster"].nunique() > 2 and members["test_accuracy"].nunique() > 2:
+        sns.regplot(
+            x=members["test_accuracy"].to_numpy(),
+            y=members["estimate"].to_numpy(),
+            units=members["cluster"].to_numpy(),
+            seed=0,
+            n_boot=500,
+            scatter=False,
+            truncate=True,
+            color=colour,
+            line_kws={"linestyle": line},
+            ax=panel,
+        )
+
+
+def scaled(panel: Axes, chosen: pd.DataFrame) -> None:
+    """The axes of a panel of accuracy against the estimate, and a bar as long as ±ε."""
     panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     low, high = chosen["estimate"].min(), chosen["estimate"].max()
     panel.set_ylim(*limits(chosen, low, high))

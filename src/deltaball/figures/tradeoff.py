@@ -30,9 +30,10 @@ from deltaball.figures.panels import (
     scatter,
 )
 from deltaball.plan import Plan
-from deltaball.study import GRIDS
 
 CAPACITY_BINS = 5
+# The axis along a method's trajectories, and how it is spoken.
+LENGTHS = {"sgd": ("epochs", "epochs of training"), "hmc": ("posterior_samples", "samples of the posterior")}
 
 
 def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
@@ -63,11 +64,12 @@ def _panels(shown: pd.DataFrame) -> Figure:
     )
     for row, (label, chosen) in zip(panels, rows, strict=True):
         scatter(row[0], chosen)
-        _boxes(row[1], chosen, _capacity(chosen), style.CAPACITY)
-        _boxes(row[2], chosen, chosen[_length_axis(chosen)], style.DURATION)
+        boxed = chosen[chosen["method"] == _boxed(shown)]
+        _boxes(row[1], boxed, capacity(boxed), style.CAPACITY)
+        _boxes(row[2], boxed, boxed[LENGTHS[_boxed(shown)][0]], style.DURATION)
         for panel, text in zip(row, (label, "", ""), strict=True):
             panel.set(xlabel="", ylabel=text)
-    labels = ("test accuracy", "weights and biases", "epochs of training")
+    labels = ("test accuracy", "weights and biases", LENGTHS[_boxed(shown)][1])
     titles = ("accuracy and robustness", "capacity", "training length")
     for column, (title, label) in enumerate(zip(titles, labels, strict=True)):
         panels[0][column].set_title(title, loc="left")
@@ -98,7 +100,7 @@ def _boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series, shades: tuple[str, 
         panel.get_legend().remove()
 
 
-def _capacity(chosen: pd.DataFrame) -> pd.Series:
+def capacity(chosen: pd.DataFrame) -> pd.Series:
     """The number of parameters in quantile bins, each labelled by its range."""
     parameters = chosen["parameters"]
     sizes = np.unique(parameters)
@@ -123,7 +125,6 @@ def _thousands(count: int) -> str:
     return f"{count / 1e6:.2g}M" if count >= 1e6 else f"{count / 1e3:.0f}k"
 
 
-def _length_axis(chosen: pd.DataFrame) -> str:
-    """The axis along the trajectories of these networks: epochs for SGD, posterior samples for HMC."""
-    method, architecture = chosen[["method", "architecture"]].iloc[0]
-    return GRIDS[f"{architecture}-{method}"].ALONG
+def _boxed(shown: pd.DataFrame) -> str:
+    """The method whose networks the box plots show: a sample is no epoch. For both side by side see `bayes`."""
+    return "sgd" if (shown["method"] == "sgd").any() else "hmc"

@@ -14,6 +14,7 @@ import pandas as pd
 import deltaball
 from deltaball import stages, tables
 from deltaball.analysis import judges
+from deltaball.analysis.bayes import ESS, RHAT, converged
 from deltaball.analysis.completeness import STATUSES
 from deltaball.analysis.enclosures import LEVEL, ROUNDING
 from deltaball.errors import InputError
@@ -72,9 +73,13 @@ def write(plan: Plan, study_path: Path) -> Path:
         other_regressions=_terms(other_regressions, True) + _terms(other_regressions, False),
         regressions=len(found["regressions"]),
         monotonicity=_records(found["monotonicity"]),
+        bayes=_records(found["bayes"]),
+        chains=_chains(networks),
+        rhat=RHAT,
+        ess=ESS,
         pruning=_records(found["pruning"]),
         pruning_tests=_records(found["pruning_tests"]),
-        figures=_of_kind(figures, "tradeoff", "pruning"),
+        figures=_of_kind(figures, "tradeoff", "bayes", "pruning"),
         enclosures=_summary(enclosed),
         enclosed=_records(enclosed),
         enclosure_figures=_of_kind(figures, "enclosure"),
@@ -255,6 +260,12 @@ def _jobs(jobs: pd.DataFrame) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _chains(networks: pd.DataFrame) -> list[dict[str, Any]]:
+    """The longest network of every chain that has been sampled, and whether the chain has converged by then."""
+    sampled = networks[networks["acceptance"].notna()].assign(converged=converged(networks))
+    return _records(sampled.sort_values("posterior_samples").groupby("trajectory_id", sort=False).tail(1).sort_index())
 
 
 def _number(value: float, digits: int = 2) -> str:

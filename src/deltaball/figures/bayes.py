@@ -1,0 +1,122 @@
+"""Bayesian beside deterministic networks, in the form of paper 004's Figure 4.
+
+One figure per data set and notion, one row per δ (and γ): accuracy against the measure, where Bayesian networks whose
+chains have not converged are hollow and have a trend of their own; and the measure over capacity.
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from deltaball.analysis.bayes import ESS, RHAT, converged
+from deltaball.analysis.judges import judged
+from deltaball.figures import style
+from deltaball.figures.panels import (
+    LEGEND_PLACE,
+    TITLES,
+    asked,
+    caption,
+    empty,
+    finish,
+    levels,
+    numbers,
+    scaled,
+    trend,
+)
+from deltaball.figures.tradeoff import capacity
+
+SGD, HMC = style.colour("sgd", "fcn"), style.colour("hmc", "fcn")
+# Label, colour, face of the mark, line of the trend.
+KINDS = {
+    "sgd": ("SGD", SGD, SGD, "-"),
+    "converged": ("HMC", HMC, HMC, "-"),
+    "not converged": ("HMC, not converged", HMC, "none", "--"),
+}
+
+
+def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
+    """Draw figure ``bayes_DATASET_NOTION`` to `folder` as PNG, SVG and CSV: fully connected networks, none pruned.
+
+    Of several attacks one is shown (``judged``), and never a certificate: see there.
+    """
+    _, dataset, notion = asked(name)
+    planned = networks[
+        (networks["dataset"] == dataset) & networks["method"].isin(["sgd", "hmc"]) & (networks["architecture"] == "fcn")
+    ]
+    shown = judged(measured[measured["network_id"].isin(planned["network_id"]) & (measured["notion"] == notion)])
+    chains = pd.Series(np.where(converged(shown), "converged", "not converged"), shown.index)
+    shown = shown.assign(kind=chains.where(shown["method"] == "hmc", "sgd"))
+    drawable = (shown["method"] == "hmc").any()
+    remark = (
+        f"Converged: split R-hat ≤ {RHAT} and bulk ESS ≥ {ESS} of every predictive quantity that is watched; "
+        "tables/bayes.csv compares the trends."
+    )
+    figure = _panels(shown) if drawable else empty()
+    title = f"{dataset}: Bayesian and deterministic networks, {TITLES[notion]}"
+    diagnosed = ["acceptance", "divergences", "ess_min", "rhat_max", "kind"]
+    finish(figure, name, title, caption(shown, planned, remark), numbers(shown).join(shown[diagnosed]), folder)
+
+
+def _panels(shown: pd.DataFrame) -> Figure:
+    rows = levels(shown)
+    figure, panels = plt.subplots(
+        len(rows),
+        2,
+        figsize=(9.2, 2.5 * len(rows) + 1.0),
+        width_ratios=[2, 1.6],
+        squeeze=False,
+        sharex="col",
+        sharey="row",
+        layout="constrained",
+    )
+    for (left, right), (label, chosen) in zip(panels, rows, strict=True):
+        _scatter(left, chosen)
+        _boxes(right, chosen)
+        left.set(xlabel="", ylabel=label)
+        right.set(xlabel="", ylabel="")
+    for column, (title, label) in enumerate(
+        (("accuracy and robustness", "test accuracy"), ("capacity", "weights and biases"))
+    ):
+        panels[0][column].set_title(title, loc="left")
+        panels[-1][column].set_xlabel(label)
+    handles = [
+        Line2D([], [], marker="o", color=colour, markerfacecolor=face, linestyle=line, label=label)
+        for kind, (label, colour, face, line) in KINDS.items()
+        if kind in set(shown["kind"])
+    ]
+    panels[0][0].legend(handles=handles, **{**LEGEND_PLACE, "ncols": 3})
+    return figure
+
+
+def _scatter(panel: Axes, chosen: pd.DataFrame) -> None:
+    for kind, (_, colour, face, line) in KINDS.items():
+        members = chosen[chosen["kind"] == kind]
+        panel.scatter(
+            members["test_accuracy"], members["estimate"], s=15, edgecolors=colour, facecolors=face, alpha=0.5
+        )
+        trend(panel, members, colour, line)
+    scaled(panel, chosen)
+
+
+def _boxes(panel: Axes, chosen: pd.DataFrame) -> None:
+    methods = chosen["method"].map({"sgd": KINDS["sgd"][0], "hmc": KINDS["converged"][0]})
+    sns.boxplot(
+        x=capacity(chosen),
+        y=chosen["estimate"],
+        hue=methods,
+        palette={KINDS["sgd"][0]: SGD, KINDS["converged"][0]: HMC},
+        saturation=0.7,
+        gap=0.1,
+        linewidth=0.8,
+        fliersize=1.5,
+        legend=False,
+        ax=panel,
+    )
+    panel.grid(axis="x", visible=False)
+    panel.tick_params(axis="x", labelrotation=35)
