@@ -37,7 +37,7 @@ from deltaball.study import (
 # cuda: one H200 as measured by a pilot of packed training (FCN 256×2 in packs of 64; CNN of 20 filters; VGG of 48
 # filters; HMC 512×2); not yet calibrated against this code.
 FLOP_PER_SECOND = {
-    "cpu": {"fcn": 2.5e10, "cnn": 6.0e10, "vgg": 6.0e10, "hmc": 2.5e10},
+    "cpu": {"fcn": 2.5e10, "cnn": 6.0e10, "vgg": 6.0e10, "hmc": 1.0e11},
     "cuda": {"fcn": 5.3e13, "cnn": 1.3e13, "vgg": 6.4e13, "hmc": 4.0e13},
 }
 # Seconds that one step of a pack takes however small it is. On a CPU the rates above contain it; on a GPU, starting
