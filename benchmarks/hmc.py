@@ -1,0 +1,108 @@
+"""Chains of one pack by deltaball and by NumPyro's own MCMC, in one run: transitions per second of CPU time.
+
+python benchmarks/hmc.py [TRANSITIONS]        on one core of a CPU, 1×32 and 1×64 on 500 digits of mnist5k
+
+NumPyro's MCMC runs the same potential from the same starts, with neither adaptation nor anything but the samples to
+collect; deltaball's time includes what it notes of every transition and writes to the store. Compilation is taken out
+of all three: each is run once before.
+"""
+
+import os
+import sys
+
+os.environ |= {"KERAS_BACKEND": "jax", "OMP_NUM_THREADS": "1"}
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer import HMC, MCMC
+
+from deltaball.architectures import Layers
+from deltaball.datasets import Dataset, load
+from deltaball.packs import initial_weights
+from deltaball.plan import Plan, Trajectory, plan
+from deltaball.store import Store
+from deltaball.study import Study
+from deltaball.training import hmc
+from deltaball.training.sgd import generator
+
+CHAINS, LEAPFROG, POINTS = 4, 20, 500
+
+
+def planned(width: int, transitions: int) -> Plan:
+    axes = {"depth": 1, "width": width, "activation": "relu", "step_size": 0.008, "leapfrog_steps": LEAPFROG}
+    axes |= {"posterior_samples": transitions, "prior_scale": 0.1, "train_points": POINTS, "seed": [*range(CHAINS)]}
+    grid = {"name": "chains", "dataset": "mnist5k", "method": "hmc", "architecture": "fcn", **axes}
+    measures = [{"notion": "class_change", "delta": 0.1}]
+    guarantee = {"epsilon": 0.05, "confidence": 0.95}
+    return plan(
+        Study.model_validate({"study": "benchmark", "guarantee": guarantee, "measures": measures, "grids": [grid]})
+    )
+
+
+def ours(pack: list[Trajectory], layers: Layers, data: Dataset) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.process_time()
+        hmc.train(pack, layers, data, Store(Path(folder)), "cpu")
+        return time.process_time() - started
+
+
+def theirs(pack: list[Trajectory], layers: Layers, data: Dataset, method: str) -> float:
+    chosen = hmc.seen_points(data.facts, pack[0].axes)
+    images, labels = jnp.asarray(data.x_train[chosen]), jnp.asarray(data.y_train[chosen].astype(np.int32))
+    log_softmax = hmc.network(layers, data.facts.shape)
+    potential = partial(hmc.potential_energy, log_softmax, images, labels, prior_scale=0.1, likelihood_scale=1.0)
+    starts = [initial_weights(layers, generator(one.id, "weights")) for one in pack]
+    stacked = [jnp.asarray(np.stack(arrays)) for arrays in zip(*starts, strict=True)]
+    axes = pack[0].axes
+    kernel = HMC(
+        potential_fn=potential,
+        step_size=axes["step_size"],
+        num_steps=axes["leapfrog_steps"],
+        trajectory_length=None,
+        adapt_step_size=False,
+        adapt_mass_matrix=False,
+    )
+    chains = MCMC(
+        kernel,
+        num_warmup=0,
+        num_samples=pack[0].checkpoints[-1],
+        num_chains=len(pack),
+        chain_method=method,
+        progress_bar=False,
+    )
+    seconds = []
+    for _ in range(2):
+        started = time.process_time()
+        chains.run(jax.random.PRNGKey(0), init_params=stacked)
+        jax.block_until_ready(chains.get_samples())
+        seconds.append(time.process_time() - started)
+    return seconds[-1]
+
+
+def main() -> None:
+    transitions = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    data = load("mnist5k", Path("data"))
+    for width in (32, 64):
+        found = planned(width, transitions)
+        pack = [*found.trajectories.values()]
+        layers = found.layers(pack[0])
+        ours([replace(pack[0], checkpoints=(2,))], layers, data)
+        times = {"deltaball": ours(pack, layers, data)}
+        times |= {f"NumPyro, {method}": theirs(pack, layers, data, method) for method in ("sequential", "vectorized")}
+        flop = sum(one.flop for one in pack)
+        print(f"1×{width}, {CHAINS} chains of {transitions} transitions, {LEAPFROG} leapfrog steps on {POINTS} digits")
+        for name, seconds in times.items():
+            rate = CHAINS * transitions / seconds
+            print(f"  {name:22} {rate:8.1f} transitions/s  {flop / seconds / 1e9:6.1f} GFLOP/s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
