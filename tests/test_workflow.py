@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from deltaball import cli
+from deltaball import cli, resources, stages
 from deltaball.launch import claim
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +142,19 @@ def test_every_planned_network_is_trained_and_measured(finished: Path) -> None:
     means = found["outcomes"].set_index(["network_id", "measure"])["values"].map(lambda values: sum(values) / 82)
     joined = robustness.set_index(["network_id", "measure"])["estimate"]
     assert (joined - means).abs().max() < 1e-6
+
+
+def test_jobs_are_recorded_and_took_less_memory_than_they_asked_for(finished: Path) -> None:
+    plan = stages.planned(finished / "config.yaml")
+    records = pd.read_csv(finished / "results/tiny/tables/jobs.csv")
+    for stage, estimate in (("train", resources.training), ("measure", resources.measuring)):
+        runs = records[records["stage"] == stage].set_index("shard")
+        assert set(runs.index) == set(plan.jobs)
+        assert set(runs["status"]) == {"done"}
+        for shard, took in runs["memory_mb"].items():
+            assert took < estimate(plan, plan.jobs[shard]).mem_mb() < 3 * took
+    assert (records["device_seconds"] <= records["wall_seconds"] + 0.5).all()
+    assert records["host"][0] in (finished / "results/tiny/report.html").read_text()
 
 
 def test_robustness_falls_and_variation_rises_on_average_with_delta(finished: Path) -> None:
@@ -349,9 +362,9 @@ def test_the_slurm_profile_plans_the_papers_study_and_a_gpu_for_each_heavy_job(t
     counts = jobs(output)
     assert counts["train"] == counts["measure"]
     assert 20 <= sum(counts.values()) <= 60
-    for rule, resources in asked(output).items():
-        assert all(("gpu=1" in one) == (rule in ("train", "measure")) for one in resources)
-        assert rule == "all" or all("slurm_partition=fast" in one for one in resources)
+    for rule, requests in asked(output).items():
+        assert all(("gpu=1" in one) == (rule in ("train", "measure")) for one in requests)
+        assert rule == "all" or all("slurm_partition=fast" in one for one in requests)
     assert len(asked(output)["train"]) == counts["train"]
     # The command line wins over the profile.
     write_study(tmp_path, {**TINY, "study": "other", "grids": [CNN]}, "other.yaml")

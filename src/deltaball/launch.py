@@ -98,8 +98,7 @@ def tell(lines: Iterable[str]) -> None:
 def collect(plan: Plan, study: Path) -> None:
     """Make the tables and the report of what is there, when a run that was to keep going has failed in part."""
     tell(["the tables and the report are made of what is there; the same command goes on from here"])
-    with (plan.study.folder / "logs/collect.log").open("w") as said:
-        command = [sys.executable, "-m", "deltaball", "collect", "--study", str(study)]
-        status = subprocess.run(command, stdout=said, stderr=said, check=False).returncode
-        if status:
-            tell([f"that failed too (exit status {status}), see {said.name}"])
+    command = [sys.executable, "-m", "deltaball", "collect", "--study", str(study)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        tell([f"that failed too: {(done.stderr.strip() or str(done.returncode)).splitlines()[-1]}"])
