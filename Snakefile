@@ -29,9 +29,6 @@ except InputError as problem:
 # Read once, for Snakemake records the parameters of a job when it has ended.
 PARTIAL = jobs.partial_runs(PLAN)
 
-if stages.unbuilt(PLAN):
-    print(f"deltaball: {stages.unbuilt(PLAN)}", file=sys.stderr)
-
 RESULTS = str(PLAN.study.folder)
 CODE = Path(workflow.basedir) / "src/deltaball"
 

@@ -24,7 +24,7 @@ started = time.perf_counter()
 from deltaball import stages
 plan = stages.planned(stages.chosen_study([sys.argv[1]], {{}}))
 shards, figures = len(plan.shards), stages.figures(plan)
-for shard in plan.jobs.values():
+for shard in plan.shards.values():
     stages.shard_digest(plan, shard), stages.measures_digest(plan, shard), plan.needed_by(shard)
 stages.networks_digest(plan)
 seconds = time.perf_counter() - started

@@ -33,8 +33,8 @@ rule measure:
 
 rule measures:
     input:
-        expand(f"{RESULTS}/shards/{{shard}}.measured.parquet", shard=PLAN.jobs),
-        expand(f"{RESULTS}/shards/{{shard}}.outcomes.parquet", shard=PLAN.jobs),
+        expand(f"{RESULTS}/shards/{{shard}}.measured.parquet", shard=PLAN.shards),
+        expand(f"{RESULTS}/shards/{{shard}}.outcomes.parquet", shard=PLAN.shards),
     output:
         expand(f"{RESULTS}/{{table}}.parquet", table=stages.MEASURED),
     log:

@@ -32,7 +32,7 @@ rule train:
 
 rule networks:
     input:
-        expand(f"{RESULTS}/shards/{{shard}}.trained.parquet", shard=PLAN.jobs),
+        expand(f"{RESULTS}/shards/{{shard}}.trained.parquet", shard=PLAN.shards),
     output:
         f"{RESULTS}/networks.parquet",
     log:

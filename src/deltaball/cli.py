@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import deltaball
 from deltaball import jobs, stages, study_file
 from deltaball.errors import InputError
-from deltaball.plan import TRAINED, Measure, Plan, Shard, Trajectory
+from deltaball.plan import Measure, Plan, Shard, Trajectory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,15 +207,9 @@ def _train(chosen: argparse.Namespace, job: jobs.Job) -> None:
 
 
 def _shard(chosen: argparse.Namespace) -> tuple[Plan, Shard]:
-    """The shard that a job was asked for. Raises InputError if it cannot be trained."""
+    """The shard that a job was asked for."""
     planned = stages.planned(chosen.study)
     shard = planned.shard(chosen.shard)
-    unbuilt = sorted({one.method for one in shard.trajectories} - set(TRAINED))
-    if unbuilt:
-        raise InputError(
-            f"shard {shard.id}: the networks of grid '{shard.grid}' are planned, but training by '{unbuilt[0]}' is "
-            f"not built yet; built: {', '.join(TRAINED)}"
-        )
     return planned, shard
 
 

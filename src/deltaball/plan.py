@@ -47,7 +47,6 @@ STEP_SECONDS = {"cpu": 0.0, "cuda": 1e-3}
 # a million floats; a GPU is filled by more.
 PACK_PARAMETERS = {"cpu": 2_000_000, "cuda": 64_000_000}
 PACK_NETWORKS = 64
-TRAINED = ("sgd", "imp", "hmc")  # methods whose training is built
 
 
 @dataclass(frozen=True)
@@ -234,15 +233,6 @@ class Plan:
     def shards(self) -> dict[str, Shard]:
         """The jobs by id, cut to the study's `shard_minutes`."""
         return {shard.id: shard for shard in _shards(self)}
-
-    @cached_property
-    def jobs(self) -> dict[str, Shard]:
-        """The shards that can be run: those whose methods' training is built. The others' networks stay `planned`."""
-        return {
-            shard.id: shard
-            for shard in self.shards.values()
-            if all(one.method in TRAINED for one in shard.trajectories)
-        }
 
     @cached_property
     def shard_of(self) -> dict[str, str]:

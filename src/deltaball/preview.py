@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from deltaball import resources, stages
-from deltaball.plan import TRAINED, Plan, Shard, Trajectory, stored_bytes, trainings_alone
+from deltaball import resources
+from deltaball.plan import Plan, Shard, Trajectory, stored_bytes, trainings_alone
 from deltaball.store import Store
 from deltaball.study import how_many
 
@@ -17,7 +17,7 @@ def in_store(plan: Plan, store: Store) -> set[str]:
 
 
 def lines(plan: Plan, store: Store) -> Iterator[str]:
-    """The plan in words: a table of grids, what sharing saves, what is not built yet, what the guarantee needs.
+    """The plan in words: a table of grids, what sharing saves, what the guarantee needs.
 
     FLOP and disk are exact; hours are estimates of training time on the study's device.
     """
@@ -31,8 +31,6 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
             f"pruning: {rounds:,} trainings of rounds and {len({one.trunk for one in pruned}):,} dense checkpoints "
             f"serve {len(pruned):,} networks; each alone would take {trainings_alone(pruned):,} trainings"
         )
-    if stages.unbuilt(plan):
-        yield f"* {stages.unbuilt(plan)}"
     each = "all estimates at once" if guarantee.simultaneous else "each estimate"
     for epsilon, confidence, samples in dict.fromkeys(
         (one.epsilon / one.highest, guarantee.confidence if guarantee.simultaneous else one.confidence, one.samples)
@@ -66,11 +64,10 @@ def _measures(plan: Plan) -> Iterator[str]:
 def _table(plan: Plan, there: set[str]) -> Iterator[str]:
     rows = [COLUMNS]
     for grid in plan.study.grids:
-        label = grid.name if grid.method in TRAINED else f"{grid.name} *"
         trajectories = [one for one in plan.trajectories.values() if one.grid == grid.name]
         shards = [one for one in plan.shards.values() if one.grid == grid.name]
         networks = [one.id for one in plan.networks if one.grid == grid.name]
-        rows.append((label, *_networks(networks, there), *_costs(plan, trajectories, shards)))
+        rows.append((grid.name, *_networks(networks, there), *_costs(plan, trajectories, shards)))
     total = _costs(plan, [*plan.trajectories.values()], [*plan.shards.values()])
     rows.append(("all", *_networks([one.id for one in plan.networks], there), *total))
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]

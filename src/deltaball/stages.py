@@ -8,7 +8,7 @@ from typing import Any
 
 from deltaball import study_file
 from deltaball.errors import InputError
-from deltaball.plan import TRAINED, Plan, Shard, plan
+from deltaball.plan import Plan, Shard, plan
 from deltaball.study import Grid, how_many
 
 TABLES = (
@@ -74,15 +74,6 @@ def figures(plan: Plan) -> list[str]:
         if any(network.dataset == dataset for experiment in plan.experiments for network in experiment.networks):
             found.append(f"convergence_{dataset}")
     return found
-
-
-def unbuilt(plan: Plan) -> str:
-    """A line on the grids whose networks stay `planned` because their method's training is not built; else empty."""
-    grids = [grid for grid in plan.study.grids if grid.method not in TRAINED]
-    if not grids:
-        return ""
-    names, methods = ", ".join(grid.name for grid in grids), " and ".join(sorted({grid.method for grid in grids}))
-    return f"planned only: {names}; the training of method {methods} is not built yet"
 
 
 def networks_digest(plan: Plan) -> str:
