@@ -14,7 +14,15 @@ from deltaball.datasets import Dataset
 from deltaball.local import attacks
 from deltaball.local.attacks import Attack, Fgsm, Fmn, Found, Pgd, attack
 from deltaball.local.neighbourhoods import Ball
-from deltaball.local.notions import ClassChange, Margin, Notion, SoftmaxVariation, VariationAbove, margin
+from deltaball.local.notions import (
+    ClassChange,
+    Margin,
+    Notion,
+    SoftmaxVariation,
+    VariationAbove,
+    cross_entropy,
+    margin,
+)
 from deltaball.packs import Pack, initial_weights, logits
 from deltaball.training import objectives
 from deltaball.training.sgd import sgd_step
@@ -183,6 +191,7 @@ def test_fmn_changes_the_class_within_a_radius_or_not(norm: str):
         violated = found[ball, ClassChange()].outcome == 0
         clear = (distance - ball.delta).abs() > 1e-6
         assert torch.equal(violated[clear], (distance <= ball.delta)[clear])
+        assert torch.equal(found[ball, ClassChange()].perturbed[~violated], x.expand(2, *x.shape)[~violated])
 
 
 def test_what_cannot_be_changed_is_robust_and_as_far_as_asked():
@@ -245,6 +254,53 @@ def test_the_attacked_class_is_the_predicted_one():
         np.testing.assert_allclose(found.perturbed[k].numpy(), expected, atol=1e-6)
 
 
+# Steps and balls in float32
+
+
+def test_an_l1_step_moves_the_steepest_pixels_that_can_move():
+    x = torch.tensor([1.0] * 8 + [0.5, 0.5, 0.5, 0.0]).reshape(1, 1, *SHAPE)
+    gradient = torch.tensor([9.0] * 8 + [4.0, -3.0, 2.0, -5.0]).reshape(x.shape)
+    for length, moved in ((0.2, [0.7, 0.5, 0.5]), (0.8, [1.0, 0.2, 0.5]), (9.0, [1.0, 0.0, 1.0])):
+        stepped = attacks._stepped("l1", x, gradient.clone(), length).flatten()
+        torch.testing.assert_close(stepped, torch.tensor([1.0] * 8 + [*moved, 0.0]))
+
+
+@pytest.mark.parametrize("length", [0.3, torch.tensor([[0.3, 0.3]])])
+def test_a_step_has_its_length(length: float | torch.Tensor):
+    x, gradient = torch.full((1, 2, *SHAPE), 0.5), torch.randn(1, 2, *SHAPE, generator=torch.manual_seed(0))
+    for norm in NORMS:
+        for scale in (1.0, 1e-30, 1e30):
+            moved = attacks._stepped(norm, x, scale * gradient, length) - x
+            torch.testing.assert_close(attacks._length(norm, moved), torch.full((1, 2), 0.3))
+            assert (moved * gradient >= 0).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("radius", [0.0, 0.05, 0.5, 3.0])
+def test_a_retracted_image_is_inside_and_one_inside_stays(norm: str, radius: float):
+    x = images(50)
+    around = Ball(norm, radius).around(x)
+    for scale in (0.01, 0.1, 1.0):
+        beyond = x + scale * torch.randn(x.shape, generator=torch.manual_seed(0))
+        found = attacks._retracted(norm, beyond[None].clone(), x[None], radius)[0]
+        assert 0 <= found.min()
+        assert found.max() <= 1
+        assert (around.distance(found) <= radius * (1 + 1e-5) + 1e-6).all()
+        inside = around.contains(beyond)
+        torch.testing.assert_close(found[inside], beyond[inside], atol=1e-6, rtol=0)
+        outside = around.distance(beyond.clamp(0, 1)) > radius
+        assert (around.distance(found)[outside] >= 0.999 * radius - 1e-6).all()
+
+
+def test_a_slope_that_would_vanish_on_its_way_is_scaled():
+    """Logits lead by 60 and weights are 1e-20: the product of e⁻⁶⁰ and 1e-20 is below float32."""
+    pack = Pack.of((Flatten(), Dense(12, 2)), [[np.full((12, 2), [1e-20, 0], np.float32), np.float32([60, 0])]])
+    x = images(4)[None]
+    _, gradient = attacks._differentiated(pack, x, pack(x), cross_entropy)
+    assert (gradient < 0).all()
+    assert one_found(Fgsm(), pack, x[0], Ball("linf", 0.1), ClassChange()).no_gradient.all()
+
+
 # Invariants
 
 nets = st.fixed_dictionaries(
@@ -304,6 +360,24 @@ def test_early_exit_leaves_points_alone():
     list(Pgd(10, early_exit=False)(counting, x, 3, {Ball("linf", 0.03): [ClassChange()]}, range(160)))
     # Per restart one for each step and one for the last image; FGSM's gradient and the judgement besides.
     assert seen == [160] * (2 * 11 + 2)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_iterate_is_judged(norm: str):
+    """What PGD finds is the worst of all images that it ever showed the networks."""
+    pack, x, seen = deep_pack(2, scale=2.0), digits(32), []
+
+    def watched(images: torch.Tensor) -> torch.Tensor:
+        seen.append(pack(images).detach())
+        return pack(images)
+
+    ball = Ball(norm, {"linf": 0.05, "l2": 0.3, "l1": 2.0}[norm])
+    for notion in JUDGED:
+        seen.clear()
+        ((_, _, found),) = Pgd(6, restarts=3, early_exit=False)(watched, x, 2, {ball: [notion]}, range(32))
+        ever = torch.stack([notion.outcome(seen[0], one, torch.zeros(())) for one in seen])
+        assert torch.equal(found.outcome, ever.amin(0) if notion.attacked_side == "upper" else ever.amax(0))
+        assert notion != SoftmaxVariation() or (found.outcome > ever[1]).any()  # FGSM's point is not all of it
 
 
 @pytest.mark.parametrize("method", [Fgsm(), SHORT, Fmn(10)], ids=["fgsm", "pgd", "fmn"])
@@ -463,9 +537,9 @@ def test_vanished_gradients_are_counted(digits_pack: tuple[Pack, torch.Tensor]):
 def test_the_variation_is_raised_from_where_it_has_no_slope(digits_pack: tuple[Pack, torch.Tensor]):
     """At ×1000 the softmax is flat almost everywhere; the margin's slope leads to where it falls."""
     pack, x = digits_pack
-    ball = Ball("linf", 0.06)
-    changed = one_found(Pgd(20), scaled(pack, 1000), x, ball, ClassChange()).outcome == 0
-    varied = one_found(Pgd(20), scaled(pack, 1000), x, ball, SoftmaxVariation()).outcome
+    ball, ascent = Ball("linf", 0.06), Pgd(20, restarts=1)
+    changed = one_found(ascent, scaled(pack, 1000), x, ball, ClassChange()).outcome == 0
+    varied = one_found(ascent, scaled(pack, 1000), x, ball, SoftmaxVariation()).outcome
     assert (varied[changed] > 0.4).float().mean() > 0.95
     assert (varied > 0.5).float().mean() > 0.1
 

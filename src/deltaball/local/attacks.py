@@ -167,10 +167,10 @@ class Pgd(Attack):
     """Projected gradient ascent (Madry et al. 2018), per ball and per family of notions with the same losses.
 
     Restart 0 starts from FGSM's point, so PGD is nowhere weaker; the others start at random images of the ball.
-    Restart r ascends the family's loss r, in turn, by steps that fall from 20 radii / `steps` to 0: signs of the gradient
-    for L∞, the normalised gradient for L2, the steepest pixels for L1. Every iterate is judged, for each notion the
-    worst is kept, and a point is left alone once nothing worse can be found for it: with or without `early_exit` the
-    same is found.
+    Restart r ascends the family's loss r, in turn, by steps that fall from 20 radii / `steps` to 0: along signs of the
+    gradient for L∞, the normalised gradient for L2, the steepest pixels for L1. Every iterate is judged, for each
+    notion the worst is kept, and a point is left alone once nothing worse can be found for it: with or without
+    `early_exit` the same is found.
     """
 
     steps: int = 40
@@ -277,8 +277,8 @@ class Search:
         return most > 0
 
 
-# FMN: Pintor et al. (2021) shrink and grow the radius by γ and step by α, both annealed by a cosine; here a step is
-# that share of the radius.
+# FMN: the share γ by which the radius shrinks and the step α, both annealed by a cosine (Pintor et al. 2021). Here α is
+# a share of the radius, and a radius always grows to where the margin would be 0 if it were linear: simpler, not worse.
 GAMMA, ALPHA = (0.05, 0.001), (0.5, 0.01)
 # Radii along FGSM's direction, each half the one before, at which FMN looks for a start: in the norm, and in L∞ where
 # every pixel moves.
@@ -331,8 +331,7 @@ class Fmn(Attack):
             gamma, alpha = (end + (begin - end) * annealed for begin, end in (GAMMA, ALPHA))
             logits, gradient = _differentiated(points.predict, images, points.logits, margin_loss)
             lead, length = judge(images, logits)
-            guess = length + lead / _length(DUAL[norm], gradient)
-            outwards = torch.where(distance.isinf(), guess, radius * (1 + gamma))
+            outwards = length + lead / _length(DUAL[norm], gradient)
             inwards = torch.minimum(radius * (1 - gamma), distance)
             radius = torch.where(lead > 0, outwards, inwards).clamp(max=largest)
             images = _retracted(norm, _stepped(norm, images, gradient, alpha * radius), x, radius)

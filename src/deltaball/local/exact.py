@@ -45,6 +45,7 @@ TRIED = 16  # units tried out per split
 STEPS = 5  # of Adam per subproblem; twice as many at the root
 RATE = 0.2
 PENALTY = 1e4  # the largest multiplier of a linear program whose rows and objective are scaled to 1
+SPARSE = 0.1  # share of non-zero weights below which a kernel is stored without its zeros
 LARGEST = 2**26  # numbers in the kernels of a network written as dense layers (512 MiB)
 OPTIONS = {
     "output_flag": False,
@@ -52,6 +53,9 @@ OPTIONS = {
     "primal_feasibility_tolerance": 1e-9,
     "dual_feasibility_tolerance": 1e-9,
 }
+
+
+Affine = list[tuple[torch.Tensor, torch.Tensor]]  # kernel [inputs, outputs] and bias [outputs] of each dense layer
 
 
 class Decisions(NamedTuple):
@@ -74,10 +78,11 @@ def decide(pack: Pack, x: torch.Tensor, ball: Ball, seconds: float) -> Decisions
     if ball.norm == "l2":
         raise ValueError("l2 balls have no exact answer, its programs are linear; possible: linf, l1")
     dense = _as_dense(pack, x.shape[1:])
+    affine = _affine(dense)
     found = []
     for index in range(len(x)):
         started, one = time.monotonic(), x[index : index + 1]
-        outcome, witness, subproblems = _Search(pack, dense, one, ball).decided(started + seconds)
+        outcome, witness, subproblems = _Search(pack, dense, affine, one, ball).decided(started + seconds)
         found.append((outcome, witness, time.monotonic() - started, subproblems))
     outcomes, witnesses, used, subproblems = zip(*found, strict=True) if found else [()] * 4
     return Decisions(
@@ -103,11 +108,9 @@ class _Subproblems(NamedTuple):
 class _Search:
     """Branch and bound for one point. Its N units are those of all hidden layers of the dense network."""
 
-    def __init__(self, pack: Pack, dense: Pack, x: torch.Tensor, ball: Ball) -> None:
+    def __init__(self, pack: Pack, dense: Pack, affine: Affine, x: torch.Tensor, ball: Ball) -> None:
         self.pack, self.x, self.around = pack, x, ball.around(x)
-        self.affine = [
-            (kernel[0], bias[0]) for kernel, bias in zip(dense.weights[::2], dense.weights[1::2], strict=True)
-        ]
+        self.affine = affine
         self.dense = dense
         self.widths = [len(bias) for _, bias in self.affine[:-1]]
         self.point = pack(x)
@@ -192,7 +195,8 @@ class _Search:
             value = value + (negative * offset).sum(-1)
             coefficients = positive * lower + negative * upper - added
             value = value + coefficients @ bias
-            coefficients = coefficients @ kernel.T
+            product = torch.sparse.mm if kernel.is_sparse else torch.matmul
+            coefficients = product(kernel, coefficients.T).T
         value = value + coefficients @ self.around.centre[0] + self.around.minimum(coefficients[None])[0]
         return value, torch.cat([value.new_empty(len(value), 0), *entering], 1), coefficients
 
@@ -272,7 +276,7 @@ class _Search:
         # Under these signs what enters the units, and the margin, are linear functions of the displacement.
         slopes, values, entering = torch.eye(self.around.centre.shape[1]).to(active), self.around.centre[0], []
         for (kernel, bias), on in zip(self.affine[:-1], active.split(self.widths), strict=True):
-            slopes, values = slopes @ kernel, values @ kernel + bias
+            slopes, values = slopes @ kernel.to_dense(), values @ kernel.to_dense() + bias
             entering.append((slopes, values))
             slopes, values = slopes * on, values * on
         at, offset = (torch.cat(parts, -1)[..., fixed] * one.sign[0, fixed] for parts in zip(*entering, strict=True))
@@ -368,3 +372,13 @@ def _as_dense(pack: Pack, shape: Sequence[int]) -> Pack:
                 raise ValueError(f"no exact answer for activation {layer.name}; possible: relu")
     end(rows)
     return Pack((Flatten(), *layers), tuple(weights))
+
+
+def _affine(dense: Pack) -> Affine:
+    """Layer by layer. A kernel that was a convolution or a max-pool is mostly zeros, and so a sparse tensor."""
+    kernels = [kernel[0] for kernel in dense.weights[::2]]
+    few = [kernel.count_nonzero() < SPARSE * kernel.numel() for kernel in kernels]
+    return [
+        (kernel.to_sparse() if zeros else kernel, bias[0])
+        for kernel, bias, zeros in zip(kernels, dense.weights[1::2], few, strict=True)
+    ]

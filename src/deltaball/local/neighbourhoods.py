@@ -125,9 +125,8 @@ class LinfBall(Neighbourhood):
         return candidate.clamp(*self.bounds)
 
     def steepest(self, gradient: torch.Tensor) -> torch.Tensor:
-        sign = gradient.sign()
-        # From anywhere in [0, 1] a step of 2 ends at a bound.
-        return torch.add(self.x, sign, alpha=2, out=sign).clamp_(*self.bounds)
+        # From anywhere in [0, 1] a step of 1 ends at a bound.
+        return gradient.sign().add_(self.x).clamp_(*self.bounds)
 
     def minimum(self, coefficients: torch.Tensor) -> torch.Tensor:
         low, high = self.box
