@@ -259,7 +259,7 @@ def test_a_convolutional_network_is_the_same_as_dense_layers(architecture: str, 
 
 @pytest.mark.parametrize(
     ("shape", "filters", "ball"),
-    [((6, 6, 1), 1, Ball("linf", 0.2)), ((4, 4, 1), 2, Ball("linf", 0.2)), ((4, 4, 1), 1, Ball("l1", 1.0))],
+    [((6, 6, 1), 1, Ball("linf", 0.2)), ((4, 4, 1), 2, Ball("linf", 0.2)), ((4, 4, 1), 1, Ball("l1", 2.0))],
 )
 def test_a_convolutional_network_with_max_pool(shape: tuple, filters: int, ball: Ball):
     axes = {"fc_depth": 1, "fc_width": 4, "activation": "relu", "filters": filters, "kernel": 3, "conv_depth": 1}
