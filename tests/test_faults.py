@@ -196,7 +196,7 @@ def test_where_nothing_can_be_written_one_line_says_so(tmp_path: Path, options: 
         assert f"results/tiny: {reason}" in line
         assert "Traceback" not in output
         assert not [path for path in results.rglob("*") if path.is_file()]
-        shard = next(iter(stages.planned(tmp_path / "config.yaml").jobs))
+        shard = next(iter(stages.planned(tmp_path / "config.yaml").shards))
         done = subprocess.run(
             [sys.executable, "-m", "deltaball", "train", shard], cwd=tmp_path, capture_output=True, text=True
         )
@@ -249,7 +249,7 @@ def test_two_jobs_of_one_shard_at_once_leave_one_result(tmp_path: Path, healthy:
     for stage in ("train", "measure"):
         twins = [
             subprocess.Popen([sys.executable, "-m", "deltaball", stage, shard], cwd=tmp_path, stdout=subprocess.DEVNULL)
-            for shard in plan.jobs
+            for shard in plan.shards
             for _ in range(2)
         ]
         assert [one.wait() for one in twins] == [0] * len(twins)

@@ -23,7 +23,7 @@ def plan(tmp_path: Path) -> Plan:
 
 @pytest.fixture
 def shard(plan: Plan) -> Shard:
-    (only,) = plan.jobs.values()
+    (only,) = plan.shards.values()
     return only
 
 
@@ -188,7 +188,7 @@ def test_a_gpu_is_asked_for_where_the_study_runs_on_one() -> None:
 def test_wider_networks_and_larger_packs_ask_for_more_memory() -> None:
     def megabytes(**axes: object) -> float:
         one = planned(grid("cnn", **axes))
-        return max(resources.training(one, shard).megabytes for shard in one.jobs.values())
+        return max(resources.training(one, shard).megabytes for shard in one.shards.values())
 
     assert megabytes(filters=16) > megabytes(filters=4)
     assert megabytes(seed=[0, 1, 2, 3]) > megabytes()

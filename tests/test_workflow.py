@@ -149,10 +149,10 @@ def test_jobs_are_recorded_and_took_less_memory_than_they_asked_for(finished: Pa
     records = pd.read_csv(finished / "results/tiny/tables/jobs.csv")
     for stage, estimate in (("train", resources.training), ("measure", resources.measuring)):
         runs = records[records["stage"] == stage].set_index("shard")
-        assert set(runs.index) == set(plan.jobs)
+        assert set(runs.index) == set(plan.shards)
         assert set(runs["status"]) == {"done"}
         for shard, took in runs["memory_mb"].items():
-            assert took < estimate(plan, plan.jobs[shard]).mem_mb() < 3 * took
+            assert took < estimate(plan, plan.shards[shard]).mem_mb() < 3 * took
     assert (records["device_seconds"] <= records["wall_seconds"] + 0.5).all()
     assert records["host"][0] in (finished / "results/tiny/report.html").read_text()
 

@@ -317,7 +317,7 @@ def _parts(planned: Plan, kind: str, whole: bool) -> list["pd.DataFrame"]:
     """The shards' parts of a table. Raises InputError when one is not there and the `whole` study is asked for."""
     from deltaball import tables
 
-    paths = [jobs.part(planned, shard, kind) for shard in planned.jobs]
+    paths = [jobs.part(planned, shard, kind) for shard in planned.shards]
     # Snakemake has seen every part; but a job that another Snakemake left behind may be writing its own anew.
     missing = [path for path in paths if not path.exists()]
     if missing and whole:

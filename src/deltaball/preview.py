@@ -81,7 +81,9 @@ def _networks(ids: list[str], there: set[str]) -> tuple[str, str]:
 
 
 def _jobs(plan: Plan) -> str:
-    asked = [stage(plan, shard) for shard in plan.jobs.values() for stage in (resources.training, resources.measuring)]
+    asked = [
+        stage(plan, shard) for shard in plan.shards.values() for stage in (resources.training, resources.measuring)
+    ]
     if not asked:
         return "no job to run"
     longest = max(asked, key=lambda one: one.minutes).runtime()
@@ -100,9 +102,6 @@ def shards(plan: Plan) -> Iterator[str]:
     """The shards, with what their two jobs ask a cluster for at the first attempt."""
     for shard in plan.shards.values():
         start = f"{shard.id}  {len(shard.packs)} packs  {shard.minutes:.1f} min"
-        if shard.id not in plan.jobs:
-            yield start
-            continue
         for name, stage in (("train", resources.training), ("measure", resources.measuring)):
             asked = stage(plan, shard)
             start += f"  {name}: {asked.runtime()}, {asked.mem_mb():,} MB"

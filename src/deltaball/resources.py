@@ -63,7 +63,9 @@ def measuring(plan: Plan, shard: Shard) -> Request:
     flop, seconds = 0.0, 0.0
     asked: dict[str, Counter[Measure]] = defaultdict(Counter)
     for network in plan.networks_of(shard.trajectories):
-        asked[network.trajectory_id].update(plan.asked_of(network))
+        # A posterior mean takes a pass per sample.
+        average = network.checkpoint if network.method == "hmc" else 1
+        asked[network.trajectory_id].update({one: samples * average for one, samples in plan.asked_of(network).items()})
     for trajectory in shard.trajectories:
         layers = plan.layers(trajectory)
         forward = architectures.forward_flop(layers)
@@ -111,6 +113,8 @@ def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     """Weights, gradients, the update, the initial weights, Adam's moments twice; a batch with its gradients."""
     one, facts = pack[0], plan.facts[pack[0].dataset]
     copies = 8 if one.axes.get("optimizer") == "adam" else 4
+    if one.method == "hmc":  # what a chain has drawn since its last checkpoint, as float32 and as it is written
+        copies += 2 * one.checkpoints[-1]
     if plan.study.compute.device == "cuda":  # the host has what goes to the store and what comes from there
         return FLOAT * len(pack) * copies * one.parameters
     sizes = architectures.activations(plan.layers(one), facts.shape)
@@ -123,6 +127,8 @@ def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
 def _measuring_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     one, facts = pack[0], plan.facts[pack[0].dataset]
     networks = sum(len(trajectory.checkpoints) for trajectory in pack)
+    if one.method == "hmc":  # one network at a time, all its samples
+        networks = one.checkpoints[-1]
     if plan.study.compute.device == "cuda":
         return FLOAT * 2 * networks * one.parameters
     sizes = architectures.activations(plan.layers(one), facts.shape)
