@@ -80,8 +80,9 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("stage", ["train", "measure"])
 def test_a_network_that_fails_is_a_row_and_the_others_go_on(
-    tmp_path: Path, healthy: dict[str, pd.DataFrame], stage: str
+    tmp_path: Path, healthy: dict[str, pd.DataFrame], stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     write_study(tmp_path, STUDY)
     (tmp_path / "sitecustomize.py").write_text(FAULT)
     victim = healthy["networks"].query("grid == 'fcn'").iloc[0]
@@ -103,7 +104,7 @@ def test_a_network_that_fails_is_a_row_and_the_others_go_on(
         assert not failed.any()
     measured = healthy["networks"]["network_id"][~mine]
     assert set(found["robustness"]["network_id"]) == set(measured)
-    ends = [one["status"] for one in records(stages.planned(tmp_path / "config.yaml")) if one["stage"] == stage]
+    ends = [one["status"] for one in records(stages.planned(Path("config.yaml"))) if one["stage"] == stage]
     assert sorted(ends) == ["done", "failed", "partial"]
     # What failed is tried again, in every run; what did not is left alone.
     assert jobs(run(tmp_path, *TABLES, "-n")[1])[stage] == 1

@@ -116,13 +116,13 @@ class Slurm:
         """What a Slurm command answers; empty if it fails."""
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
-    def jobs(self, *options: str, rule: str = "") -> list[dict[str, str]]:
-        """The jobs of a rule that are queued or running, or all with ``--states=all``."""
-        fields = {"id": "%i", "state": "%T", "memory": "%m", "time": "%l", "cpus": "%C", "comment": "%k"}
-        fields |= {"partition": "%P"}
+    def jobs(self, *options: str, rule: str = "", folder: Path | None = None) -> list[dict[str, str]]:
+        """The jobs of a rule that are queued or running, or all with ``--states=all``; of one clone, or of all."""
+        fields = {"id": "%i", "state": "%T", "memory": "%m", "partition": "%P", "folder": "%Z", "comment": "%k"}
         lines = self.say("squeue", "-h", "-o", "|".join(fields.values()), *options).splitlines()
         found = [dict(zip(fields, line.split("|"), strict=True)) for line in lines]
-        return [one for one in found if one["comment"].startswith(f"rule_{rule}")]
+        mine = [one for one in found if folder is None or one["folder"] == str(folder)]
+        return [one for one in mine if one["comment"].startswith(f"rule_{rule}")]
 
 
 @pytest.fixture(scope="session")

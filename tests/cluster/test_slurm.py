@@ -26,7 +26,8 @@ SLOW = {
 }
 # The first look at a job after four seconds instead of ten; everything else as the profile has it.
 POLLED = ["--slurm-init-seconds-before-status-checks", "4"]
-PATIENCE = 180
+TABLES = ["networks", "measures"]
+PATIENCE = 600  # a busy machine
 
 
 def command(*arguments: str) -> list[str]:
@@ -82,7 +83,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], dic
     """The tables of SLOW as a run without a cluster makes them, in the background of the first test."""
     folder = tmp_path_factory.mktemp("local")
     write_study(folder, SLOW)
-    thread = threading.Thread(target=snakemake, args=(folder, "networks", "measures"))
+    thread = threading.Thread(target=snakemake, args=(folder, *TABLES))
     thread.start()
 
     def found() -> dict[str, pd.DataFrame]:
@@ -115,42 +116,50 @@ def test_the_users_own_command_runs_a_study_to_its_report(slurm: Slurm, tmp_path
     print(f"{seconds:.0f} s")
 
 
+@pytest.fixture(scope="module")
+def disturbed(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two studies, run at the same time: of one a job was cancelled; of the other Snakemake was killed, and run again.
+
+    Two, because most of the time is spent waiting for the next look at a job.
+    """
+    folders = {name: clone(tmp_path_factory.mktemp(name) / "clone", SLOW) for name in ("cancelled", "killed")}
+    runs = {name: started(folder, *TABLES) for name, folder in folders.items()}
+    wait_until(lambda: all(kept(folder) for folder in folders.values()))
+
+    runs["killed"].send_signal(signal.SIGKILL)
+    runs["killed"].wait()
+    alive = slurm.jobs("--states=RUNNING", rule="train", folder=folders["killed"])
+    assert alive
+    # The same command, nothing unlocked: two jobs of a shard are under way at once.
+    runs["killed"] = started(folders["killed"], *TABLES)
+
+    slurm.say("scancel", slurm.jobs("--states=RUNNING", rule="train", folder=folders["cancelled"])[0]["id"])
+    for name, process in runs.items():
+        finished(process, folders[name])
+    assert len(slurm.jobs("--states=all", rule="train", folder=folders["killed"])) > len(alive)
+    return folders
+
+
 def test_a_job_that_is_cancelled_is_tried_again_and_goes_on_where_it_was(
-    slurm: Slurm, tmp_path: Path, local: Callable[[], dict[str, pd.DataFrame]]
+    disturbed: dict[str, Path], local: Callable[[], dict[str, pd.DataFrame]]
 ) -> None:
-    folder = clone(tmp_path / "clone", SLOW)
-    process = started(folder, "networks", "measures")
-    wait_until(lambda: kept(folder))
-    running = slurm.jobs("--states=RUNNING", rule="train")
-    slurm.say("scancel", running[0]["id"])
-    finished(process, folder)
-    assert "Trying to restart" in (folder / "said").read_text()
-    assert trained_after_they_were_finished(folder) == []
-    assert_equal_tables(tables(folder, "slow"), local())
+    assert "Trying to restart" in (disturbed["cancelled"] / "said").read_text()
+    assert trained_after_they_were_finished(disturbed["cancelled"]) == []
+    assert_equal_tables(tables(disturbed["cancelled"], "slow"), local())
 
 
 def test_snakemake_killed_and_run_again_while_its_jobs_live(
-    slurm: Slurm, tmp_path: Path, local: Callable[[], dict[str, pd.DataFrame]]
+    disturbed: dict[str, Path], local: Callable[[], dict[str, pd.DataFrame]]
 ) -> None:
-    folder = clone(tmp_path / "clone", SLOW)
-    process = started(folder, "networks", "measures")
-    wait_until(lambda: kept(folder))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert slurm.jobs("--states=RUNNING", rule="train")
-    # The same command, nothing unlocked: two jobs of a shard are under way at once.
-    process = started(folder, "networks", "measures")
-    wait_until(lambda: len(slurm.jobs("--states=RUNNING", rule="train")) > 2)
-    finished(process, folder)
-    assert trained_after_they_were_finished(folder) == []
-    assert_equal_tables(tables(folder, "slow"), local())
+    assert trained_after_they_were_finished(disturbed["killed"]) == []
+    assert_equal_tables(tables(disturbed["killed"], "slow"), local())
 
 
 def test_a_node_that_is_lost_and_comes_back(
     slurm: Slurm, tmp_path: Path, local: Callable[[], dict[str, pd.DataFrame]]
 ) -> None:
     folder = clone(tmp_path / "clone", SLOW)
-    process = started(folder, "networks", "measures")
+    process = started(folder, *TABLES)
     wait_until(lambda: kept(folder))
     slurm.say("scontrol", "update", "nodename=n1", "state=down", "reason=test")
     time.sleep(2)
