@@ -171,7 +171,7 @@ def unfinished(plan: Plan) -> dict[tuple[str, str], str]:
     last = {(one["stage"], one["shard"]): one for one in records(plan)}
     found = {}
     for stage in STAGES:
-        for shard in plan.jobs:
+        for shard in plan.shards:
             one = last.get((stage, shard))
             if one and not part(plan, shard, PARTS[stage]).exists():
                 silent = "its job ended without a word: killed, out of memory, or its node was lost"
@@ -185,7 +185,7 @@ def lost(plan: Plan) -> dict[str, str]:
         network.id: f"its shard failed: {reason}"
         for (stage, shard), reason in unfinished(plan).items()
         if stage == "train"
-        for network in plan.networks_of(plan.jobs[shard].trajectories)
+        for network in plan.networks_of(plan.shards[shard].trajectories)
     }
 
 
@@ -198,7 +198,7 @@ def summary(plan: Plan) -> Iterator[str]:
         yield f"and {len(failed) - SHOWN} more"
     last = {(one["stage"], one["shard"]): one for one in records(plan)}
     for (stage, shard), one in last.items():
-        if one["status"] == "partial" and shard in plan.jobs:
+        if one["status"] == "partial" and shard in plan.shards:
             reasons = Counter(one["failures"].values()).most_common(1)
             yield (
                 f"{stage} of shard {shard}: {len(one['failures'])} trajectories failed: {reasons[0][0]} "
@@ -207,7 +207,7 @@ def summary(plan: Plan) -> Iterator[str]:
     waiting = sum(
         not part(plan, shard, PARTS[stage]).exists() and (stage, shard) not in failed
         for stage in STAGES
-        for shard in plan.jobs
+        for shard in plan.shards
     )
     if waiting:
         yield f"{waiting} jobs were not tried, because they need what failed or the run stopped before"

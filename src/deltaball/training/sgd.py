@@ -104,7 +104,8 @@ class Run:
         self.masks = Pack.of(layers, [one.masks for one in starts], device).weights
         self.moments: tuple[torch.Tensor, ...] = ()
         for one in self.trajectories:
-            store.note("began", one.id, one.checkpoints[-1])
+            if one.checkpoints:  # a chain that starts warm keeps none
+                store.note("began", one.id, one.checkpoints[-1])
         if self.axes["optimizer"] == "adam":
             self.moments = Pack.of(layers, [_moments(one) for one in starts], device).weights
 
