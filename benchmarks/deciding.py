@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/deciding.py [DATASET [FOLDER]]
 
-ReLU networks are trained by deltaball on DATASET (mnist5k, or another whose DATASET.npz is in FOLDER, data) until all
-but a few training digits are right, and class change is decided at 100 test images drawn at random, δ = 0.03 in L∞.
+ReLU networks are trained by deltaball for 10 epochs on DATASET (default: mnist5k; of others DATASET.npz is looked for
+in FOLDER, default: data), and class change is decided at 100 test images drawn at random, δ = 0.03 in L∞.
 The first two networks have a goal: nothing unknown at 60 s per point, together under 5 minutes. The others show where
 the method ends; they get 20 s per point. One core; on a busy machine the wall clock says more than the work took, so
 processor time is printed too.

@@ -22,6 +22,8 @@ from deltaball.local.notions import (
     VariationAbove,
     cross_entropy,
     margin,
+    margin_loss,
+    variation,
 )
 from deltaball.packs import Pack, initial_weights, logits
 from deltaball.training import objectives
@@ -299,6 +301,15 @@ def test_a_slope_that_would_vanish_on_its_way_is_scaled():
     _, gradient = attacks._differentiated(pack, x, pack(x), cross_entropy)
     assert (gradient < 0).all()
     assert one_found(Fgsm(), pack, x[0], Ball("linf", 0.1), ClassChange()).no_gradient.all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_where_a_loss_is_flat_the_margin_takes_its_place(norm: str):
+    # The variation has no slope at the point itself, where logits are not changed.
+    pack, x = deep_pack(2), digits(32).expand(2, 32, 8, 8, 1)
+    found, expected = (attacks._differentiated(pack, x, pack(x), loss)[1] for loss in (variation, margin_loss))
+    assert found.flatten(2).abs().amax(-1).min() > 0
+    torch.testing.assert_close(attacks._stepped(norm, x, found, 0.1), attacks._stepped(norm, x, expected, 0.1))
 
 
 # Invariants
