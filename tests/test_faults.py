@@ -35,7 +35,7 @@ if sys.orig_argv[2:3] == [os.environ.get("FAULTY_STAGE")]:
 
     def faulty(whole):
         def call(pack, *rest):
-            if any(one.id == os.environ["FAULTY"] for one in pack):
+            if os.environ["FAULTY"] in [one[0] if isinstance(one, tuple) else one.id for one in pack]:
                 raise RuntimeError("a fault on purpose")
             return whole(pack, *rest)
         return call

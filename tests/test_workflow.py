@@ -306,7 +306,7 @@ def test_figures_and_report_come_from_the_tables_alone(copied: Path) -> None:
     results = copied / "results"
     shutil.rmtree(results / "store")
     for entry in (results / "tiny").iterdir():
-        if entry.name not in ("networks.parquet", "robustness.parquet"):
+        if entry.name not in ("networks.parquet", "robustness.parquet", "curves.parquet", "convergence.parquet"):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     write_study(copied, {**TINY, "grids": [{**FCN, "seed": [0, 1]}, CNN, IMP]})
     done = deltaball(copied, "redraw")
