@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from deltaball import tables
+from deltaball.estimation.estimate import described
 from deltaball.guarantees import samples_needed
 from deltaball.plan import Plan
 
@@ -37,13 +38,7 @@ def convergence(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
                             {
                                 "experiment": number,
                                 "network_id": network.id,
-                                "measure": one.name,
-                                "notion": one.notion,
-                                "norm": one.norm,
-                                "delta": one.delta,
-                                "gamma": one.gamma,
-                                "attack": one.attack,
-                                "certificate": one.certificate,
+                                **described(one),
                                 "epsilon": epsilon,
                                 "confidence": plan.study.guarantee.confidence,
                                 "samples": samples,
