@@ -49,7 +49,7 @@ BROKEN = {
     "misspelt section": ({**without("guarantee"), "garantee": {}}, ["'garantee'", "did you mean 'guarantee'?"]),
     "misspelt axis": (
         study(grid(without=("width",), widht=64)),
-        ["grids[0]", "'widht'", "did you mean 'width'?"],
+        ["grids[0]", "'widht'", "did you mean 'width'"],
     ),
     "misspelt key of the guarantee": (
         study(guarantee={"epsilom": 0.05, "confidence": 0.95}),

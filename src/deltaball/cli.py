@@ -224,6 +224,8 @@ def _trained(job: jobs.Job) -> tuple["Store", "Dataset"]:
 
     What failed for good when the shard was trained is not tried again by the job that measures it.
     """
+    from deltaball.store import EvictedError
+
     planned, shard = job.plan, job.shard
     store, facts = _store(planned), planned.facts[shard.dataset]
     if not store.has_dataset(facts):  # the store was emptied, or the study moved here, since it was prepared
@@ -235,13 +237,28 @@ def _trained(job: jobs.Job) -> tuple["Store", "Dataset"]:
     def train(pack: Sequence[Trajectory]) -> int:
         return _trained_pack(planned, pack, dataset, store)
 
-    given_up = _given_up(job) if job.stage == "measure" else set()
+    settled = _given_up(job) if job.stage == "measure" else set()
     for trunks in _trunks(planned, shard):
         job.isolated(trunks, train)
+    if planned.evicts(shard):
+        measure = _Measuring(planned, shard, dataset, store)
+        settled |= {one.id for one in shard.trajectories if measure.is_complete([one])}
+
+        def train(pack: Sequence[Trajectory]) -> int:  # what the disk has to hold is the weights of a pack
+            trained = _trained_pack(planned, pack, dataset, store)
+            try:
+                measure(pack)
+            except EvictedError:  # another job of this shard was first, in this very moment
+                _trained_pack(planned, pack, dataset, store)
+                measure(pack)
+            for one in pack:
+                store.evict(one.id)
+            return trained
+
     trained = 0
     for number, pack in enumerate(shard.packs, 1):
         print(f"pack {number} of {len(shard.packs)}: {len(pack)} trajectories of {pack[0].method}", flush=True)
-        trained += job.isolated([one for one in pack if one.id not in given_up], train)
+        trained += job.isolated([one for one in pack if one.id not in settled], train)
     networks = sum(store.has(one.id, step) for one in shard.trajectories for step in one.checkpoints)
     print(f"shard {shard.id}: trained {trained} networks, found {networks - trained} in the store", flush=True)
     return store, dataset
@@ -273,25 +290,42 @@ def _trunks(planned: Plan, shard: Shard) -> list[tuple[Trajectory, ...]]:
     return planned.packed(trunks)
 
 
+class _Measuring:
+    """What is to be measured of a shard's networks and the trunks they are compared with; called on a pack of them."""
+
+    def __init__(self, planned: Plan, shard: Shard, dataset: "Dataset", store: "Store") -> None:
+        from deltaball.estimation import estimate
+
+        self.room, self.planned, self.store = estimate, planned, store
+        self.asked, self.seed = _asked(planned, shard), planned.study.guarantee.seed
+        samples = max((count for wanted in self.asked.values() for count in wanted.values()), default=0)
+        self.images = dataset.x_test[estimate.draw_points(dataset.facts, samples, self.seed)]
+
+    def _asked_of(self, pack: Sequence[Trajectory]) -> dict[tuple[str, int], dict[Measure, int]]:
+        places = [(one.id, step) for one in pack for step in one.checkpoints]
+        return {place: self.asked[place] for place in places if place in self.asked}
+
+    def is_complete(self, pack: Sequence[Trajectory]) -> bool:
+        """Whether all of a pack is there and was measured before, so that its weights are not needed."""
+        there = all(self.store.has(one.id, step) for one in pack for step in one.checkpoints)
+        return there and self.room.is_complete(self._asked_of(pack), self.seed, self.store)
+
+    def __call__(self, pack: Sequence[Trajectory]) -> int:
+        device, layers = self.planned.study.compute.device, self.planned.layers(pack[0])
+        chains = pack[0].method == "hmc"
+        return self.room.measure(self._asked_of(pack), layers, self.images, self.seed, self.store, device, chains)
+
+
 def _measure(chosen: argparse.Namespace, job: jobs.Job) -> None:
     planned, shard = job.plan, job.shard
     from deltaball import tables
     from deltaball.estimation import estimate
 
-    seed = planned.study.guarantee.seed
-    # Whatever the store lost since it was trained (evicted, damaged) is trained again first.
+    # Whatever the store lost since it was trained (a damaged file) is trained again first.
     store, dataset = _trained(job)
-    asked = {place: wanted for place, wanted in _asked(planned, shard).items() if store.has(*place)}
-    samples = max((count for wanted in asked.values() for count in wanted.values()), default=0)
-    images = dataset.x_test[estimate.draw_points(dataset.facts, samples, seed)]
-
-    def measure(pack: Sequence[Trajectory]) -> int:
-        of_pack = {(one.id, step): asked[one.id, step] for one in pack for step in one.checkpoints}
-        return estimate.measure(
-            of_pack, planned.layers(pack[0]), images, seed, store, planned.study.compute.device, pack[0].method == "hmc"
-        )
-
-    computed = sum(job.isolated(pack, measure) for pack in planned.packed(asked))
+    measure = _Measuring(planned, shard, dataset, store)
+    there = [place for place in measure.asked if store.has(*place)]
+    computed = sum(job.isolated(pack, measure) for pack in planned.packed(there))
     print(f"shard {shard.id}: computed {computed:,} outcomes (network × measure × point)", flush=True)
     robustness, outcomes = estimate.estimates(planned, shard.trajectories, store)
     job.judged(chosen.tries_left, made=len(robustness))
@@ -401,7 +435,8 @@ def _export(chosen: argparse.Namespace) -> None:
     if checkpoint is None or not checkpoint.weights:
         raise InputError(
             f"network {network.id} has no weights in {planned.study.store}; "
-            f"run `deltaball train --study {chosen.study} {planned.shard_of[network.trajectory_id]}`"
+            f"run `deltaball train --study {chosen.study} {planned.shard_of[network.trajectory_id]}`, "
+            f"with weights: keep for grid '{network.grid}'"
         )
     if network.method == "hmc":
         raise InputError(f"network {network.id} is a mean over a chain's samples, which one .keras file cannot hold")

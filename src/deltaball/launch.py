@@ -5,7 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -87,6 +87,14 @@ def tries_left(workflow: Any, attempt: int) -> int:
     if workflow.is_main_process and workflow.execution_settings:
         os.environ[RETRIES] = str(workflow.execution_settings.retries)
     return max(0, int(os.environ.get(RETRIES, 0)) + 1 - attempt)
+
+
+def unwritable(folder: Path) -> Iterator[str]:
+    """Why nothing can be written in `folder`, if so: on a full disk a job can leave neither a log nor a record."""
+    try:
+        check_writable(folder)
+    except InputError as problem:
+        yield str(problem)
 
 
 def tell(lines: Iterable[str]) -> None:

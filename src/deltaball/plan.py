@@ -271,6 +271,10 @@ class Plan:
                 asked |= dict.fromkeys(experiment.measures, self.facts[network.dataset].test)
         return asked
 
+    def evicts(self, shard: Shard) -> bool:
+        """Whether the weights of a shard's networks go once they are measured, in the job that trains them."""
+        return next(grid.weights == "evict" for grid in self.study.grids if grid.name == shard.grid)
+
     def shard(self, identity: str) -> Shard:
         """The shard of this id. Raises InputError when the study plans no such shard."""
         if identity not in self.shards:
@@ -337,6 +341,11 @@ def plan(study: Study) -> Plan:
         identity: _costed(step, tuple(sorted(checkpoints[identity])), facts[step.dataset])
         for identity, step in steps.items()
     }
+    evicting = {grid.name for grid in study.grids if grid.weights == "evict"}
+    for one in trajectories.values():
+        if one.parent and trajectories[one.parent[0]].grid in evicting:
+            owner = trajectories[one.parent[0]].grid
+            raise InputError(f"grids: {owner}: weights: 'evict', but grid '{one.grid}' prunes them; possible: keep")
     return Plan(study, facts, networks, trajectories)
 
 

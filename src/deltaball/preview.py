@@ -38,6 +38,7 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
     ):
         yield f"guarantee: {samples} test points give ε = {epsilon:g} at {confidence:.4g} for {each} (Hoeffding)"
     yield from _measures(plan)
+    yield from _evicted(plan)
     kind = "one core of the machine the rates were measured on" if device == "cpu" else "one H200; not yet calibrated"
     yield _jobs(plan)
     yield f"hours are estimates of training time on {kind}; a trajectory that grids share is counted in the first"
@@ -59,6 +60,18 @@ def _measures(plan: Plan) -> Iterator[str]:
         draws = f"{experiment.draws} draws for each of {len(experiment.epsilons)} ε's"
         networks = f"{len(experiment.networks)} networks on all their test points"
         yield f"convergence: {draws}, {first.notion} by {judges}: {networks}"
+
+
+def _evicted(plan: Plan) -> Iterator[str]:
+    """What passes through the disk and does not stay there."""
+    shards = [shard for shard in plan.shards.values() if plan.evicts(shard)]
+    if shards:
+        packs = [sum(map(stored_bytes, pack)) for shard in shards for pack in shard.packs]
+        grids = ", ".join(dict.fromkeys(shard.grid for shard in shards))
+        yield (
+            f"disk: weights of {grids} are evicted once measured: {_spoken(sum(packs))} in all, of which "
+            f"each training job holds at most {_spoken(max(packs))} at a time"
+        )
 
 
 def _table(plan: Plan, there: set[str]) -> Iterator[str]:
@@ -115,7 +128,7 @@ def _costs(plan: Plan, trajectories: list[Trajectory], shards: list[Shard]) -> t
         f"{len(shards):,}",
         f"{sum(one.flop for one in trajectories):.2e}",
         f"{sum(shard.minutes for shard in shards) / 60:.2g}",
-        _spoken(sum(stored_bytes(one) for one in trajectories)),
+        _spoken(sum(stored_bytes(one) for shard in shards if not plan.evicts(shard) for one in shard.trajectories)),
     )
 
 

@@ -54,8 +54,12 @@ def cpus(plan: Plan) -> int:
 
 
 def training(plan: Plan, shard: Shard) -> Request:
-    """What training a shard asks for."""
-    return _request(plan, shard, shard.minutes, max(_training_bytes(plan, pack) for pack in shard.packs))
+    """What training a shard asks for, and measuring it too where its weights are evicted."""
+    mine = _request(plan, shard, shard.minutes, max(_training_bytes(plan, pack) for pack in shard.packs))
+    if not plan.evicts(shard):
+        return mine
+    then = measuring(plan, shard)
+    return Request(mine.minutes + then.minutes, max(mine.megabytes, then.megabytes))
 
 
 def measuring(plan: Plan, shard: Shard) -> Request:

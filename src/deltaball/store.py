@@ -39,6 +39,10 @@ class Checkpoint:
     facts: Mapping[str, Any]
 
 
+class EvictedError(InputError):
+    """Weights that the study let go once their network was measured; the message names the network."""
+
+
 class DamagedFileError(InputError):
     """A file of the store that cannot be what was written there; the message names it."""
 
@@ -88,23 +92,33 @@ class Store:
             facts,
         )
 
+    def weights(self, trajectory_id: str, step: int) -> tuple[np.ndarray, ...]:
+        """The weights of a checkpoint in Keras' order. Raises as `load` does, and EvictedError."""
+        return self._unevicted(trajectory_id, step).weights
+
     def samples(self, trajectory_id: str, step: int) -> tuple[np.ndarray, ...]:
-        """All samples of a chain up to `step`, [S, *shape] in Keras' order. Raises as `load` does.
+        """All samples of a chain up to `step`, [S, *shape] in Keras' order. Raises as `weights` does.
 
         A checkpoint of a chain holds the samples since the checkpoint that its facts name as `after`.
         """
         parts = []
         while step > 0:
-            part = self.load(trajectory_id, step)
+            part = self._unevicted(trajectory_id, step)
             parts.append(part.weights)
             step = part.facts["after"]
         return tuple(np.concatenate(arrays[::-1]) for arrays in zip(*parts, strict=True))
 
+    def _unevicted(self, trajectory_id: str, step: int) -> Checkpoint:
+        found = self.load(trajectory_id, step)
+        if found.facts.get("evicted"):
+            raise EvictedError(f"the weights of {trajectory_id} after {step} were evicted")
+        return found
+
     def find(self, trajectory_id: str, step: int) -> Checkpoint | None:
-        """A checkpoint, or None when there is none. A damaged one is named in a line, removed, and is none."""
+        """A checkpoint, or None when there is none with weights. A damaged one is named, removed, and is none."""
         try:
-            return self.load(trajectory_id, step)
-        except FileNotFoundError:
+            return self._unevicted(trajectory_id, step)
+        except (FileNotFoundError, EvictedError):
             return None
         except DamagedFileError as problem:
             print(f"store: {problem}; it is made again", flush=True)
@@ -119,8 +133,15 @@ class Store:
             return _facts(file, path, identity)
 
     def has(self, trajectory_id: str, step: int) -> bool:
-        """Whether a checkpoint is there (its content is not checked)."""
+        """Whether a checkpoint is there, if only its facts (its content is not checked)."""
         return self._checkpoint(trajectory_id, step).exists()
+
+    def evict(self, trajectory_id: str) -> None:
+        """Let the weights of all of a trajectory's checkpoints go, and keep their facts."""
+        for step in self.steps(trajectory_id):
+            facts = self.facts(trajectory_id, step)
+            if facts["status"] != "diverged" and not facts.get("evicted"):
+                self.save(trajectory_id, step, Checkpoint((), {}, {**facts, "evicted": True}))
 
     def steps(self, trajectory_id: str) -> list[int]:
         """The steps at which a trajectory has checkpoints, ascending (their content is not checked)."""

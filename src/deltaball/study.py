@@ -157,11 +157,15 @@ class Grid(_Strict):
 
     name: Name
     dataset: Name = Field(description="mnist5k, mnist, fashion_mnist, cifar10, or the NAME of a NAME.npz")
+    weights: Literal["keep", "evict"] = Field(
+        "keep", description="evict takes them from the store once measured, by the job that trains; rows stay"
+    )
 
     @classmethod
     def axis_names(cls) -> list[str]:
         """The names of the axes, in the order of the tables' columns."""
-        return [name for name in cls.model_fields if name not in ("name", "dataset", "architecture", "method")]
+        properties = ("name", "dataset", "weights", "architecture", "method")
+        return [name for name in cls.model_fields if name not in properties]
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def measure(
             if chains:
                 pack = Posterior.of(layers, store.samples(*places[0]), device)
             else:
-                pack = Pack.of(layers, [store.load(*place).weights for place in places], device)
+                pack = Pack.of(layers, [store.weights(*place) for place in places], device)
             points = images[done:samples]
             settled = [
                 {one: _settled(one, trained[place], step, kept[identity], seed)[done:samples] for one in members}
@@ -101,6 +101,18 @@ def measure(
                 kept[identity] |= added
             computed += len(places) * len(members) * (samples - done)
     return computed
+
+
+def is_complete(asked: Mapping[Place, Mapping[Measure, int]], seed: int, store: Store) -> bool:
+    """Whether the store has every outcome that `measure` would be `asked` for."""
+    for (identity, step), wanted in asked.items():
+        if not store.has(identity, step):
+            return False
+        if store.facts(identity, step)["status"] in MEASURABLE:
+            kept = store.find_outcomes(identity)
+            if any(len(kept.get(outcome_key(step, one, seed), ())) < count for one, count in wanted.items()):
+                return False
+    return True
 
 
 def _settled(

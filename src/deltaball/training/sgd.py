@@ -171,7 +171,7 @@ class Run:
         moments = [moment.cpu().numpy() for moment in self.moments]
         for k, start in enumerate(self.starts):
             # Another job may have finished it meanwhile; its weights stay, for outcomes may have been taken of them.
-            if self.epoch in start.trajectory.checkpoints and not self.store.has(start.trajectory.id, self.epoch):
+            if self.epoch in start.trajectory.checkpoints and not self.store.find(start.trajectory.id, self.epoch):
                 facts = {
                     **self.facts,
                     **start.facts,
