@@ -19,7 +19,7 @@ redraw: .venv/.ready
 	@$(BIN)/deltaball redraw --study "$(STUDY)"
 
 test: .venv/.ready-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: .venv/.ready-dev
 	$(BIN)/ruff check .
