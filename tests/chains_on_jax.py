@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from builders import grid, planned, planned_few, study
@@ -86,6 +87,19 @@ def test_logistic_regression_predicts_as_the_posterior_on_a_grid(tmp_path: Path)
     np.testing.assert_allclose(found, expected, atol=0.02)
     assert store.facts(one.id, 3000)["ess_min"] > 500
     assert store.facts(one.id, 3000)["rhat_max"] < 1.02
+
+
+def test_draws_from_the_prior_have_half_a_unit_of_energy_per_weight(few: Dataset, plan: Plan, tmp_path: Path):
+    pack = the_pack(plan)
+    axes = {"likelihood_scale": 1e-9, "prior_scale": 0.5, "start": "prior", "step_size": 0.15, "leapfrog_steps": 10}
+    one = replace(pack[0], axes={**pack[0].axes, **axes, "thinning": 40}, checkpoints=(40, 200))
+    hmc.train([one], plan.layers(one), few, Store(tmp_path), "cpu")
+    energies, first = (np.array(Store(tmp_path).facts(one.id, step)["energies"].split(), float) for step in (200, 40))
+    # The sum of d squares of standard normal variables is d ± √2d.
+    assert (len(energies), len(first)) == (hmc.ENERGIES, 40)
+    assert energies[0] == first[0]
+    assert abs(2 * energies - one.parameters).max() < 5 * np.sqrt(2 * one.parameters)
+    assert len(set(energies)) > 90
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
@@ -200,8 +214,9 @@ def test_thinning_keeps_some_samples_of_the_same_number_of_transitions(few: Data
     whole = Store(tmp_path / "every")
     for found, array in zip(store.samples(one.id, 40), whole.samples(one.id, 40), strict=True):
         np.testing.assert_array_equal(found, array[3::4])
-    for name in ("acceptance", "ess_min", "rhat_max"):
+    for name in ("acceptance", "ess_min", "rhat_max", "energies"):
         assert store.facts(one.id, 40)[name] == whole.facts(one.id, 40)[name]
+    assert len(store.facts(one.id, 40)["energies"].split()) == 40
 
 
 def test_chains_of_one_seed_see_the_same_training_points(few: Dataset, plan: Plan):
@@ -264,4 +279,8 @@ def test_a_hopeless_step_size_is_stuck_and_stays_in_the_tables(
     page = Path("results/test/report.html").read_text(encoding="utf-8")
     assert "0 of 2 chains have converged" in page
     assert '<figure><img alt="bayes_few_class_change"' in page
+    assert '<figure><img alt="chains_few"' in page
+    traced = pd.read_csv("results/test/figures/chains_few.csv", index_col="step_size")
+    assert traced.loc[3.0, "status"] == "stuck"
+    assert len(set(traced.loc[3.0, "energies"].split())) == 1 < len(set(traced.loc[0.02, "energies"].split()))
     shutil.rmtree("results")

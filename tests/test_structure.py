@@ -28,6 +28,7 @@ FLOORS = [
         "figures.pruning",
         "figures.tradeoff",
         "figures.bayes",
+        "figures.chains",
         "figures.enclosure",
         "figures.convergence",
         "figures",

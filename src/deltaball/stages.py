@@ -56,7 +56,7 @@ def figures(plan: Plan) -> list[str]:
 
     Per data set and notion that is attacked a trade-off, the effect of pruning if any is, Bayesian beside
     deterministic networks if there are any, and an enclosure where certificates are asked too; per data set the
-    convergence of its experiments.
+    traces of its chains and the convergence of its experiments.
     """
     found = []
     for dataset in plan.facts:
@@ -69,6 +69,7 @@ def figures(plan: Plan) -> list[str]:
 
         found += [f"tradeoff_{dataset}_{notion}" for notion in notions(grids, True)]
         found += [f"bayes_{dataset}_{notion}" for notion in notions(averaged, True)]
+        found += [f"chains_{dataset}"] if averaged else []
         found += [f"pruning_{dataset}_{notion}" for notion in notions(pruned, True)]
         found += [f"enclosure_{dataset}_{one}" for one in notions(grids, True) if one in notions(grids, False)]
         if any(network.dataset == dataset for experiment in plan.experiments for network in experiment.networks):

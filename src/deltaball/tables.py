@@ -25,6 +25,7 @@ RESULTS = {
     "divergences": "Int64",  # transitions whose energy error exceeds 1,000
     "ess_min": "float64",  # smallest bulk effective sample size of a predictive quantity
     "rhat_max": "float64",  # largest split R-hat of one
+    "energies": "str",  # potential energies, with spaces, of at most 100 transitions spread up to its last sample
     "status": "str",
     "reason": "str",  # why it diverged or failed
     "data_sha256": "str",

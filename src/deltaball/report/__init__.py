@@ -75,6 +75,7 @@ def write(plan: Plan, study_path: Path) -> Path:
         monotonicity=_records(found["monotonicity"]),
         bayes=_records(found["bayes"]),
         chains=_chains(networks),
+        chain_figures=_of_kind(figures, "chains"),
         rhat=RHAT,
         ess=ESS,
         pruning=_records(found["pruning"]),

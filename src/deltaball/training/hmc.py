@@ -42,6 +42,8 @@ PART = 25
 # What is noted of a transition: these, and the probabilities of the labels of so many held-out points.
 TRACE = ("potential energy", "acceptance", "diverging", "log-likelihood")
 WATCHED = 20
+# The potential energy of at most so many transitions is among a network's facts.
+ENERGIES = 100
 # A chain that moves in a smaller share of its transitions is stuck.
 STUCK = 0.01
 # How a chain that starts warm is trained before it.
@@ -129,6 +131,7 @@ class Chain:
             "divergences": int(noted["diverging"].sum()),
             "rhat_max": diagnosed and diagnosed[0],
             "ess_min": diagnosed and diagnosed[1],
+            "energies": " ".join(f"{energy:.7g}" for energy in _spread(noted["potential energy"], ENERGIES)),
         }
         if self.averaged:
             means = {split: log_sum - np.log(self.averaged) for split, log_sum in self.log_sums.items()}
@@ -142,6 +145,11 @@ class Chain:
         kept = Checkpoint(weights, state | {"trace": trace[self.written :]}, facts)
         self.samples, self.written = [], self.step
         return kept
+
+
+def _spread(values: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the values, evenly spread from the first to the last."""
+    return values[np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)]
 
 
 class Run:
