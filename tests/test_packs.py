@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from deltaball import packs
 from deltaball.architectures import Layers, keras_model, layers, weight_shapes
 from deltaball.packs import Pack, initial_weights, logits
 
@@ -212,3 +213,21 @@ def test_initial_weights_come_from_the_generator_alone():
     one, again, other = (initial_weights(found, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not np.array_equal(one[0], other[0])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_large_product_and_its_gradients_are_those_in_float64(shared: bool, monkeypatch: pytest.MonkeyPatch):
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(*([] if shared else [3]), 96, 70, generator=random, requires_grad=True)
+    kernel = torch.randn(3, 70, 50, generator=random, requires_grad=True)
+    gradient = torch.randn(3, 96, 50, generator=random)
+    assert x.shape[-2] * kernel[0].numel() >= packs.LARGE_PRODUCT
+    exact = (x.double() @ kernel.double()).detach()
+    expected = torch.autograd.grad(x.double() @ kernel.double(), (x, kernel), gradient.double())
+    for by_onednn in (False, True):  # oneDNN is slower where MKL has AVX-512, and no less right
+        monkeypatch.setattr(packs, "_by_onednn", lambda chosen=by_onednn: chosen)
+        found = packs.product(x, kernel)
+        assert (type(found.grad_fn).__name__ == "_ProductBackward") == by_onednn
+        torch.testing.assert_close(found.double(), exact, atol=1e-4, rtol=0)
+        for one, other in zip(torch.autograd.grad(found, (x, kernel), gradient), expected, strict=True):
+            torch.testing.assert_close(one, other, atol=2e-4, rtol=0)

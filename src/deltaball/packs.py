@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from deltaball.architectures import Activation, Conv, Dense, Flatten, Layers, Ma
 
 # Samples of a posterior whose activations are held at once.
 SAMPLES_AT_ONCE = 16
+# Multiply-adds from which a network's product is worth a call of its own.
+LARGE_PRODUCT = 2**18
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
@@ -121,7 +125,7 @@ def logits(layers: Layers, weights: Sequence[torch.Tensor], x: torch.Tensor) -> 
         match layer:
             case Dense():
                 kernel, bias = next(remaining), next(remaining)
-                x = x @ kernel + bias[:, None]
+                x = product(x, kernel) + bias[:, None]
             case Conv():
                 x = _convolved(x, next(remaining), next(remaining))
             case Activation():
@@ -139,18 +143,61 @@ def _convolved(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> tor
     # cannot depend on its neighbours. Images are channels-last in memory and stay so.
     filters = kernel.permute(0, 4, 3, 1, 2)
     images = x if x.ndim == 5 else x.expand(len(kernel), *x.shape)
-    return torch.stack(
-        [
-            functional.conv2d(one.permute(0, 3, 1, 2), filters[k], bias[k], padding="same").permute(0, 2, 3, 1)
-            for k, one in enumerate(images)
-        ]
-    )
+    found = [
+        functional.conv2d(one.permute(0, 3, 1, 2), filters[k], bias[k], padding="same").permute(0, 2, 3, 1)
+        for k, one in enumerate(images)
+    ]
+    return torch.stack(found) if found[1:] else found[0][None]
 
 
 def _pooled(x: torch.Tensor) -> torch.Tensor:
     networks, points = x.shape[:2]
     pooled = functional.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     return pooled.unflatten(0, (networks, points))
+
+
+def product(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """x @ kernel, [K, n, outputs], of x [K, n, inputs] or [n, inputs] and kernel [K, inputs, outputs]."""
+    large = x.shape[-2] * kernel[0].numel() >= LARGE_PRODUCT
+    if large and x.device.type == "cpu" and x.dtype == torch.float32 and _by_onednn():
+        return _Product.apply(x, kernel)
+    return x @ kernel
+
+
+@lru_cache(maxsize=1)
+def _by_onednn() -> bool:
+    """Whether oneDNN is to take products on this CPU: of AMD's, MKL uses AVX2 alone and oneDNN AVX-512 too."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    cpus = Path("/proc/cpuinfo")
+    return cpus.exists() and "AuthenticAMD" in cpus.read_text()
+
+
+class _Product(torch.autograd.Function):
+    """`product` by oneDNN, a call per network, so that none depends on its neighbours."""
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(x, kernel)
+        images = x if x.ndim == 3 else [x] * len(kernel)
+        return torch.stack([_times(one, own.T) for one, own in zip(images, kernel, strict=True)])
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        x, kernel = context.saved_tensors
+        by_x = by_kernel = None
+        if context.needs_input_grad[0]:
+            by_x = torch.stack([_times(one, own) for one, own in zip(gradient, kernel, strict=True)])
+            by_x = by_x if x.ndim == 3 else by_x.sum(0)
+        if context.needs_input_grad[1]:
+            images = x if x.ndim == 3 else [x] * len(kernel)
+            by_kernel = torch.stack([_times(one.T, own.T) for one, own in zip(images, gradient, strict=True)])
+        return by_x, by_kernel
+
+
+def _times(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x @ weight.T as oneDNN's linear layer, without bias, without activation."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
 def initial_weights(layers: Layers, generator: np.random.Generator) -> list[np.ndarray]:

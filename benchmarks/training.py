@@ -1,0 +1,207 @@
+"""How fast packs train on this machine, beside Keras `fit` and one network in plain torch, in one run.
+
+    .venv/bin/python benchmarks/training.py [NAME ...]
+
+For each network: sample-steps per second (images through a step of SGD, batches of 128, whole epochs with their
+shuffling), TFLOP/s counted as three forward passes, that as a share of what this device reaches in a large float32
+matrix product by torch, and the ratio to Keras `fit` on torch. On a CPU everything has one thread and is timed by its
+CPU time, which other jobs do not stretch; on a GPU by the clock. The median of TURNS counts. Keras' compilation is not
+counted, nor are our imports.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_CBWR", "AUTO")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+
+import numpy as np
+
+from deltaball.architectures import Layers, forward_flop, keras_model, layers
+
+BATCH, TURNS = 128, 3
+FCN = {"activation": "relu"}
+CNN = {"activation": "relu", "fc_depth": 1, "fc_width": 128}
+# Its axes, the shape of its images, and how many images an epoch has here: as many as take a second or so of a core.
+NETWORKS: dict[str, tuple[Layers, tuple[int, int, int], int]] = {
+    name: (layers(kind, axes, shape, 10), shape, points)
+    for name, kind, axes, shape, points in (
+        ("FCN 64×1", "fcn", {**FCN, "width": 64, "depth": 1}, (28, 28, 1), 8064),
+        ("FCN 256×2", "fcn", {**FCN, "width": 256, "depth": 2}, (28, 28, 1), 4096),
+        ("FCN 512×3", "fcn", {**FCN, "width": 512, "depth": 3}, (28, 28, 1), 2048),
+        ("CNN 20 k5 ×2", "cnn", {**CNN, "filters": 20, "kernel": 5, "conv_depth": 2}, (28, 28, 1), 512),
+        ("VGG 48 k3 ×2", "vgg", {**CNN, "filters": 48, "kernel": 3, "conv_depth": 2}, (32, 32, 3), 256),
+    )
+}
+PACKS = {"cpu": (1, 4, 16), "cuda": (1, 16, 64, 256)}
+# A CPU's epochs are this much longer on a GPU, which would be over before they began.
+LONGER = {"cpu": 1, "cuda": 16}
+
+
+def arrays(shape: tuple[int, int, int], points: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    return random.random((points, *shape), dtype=np.float32), random.integers(0, 10, points).astype(np.uint8)
+
+
+def keras_fit(name: str, device: str) -> Callable[[], object]:
+    """An epoch of `fit` as its users write it."""
+    import keras
+
+    network, shape, points = NETWORKS[name]
+    model = keras_model(network, shape)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.01), loss, metrics=["accuracy"])
+    x, y = arrays(shape, points * LONGER[device])
+    return lambda: model.fit(x, y, batch_size=BATCH, epochs=1, verbose=0)
+
+
+def plain_torch(name: str, device: str) -> Callable[[], object]:
+    """An epoch of one network as a torch user writes it who keeps the data on the device."""
+    import torch
+
+    from deltaball.architectures import Activation, Conv, Dense, Flatten
+
+    network, shape, points = NETWORKS[name]
+    modules = {"relu": torch.nn.ReLU}
+    model = torch.nn.Sequential(
+        *(
+            torch.nn.Linear(layer.inputs, layer.outputs)
+            if isinstance(layer, Dense)
+            else torch.nn.Conv2d(layer.inputs, layer.outputs, layer.size, padding="same")
+            if isinstance(layer, Conv)
+            else modules[layer.name]()
+            if isinstance(layer, Activation)
+            else torch.nn.Flatten()
+            if isinstance(layer, Flatten)
+            else torch.nn.MaxPool2d(2)
+            for layer in network
+        )
+    ).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    images, labels = arrays(shape, points * LONGER[device])
+    x, y = torch.from_numpy(images).permute(0, 3, 1, 2).to(device), torch.from_numpy(labels).long().to(device)
+
+    def epoch() -> None:
+        for chosen in torch.randperm(len(x), device=device).split(BATCH):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x[chosen]), y[chosen]).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def ours(name: str, device: str, networks: int, folder: str) -> Callable[[], object]:
+    """An epoch of a pack."""
+    from deltaball.datasets import from_arrays
+    from deltaball.packs import initial_weights
+    from deltaball.plan import Trajectory
+    from deltaball.store import Store
+    from deltaball.training import sgd
+
+    network, shape, points = NETWORKS[name]
+    x, y = arrays(shape, points * LONGER[device])
+    data = from_arrays("random", {"x_train": x, "y_train": y, "x_test": x[:10], "y_test": y[:10]}, "")
+    axes = {"learning_rate": 0.01, "batch_size": BATCH, "optimizer": "sgd", "seed": 0}
+    starts = [
+        sgd.Start(
+            Trajectory(str(k), "g", "random", "sgd", "fcn", axes, (), None, str(k), 0, 0.0),
+            0,
+            initial_weights(network, np.random.default_rng(k)),
+            {},
+        )
+        for k in range(networks)
+    ]
+    store = Store(Path(folder))
+    runs = [sgd.Run(some, network, data, store, device) for some in sgd.together(starts, network, shape, device)]
+
+    def epoch() -> None:
+        for run in runs:
+            run.until(run.epoch + 1)
+
+    return epoch
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """Of one call: CPU time, or on a GPU the clock's until the device has finished."""
+    if device == "cpu":
+        began = time.process_time()
+        work()
+        return time.process_time() - began
+    import torch
+
+    torch.cuda.synchronize()
+    began = time.monotonic()
+    work()
+    torch.cuda.synchronize()
+    return time.monotonic() - began
+
+
+def timed(work: Callable[[], object], device: str) -> float:
+    """Median seconds of TURNS calls after one that warms up."""
+    work()
+    return statistics.median(seconds(work, device) for _ in range(TURNS))
+
+
+def keras_seconds(backend: str, name: str, device: str) -> float:
+    """Of an epoch of `fit`, in a process of its own, because Keras has one backend per process."""
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, __file__, "--keras", name, device]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else float("nan")
+
+
+def ceilings(device: str) -> tuple[float, float]:
+    """FLOP/s of a float32 matrix product of 2048³, and bytes/s of a copy of 256 MB, read and written."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    a, b = (torch.randn(2048, 2048, device=device) for _ in range(2))
+    line = torch.zeros(64_000_000, device=device)
+    other = torch.empty_like(line)
+    return 2 * 2048**3 / timed(lambda: a @ b, device), 2 * 4 * len(line) / timed(lambda: other.copy_(line), device)
+
+
+def main(names: list[str]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    hardware = torch.cuda.get_device_name() if device == "cuda" else f"one core, {platform.machine()}"
+    product, memory = ceilings(device)
+    print(f"{hardware}; float32 product {product / 1e12:.3g} TFLOP/s, memory {memory / 1e9:.3g} GB/s")
+    print(f"{'network':14} {'trained by':22} {'sample-steps/s':>14} {'TFLOP/s':>9} {'of product':>10} {'ratio':>7}")
+    for name in names or NETWORKS:
+        network, _, points = NETWORKS[name]
+        samples = points * LONGER[device]
+        rates = {f"Keras fit, {one}": samples / keras_seconds(one, name, device) for one in ("torch", "jax")}
+        rates["plain torch, 1 network"] = samples / timed(plain_torch(name, device), device)
+        for networks in PACKS[device]:
+            with TemporaryDirectory() as folder, open(os.devnull, "w") as silent:
+                epoch, sys.stdout = ours(name, device, networks, folder), silent
+                try:
+                    rates[f"deltaball, pack of {networks}"] = networks * samples / timed(epoch, device)
+                finally:
+                    sys.stdout = sys.__stdout__
+        for who, rate in rates.items():
+            flop, ratio = rate * 3 * forward_flop(network), rate / rates["Keras fit, torch"]
+            shares = f"{flop / 1e12:9.3g} {flop / product:10.1%} {ratio:7.1f}"
+            print(f"{name:14} {who:22} {rate:14,.0f} {shares}", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--keras"]:
+        import torch
+
+        torch.set_num_threads(1)
+        print(json.dumps(timed(keras_fit(sys.argv[2], sys.argv[3]), sys.argv[3])))
+    else:
+        main(sys.argv[1:])
