@@ -30,6 +30,7 @@ FLOORS = [
         "figures.bayes",
         "figures.enclosure",
         "figures.convergence",
+        "figures.paper",
         "figures",
         "report",
     ],

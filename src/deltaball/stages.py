@@ -23,6 +23,8 @@ TABLES = (
     "convergence",
     "jobs",
 )
+# The figures of paper 004, each a target of Snakemake.
+PAPER = ("figure1", "figure2", "figure3", "figure4")
 # What estimation collects from the shards.
 MEASURED = ("robustness", "outcomes", "curves", "convergence")
 
@@ -54,11 +56,11 @@ def planned(path: Path) -> Plan:
 def figures(plan: Plan) -> list[str]:
     """The names of the study's figures.
 
-    Per data set and notion that is attacked a trade-off, the effect of pruning if any is, Bayesian beside
-    deterministic networks if there are any, and an enclosure where certificates are asked too; per data set the
-    convergence of its experiments.
+    Those of paper 004 that the study has networks for. Then per data set and notion that is attacked a trade-off, the
+    effect of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where
+    certificates are asked too; per data set the convergence of its experiments.
     """
-    found = []
+    found = [name for name in PAPER if paper_has(plan, name)]
     for dataset in plan.facts:
         grids = [grid for grid in plan.study.grids if grid.dataset == dataset]
         pruned, averaged = ([grid for grid in grids if grid.method == method] for method in ("imp", "hmc"))
@@ -74,6 +76,15 @@ def figures(plan: Plan) -> list[str]:
         if any(network.dataset == dataset for experiment in plan.experiments for network in experiment.networks):
             found.append(f"convergence_{dataset}")
     return found
+
+
+def paper_has(plan: Plan, name: str) -> bool:
+    """Whether the study plans what figure `name` of PAPER shows."""
+    if name == "figure1":
+        return any(experiment.networks for experiment in plan.experiments)
+    method = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}[name]
+    attacked = [one for one in plan.measures if one.attack]
+    return any(how_many(one.wanted, grid) for grid in plan.study.grids if grid.method == method for one in attacked)
 
 
 def networks_digest(plan: Plan) -> str:
