@@ -4,7 +4,7 @@ rule report:
         expand(f"{RESULTS}/{{table}}.parquet", table=["robustness", "curves", "convergence"]),
         rules.analyse.output,
         rules.figures.output,
-        code=sorted([*CODE.glob("report/*"), *CODE.glob("analysis/*.py")]),
+        code=sorted(CODE.glob("report/*.*")) + sorted(CODE.glob("analysis/*.py")),
     output:
         f"{RESULTS}/report.html",
     log:

@@ -40,6 +40,7 @@ TITLES = {
     "variation_above": "softmax variation above γ",
     "margin": "margin",
 }
+SHORT = TITLES | {"class_change": "class change", "softmax_variation": "variation", "variation_above": "variation"}
 AXES = {"R": "R(g), robust share", "D": "D(ḡ), mean variation", "M": "M, mean margin"}
 MOST_LISTED = 6
 MARGIN = 0.08  # of the files, inches

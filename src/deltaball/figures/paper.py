@@ -26,6 +26,7 @@ from deltaball.figures import bayes, convergence, pruning, style, tradeoff
 from deltaball.figures.panels import (
     AXES,
     BALLS,
+    SHORT,
     TITLES,
     applies,
     asked_of,
@@ -48,12 +49,6 @@ CROWDED = 6  # more labels than this lean
 WEAKER = 10
 # The paper does not say which measure that panel shows; the quantitative one comes first here.
 WEAKENED = ("softmax_variation", "class_change", "variation_above")
-SHORT = {
-    "class_change": "class change",
-    "softmax_variation": "variation",
-    "variation_above": "variation",
-    "margin": "margin",
-}
 MIDDLE = "Of several δ's asked for, the middle one is shown; the figures per data set and measure show all."
 
 Level = tuple[str, float | None, float]  # norm, γ, δ
@@ -174,6 +169,16 @@ def figure4(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFram
 
     remark = f"In the right panels SGD networks are attacked at a tenth of δ, as in the paper. {bayes.REMARK} {MIDDLE}"
     _bands(name, "Bayesian and deterministic networks", bands, draw, bayes.handles, remark, folder)
+
+
+def at_middle(plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, notion: str) -> pd.DataFrame:
+    """The rows that these figures show of a notion: of each data set at its own middle δ."""
+    parts = []
+    for _, alike in networks.groupby("dataset", sort=False):
+        asked = _levels(plan, alike, notion)
+        if asked:
+            parts.append(_at(measured, alike, notion, middle_level(asked)))
+    return pd.concat(parts, ignore_index=True) if parts else measured.iloc[:0]
 
 
 def _alike(networks: pd.DataFrame, method: str) -> Iterator[tuple[str, pd.DataFrame]]:
