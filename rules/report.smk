@@ -6,7 +6,7 @@ rule report:
         rules.figures.output,
         code=sorted(CODE.glob("report/*.*")) + sorted(CODE.glob("analysis/*.py")),
     output:
-        f"{RESULTS}/report.html",
+        report(f"{RESULTS}/report.html", caption="captions/page.rst", category="Report"),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:

@@ -23,8 +23,14 @@ TABLES = (
     "convergence",
     "jobs",
 )
-# The figures of paper 004, each a target of Snakemake.
-PAPER = ("figure1", "figure2", "figure3", "figure4")
+# The figures of paper 004, each a target of Snakemake, and what a study lacks that has no such figure.
+PAPER = {
+    "figure1": "`convergence:` experiment on any of its networks",
+    "figure2": "attacked networks of `method: sgd`",
+    "figure3": "attacked networks of `method: imp`",
+    "figure4": "attacked networks of `method: hmc`",
+}
+METHODS = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}
 # What estimation collects from the shards.
 MEASURED = ("robustness", "outcomes", "curves", "convergence")
 
@@ -60,7 +66,7 @@ def figures(plan: Plan) -> list[str]:
     effect of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where
     certificates are asked too; per data set the convergence of its experiments.
     """
-    found = [name for name in PAPER if paper_has(plan, name)]
+    found = [name for name in PAPER if _has(plan, name)]
     for dataset in plan.facts:
         grids = [grid for grid in plan.study.grids if grid.dataset == dataset]
         pruned, averaged = ([grid for grid in grids if grid.method == method] for method in ("imp", "hmc"))
@@ -78,13 +84,18 @@ def figures(plan: Plan) -> list[str]:
     return found
 
 
-def paper_has(plan: Plan, name: str) -> bool:
-    """Whether the study plans what figure `name` of PAPER shows."""
+def paper_figure(plan: Plan, name: str) -> str:
+    """The name, of PAPER, itself. Raises InputError when the study plans nothing that the figure could show."""
+    if not _has(plan, name):
+        raise InputError(f"{name}: the study '{plan.study.study}' has no {PAPER[name]}")
+    return name
+
+
+def _has(plan: Plan, name: str) -> bool:
     if name == "figure1":
         return any(experiment.networks for experiment in plan.experiments)
-    method = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}[name]
-    attacked = [one for one in plan.measures if one.attack]
-    return any(how_many(one.wanted, grid) for grid in plan.study.grids if grid.method == method for one in attacked)
+    grids = [grid for grid in plan.study.grids if grid.method == METHODS[name]]
+    return any(how_many(one.wanted, grid) for one in plan.measures if one.attack for grid in grids)
 
 
 def networks_digest(plan: Plan) -> str:

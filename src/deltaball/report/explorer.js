@@ -113,25 +113,30 @@
 
   // --- what a dot is
 
+  // BokehJS shows it inside a shadow root, which the page's style does not reach.
   function card(place) {
-    const frame = document.createElement("div");
+    const made = (kind, style, text = "") => Object.assign(document.createElement(kind), { style, textContent: text });
+    const frame = made("div", "font: 12px/1.4 system-ui, sans-serif; max-width: 23rem; white-space: normal");
     frame.className = "dot";
-    const title = frame.appendChild(document.createElement("b"));
-    title.textContent = id(place);
-    const line = (label, value) => {
-      const row = frame.appendChild(document.createElement("div"));
-      const name = row.appendChild(document.createElement("span"));
-      name.textContent = `${label} `;
-      row.append(value);
-    };
-    const facts = axes.filter((axis) => !["kind"].includes(axis.name)).map((axis) => [axis, spoken(axis, place)]);
-    for (const [axis, value] of facts) if (value !== null && axis.name !== "test_accuracy") line(axis.label, value);
-    const accuracy = named("test_accuracy");
-    if (accuracy) line(accuracy.label, `${(100 * accuracy.values[place]).toFixed(2)} %`);
+    frame.append(made("b", "display: block", id(place)));
+    const line = (label, value) => [made("span", "color: #5b6675", `${label} `), value];
+    const facts = axes
+      .filter((axis) => axis.name !== "kind" && axis.name !== "test_accuracy")
+      .map((axis) => [axis.label, spoken(axis, place)])
+      .filter(([, value]) => value !== null);
+    const accuracy = named("test_accuracy")?.values[place];
+    if (Number.isFinite(accuracy)) facts.unshift(["test accuracy", `${(100 * accuracy).toFixed(2)} %`]);
+    const known = made("div", "margin: .2em 0 .4em");
+    known.append(...facts.flatMap(([label, value], number) => [number ? " · " : "", ...line(label, value)]));
+    frame.append(known);
     for (const measure of measures) {
-      if (measure.middle) continue; // one of the others, under another name
       const value = measure.values[place];
-      if (!Number.isNaN(value)) line(measure.label, `${value.toFixed(3)} [${measure.lower[place].toFixed(3)}, ${measure.upper[place].toFixed(3)}]`);
+      // A middle δ's measure is one of the others, under another name.
+      if (measure.middle || Number.isNaN(value)) continue;
+      const row = made("div", "");
+      const ends = [measure.lower[place], measure.upper[place]].map((end) => end.toFixed(3));
+      row.append(...line(measure.label, `${value.toFixed(3)} [${ends.join(", ")}]`));
+      frame.append(row);
     }
     return frame;
   }
@@ -276,7 +281,8 @@
     container.replaceChildren(...frames);
     page = new Bokeh.Document();
     figures.forEach((figure) => page.add_root(figure));
-    await Bokeh.embed.add_document_standalone(page, container, frames);
+    // Every panel has its frame; BokehJS wants an element for whatever else a document may show.
+    await Bokeh.embed.add_document_standalone(page, document.createElement("div"), frames);
     await new Promise((done) => { if (page.is_idle) done(); else page.idle.connect(() => done()); });
     tellChosen();
     document.body.dataset.panels = figures.length;
