@@ -31,6 +31,7 @@ FLOORS = [
         "figures.enclosure",
         "figures.convergence",
         "figures.paper",
+        "figures.hyperparameters",
         "figures",
         "report.packed",
         "report.reading",

@@ -63,8 +63,8 @@ def figures(plan: Plan) -> list[str]:
     """The names of the study's figures.
 
     Those of paper 004 that the study has networks for. Then per data set and notion that is attacked a trade-off, the
-    effect of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where
-    certificates are asked too; per data set the convergence of its experiments.
+    measure over each hyper-parameter, the effect of pruning if any is, Bayesian beside deterministic networks if there
+    are any, and an enclosure where certificates are asked too; per data set the convergence of its experiments.
     """
     found = [name for name in PAPER if _has(plan, name)]
     for dataset in plan.facts:
@@ -76,6 +76,7 @@ def figures(plan: Plan) -> list[str]:
             return list(dict.fromkeys(one.notion for one in asked if bool(one.attack) == attacked))
 
         found += [f"tradeoff_{dataset}_{notion}" for notion in notions(grids, True)]
+        found += [f"hyperparameters_{dataset}_{notion}" for notion in notions(grids, True)]
         found += [f"bayes_{dataset}_{notion}" for notion in notions(averaged, True)]
         found += [f"pruning_{dataset}_{notion}" for notion in notions(pruned, True)]
         found += [f"enclosure_{dataset}_{one}" for one in notions(grids, True) if one in notions(grids, False)]

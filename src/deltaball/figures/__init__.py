@@ -13,7 +13,7 @@ def draw(plan: Plan) -> None:
     """Draw every figure of a study to ``figures/`` as PNG and SVG, each with the CSV of what it shows."""
     style.use()
     # pyplot reads the backend when it is imported, so the figures come after the style.
-    from deltaball.figures import bayes, convergence, enclosure, paper, pruning, tradeoff
+    from deltaball.figures import bayes, convergence, enclosure, hyperparameters, paper, pruning, tradeoff
 
     networks, robustness = tables.load(plan)
     curves, draws = tables.load_curves(plan)
@@ -25,6 +25,7 @@ def draw(plan: Plan) -> None:
         "figure3": partial(paper.figure3, plan=plan, networks=networks, measured=measured),
         "figure4": partial(paper.figure4, plan=plan, networks=networks, measured=measured),
         "tradeoff": partial(tradeoff.draw, plan=plan, networks=networks, measured=measured),
+        "hyperparameters": partial(hyperparameters.draw, plan=plan, networks=networks, measured=measured),
         "bayes": partial(bayes.draw, networks=networks, measured=measured),
         "pruning": partial(pruning.draw, plan=plan, networks=networks, measured=measured),
         "enclosure": partial(

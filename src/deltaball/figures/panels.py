@@ -87,7 +87,7 @@ def levels(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     ]
 
 
-def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "") -> str:
+def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "", lines: bool = True) -> str:
     """What a reader must know to judge a figure: attack, δ, ε, confidence, N, and how many networks it shows.
 
     `planned` are the networks that the finished study would show.
@@ -102,12 +102,13 @@ def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "") -> str
     quantities = shown["notion"].map({name: notion.quantity for name, notion in NOTIONS.items()})
     sides = shown["side"].groupby(quantities, sort=False).first().map({"upper": "no larger", "lower": "no smaller"})
     truth = " and ".join(f"the true {quantity} is {side}" for quantity, side in sides.items())
+    fitted = " Lines: least squares with 95 % bands, errors clustered by independent trainings." if lines else ""
+    bar = "; the grey bar is ±ε" if lines else ""
     return (
         f"{count}. {attacked}, with respect to the predicted class: {truth} than what is shown. Each "
         f"estimate is within ε = {listed(shown['epsilon'])} of what this attack finds on the whole input distribution, "
         f"with confidence {listed(shown['confidence'], spoken)} (N = {listed(shown['samples'], str)} test points, "
-        "Hoeffding; the grey bar is ±ε). Lines: least squares with 95 % bands, errors clustered by independent "
-        f"trainings. {remark}"
+        f"Hoeffding{bar}).{fitted} {remark}"
     ).strip()
 
 
@@ -244,9 +245,9 @@ def finish(figure: Figure, name: str, title: str, note: str, shown: pd.DataFrame
     """Title and caption a figure, and write it as PNG, SVG, and the CSV of what it shows."""
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     figure.supxlabel("\n".join(textwrap.wrap(note, 150)), x=0.01, ha="left", fontsize=8)
-    # Arranged once, for both files.
+    # Arranged once, for both files: with an engine, even one that does nothing, each would be drawn twice.
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
     around = figure.get_tightbbox().padded(MARGIN)
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         with written_whole(folder / f"{name}.{kind}") as path:

@@ -129,6 +129,7 @@ def _trends(
         "regressions": len(found["regressions"]),
         "monotonicity": records(found["monotonicity"]),
         "figures": _of_kind(pictures, "tradeoff"),
+        "axes_figures": _of_kind(pictures, "hyperparameters"),
     }
 
 
