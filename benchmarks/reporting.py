@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/reporting.py [STUDY] [FOLDER]
 
 The study's plan is the true one; its results are invented (a model in which accuracy and robustness follow from the
-hyper-parameters), so the pictures mean nothing. Each stage runs as the command that users run, on one core. The page is
-opened in headless Chromium where there is one. The folder keeps what was made.
+hyper-parameters), so the pictures mean nothing. Each stage runs as the command that users run, on one core; statistics
+and figures side by side, as Snakemake runs them on two. The page is opened in headless Chromium where there is one. The
+folder keeps what was made.
 """
 
 import json
@@ -28,7 +29,7 @@ from deltaball.plan import Plan
 from deltaball.study import NOTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("analyse", "figures", "report")
+STAGES = (("analyse", "figures"), ("report",))  # what waits for what
 HARDNESS = {"fashion_mnist": 0.10, "cifar10": 0.28}  # what of the accuracy a data set takes
 # Runs a command and says on the last line what it took: seconds and the largest memory, KiB.
 TIMED = (
@@ -49,21 +50,29 @@ def main() -> None:
     invent(plan)
     rows = len(tables.read(plan.study.folder / "robustness.parquet"))
     print(f"{source}: {len(plan.networks):,} networks, {rows:,} estimates, in {folder}")
-    total = 0.0
-    for stage in STAGES:
-        seconds, memory = _timed([sys.executable, "-m", "deltaball", stage, "--study", str(study)])
-        total += seconds
-        print(f"{stage:10} {seconds:6.1f} s   {memory / 2**20:.2f} GiB", flush=True)
-    print(f"{'together':10} {total:6.1f} s")
+    started = time.perf_counter()
+    for together in STAGES:
+        running = [
+            (stage, _timed([sys.executable, "-m", "deltaball", stage, "--study", str(study)])) for stage in together
+        ]
+        for stage, one in running:
+            seconds, memory = _took(one)
+            print(f"{stage:10} {seconds:6.1f} s   {memory / 2**20:.2f} GiB", flush=True)
+    print(f"{'together':10} {time.perf_counter() - started:6.1f} s")
     page = plan.study.folder / "report.html"
     print(f"the page is {page.stat().st_size / 1e6:.1f} MB; {_opened(page)}")
 
 
-def _timed(command: list[str]) -> tuple[float, int]:
-    found = subprocess.run(
-        [sys.executable, "-c", TIMED, *command], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    seconds, memory = json.loads(found.stdout.splitlines()[-1])
+def _timed(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", TIMED, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def _took(process: subprocess.Popen[str]) -> tuple[float, int]:
+    """Seconds of a stage, and the largest memory it had, KiB."""
+    said, _ = process.communicate()
+    if process.returncode:
+        sys.exit(f"{process.args[3:]} failed")
+    seconds, memory = json.loads(said.splitlines()[-1])
     return seconds, memory
 
 
