@@ -37,6 +37,9 @@ if not workflow.deployment_settings.deployment_method:
     shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
 
 
+report: "rules/captions/workflow.rst"
+
+
 wildcard_constraints:
     dataset="[^/]+",
     shard="[^/]+",

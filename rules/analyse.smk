@@ -4,7 +4,11 @@ rule analyse:
         expand(f"{RESULTS}/{{table}}.parquet", table=["robustness", "curves", "convergence"]),
         code=sorted(CODE.glob("analysis/*.py")),
     output:
-        expand(f"{RESULTS}/tables/{{table}}.csv", table=stages.TABLES),
+        report(
+            expand(f"{RESULTS}/tables/{{table}}.csv", table=stages.TABLES),
+            caption="captions/tables.rst",
+            category="Tables",
+        ),
     log:
         f"{RESULTS}/logs/analyse.log",
     benchmark:

@@ -2,13 +2,14 @@ rule figures:
     input:
         f"{RESULTS}/networks.parquet",
         expand(f"{RESULTS}/{{table}}.parquet", table=["robustness", "curves", "convergence"]),
-        code=sorted([*CODE.glob("figures/*"), *CODE.glob("analysis/*.py")]),
+        code=sorted(CODE.glob("figures/*.*")) + sorted(CODE.glob("analysis/*.py")),
     output:
-        expand(
-            f"{RESULTS}/figures/{{figure}}.{{kind}}",
-            figure=stages.figures(PLAN),
-            kind=["png", "svg", "csv"],
+        report(
+            expand(f"{RESULTS}/figures/{{figure}}.png", figure=stages.figures(PLAN)),
+            caption="captions/figures.rst",
+            category="Figures",
         ),
+        expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=stages.figures(PLAN), kind=["svg", "csv"]),
     log:
         f"{RESULTS}/logs/figures.log",
     benchmark:
@@ -25,3 +26,15 @@ rule figures:
         study=STUDY,
     shell:
         "deltaball figures --study {params.study:q} > {log:q} 2>&1"
+
+
+for figure in stages.PAPER:
+
+    # As in `snakemake --cores all figure2`.
+    rule:
+        name:
+            figure
+        input:
+            lambda wildcards, figure=figure: [
+                f"{RESULTS}/figures/{stages.paper_figure(PLAN, figure)}.{kind}" for kind in ("png", "svg", "csv")
+            ],

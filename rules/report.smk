@@ -4,9 +4,9 @@ rule report:
         expand(f"{RESULTS}/{{table}}.parquet", table=["robustness", "curves", "convergence"]),
         rules.analyse.output,
         rules.figures.output,
-        code=sorted([*CODE.glob("report/*"), *CODE.glob("analysis/*.py")]),
+        code=sorted(CODE.glob("report/*.*")) + sorted(CODE.glob("analysis/*.py")),
     output:
-        f"{RESULTS}/report.html",
+        report(f"{RESULTS}/report.html", caption="captions/page.rst", category="Report"),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:

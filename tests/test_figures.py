@@ -163,8 +163,8 @@ def test_every_data_set_and_notion_has_a_figure_and_the_numbers_behind_it(tmp_pa
     plan = two_data_sets(tmp_path)
     write_tables(plan)
     draw_all(plan)
-    names = stages.figures(plan)
-    assert len(names) == 6
+    names = [name for name in stages.figures(plan) if name not in stages.PAPER]
+    assert len(names) == 6 + 4
     for name in names:
         image = imread(plan.study.folder / f"figures/{name}.png")
         assert image.shape[1] > 1500
@@ -175,7 +175,11 @@ def test_every_data_set_and_notion_has_a_figure_and_the_numbers_behind_it(tmp_pa
         kind, _, rest = name.partition("_")
         alike = every[(every["dataset"] + "_" + every["notion"]) == rest]
         fcn = alike["architecture"] == "fcn"
-        wanted = alike[fcn] if kind == "pruning" else alike[alike["method"] != "imp"]
+        if kind == "hyperparameters":  # the larger of two δ's, and of several γ the first
+            alike = alike[(alike["delta"] == 0.1) & (alike["gamma"].isna() | (alike["gamma"] == 0.3))]
+            wanted = alike
+        else:
+            wanted = alike[fcn] if kind == "pruning" else alike[alike["method"] != "imp"]
         assert len(shown) == len(wanted) > 0
         assert shown["estimate"].tolist() == pytest.approx(wanted["estimate"].tolist())
 
@@ -340,3 +344,89 @@ def test_capacity_is_binned_by_size_and_labelled_by_range(parameters: list[int],
     from deltaball.figures.tradeoff import capacity
 
     assert capacity(pd.DataFrame({"parameters": parameters})).tolist() == expected
+
+
+def test_the_papers_figures_show_the_middle_delta_of_each_data_set(tmp_path: Path) -> None:
+    plan = two_data_sets(tmp_path)
+    write_tables(plan)
+    every = tables.measured(*tables.load(plan))
+    for name, methods in (("figure2", {"sgd"}), ("figure3", {"sgd", "imp"})):
+        shown, said = drawn(plan, name)
+        wanted = every[every["method"].isin(methods) & (every["delta"] == 0.1) & every["gamma"].isin([np.nan, 0.3])]
+        if name == "figure3":
+            wanted = wanted[(wanted["dataset"] == "mnist5k") & (wanted["architecture"] == "fcn")]
+        assert shown[["network_id", "measure"]].apply(tuple, axis=1).is_unique
+        assert set(zip(shown["network_id"], shown["estimate"].round(9), strict=True)) == set(
+            zip(wanted["network_id"], wanted["estimate"].round(9), strict=True)
+        )
+        assert f"{wanted['network_id'].nunique()} of {wanted['network_id'].nunique()} planned networks" in said
+
+
+@pytest.mark.parametrize("weaker", [True, False])
+def test_sgd_networks_are_shown_under_a_tenth_of_delta_where_the_study_has_it(tmp_path: Path, weaker: bool) -> None:
+    measures = [{"notion": "softmax_variation", "delta": [0.03, 0.06, 0.1]}]
+    measures += [{"notion": "softmax_variation", "delta": 0.006, "only": {"method": "sgd"}}] * weaker
+    grids = [grid(name="one", width=[64, 128]), grid("fcn", "hmc", name="five", width=[64, 128])]
+    plan = planned(*grids, measures=measures, results=str(tmp_path))
+    write_tables(plan)
+    shown, said = drawn(plan, "figure4")
+    pairs = shown.groupby("panel")[["method", "delta"]].apply(lambda rows: set(map(tuple, rows.to_numpy())))
+    assert pairs["variation, δ = 0.06"] == {("sgd", 0.06), ("hmc", 0.06)}
+    if weaker:
+        assert pairs["SGD at δ = 0.006, HMC at 0.06"] == {("sgd", 0.006), ("hmc", 0.06)}
+    assert ("The paper attacked SGD" in said) == (not weaker)
+    assert len(pairs) == 1 + weaker
+    assert "8 of 8 planned networks" in said
+
+
+def test_the_middle_delta_is_chosen_by_what_was_asked() -> None:
+    from deltaball.figures.paper import middle_level
+
+    assert middle_level({("linf", None, 0.1): 9, ("linf", None, 0.03): 9, ("linf", None, 0.06): 9}) == (
+        "linf",
+        None,
+        0.06,
+    )
+    assert middle_level({("linf", None, 0.02): 9, ("linf", None, 0.05): 9}) == ("linf", None, 0.05)
+    assert middle_level({("linf", None, 0.006): 5, ("linf", None, 0.06): 9}) == ("linf", None, 0.06)
+    assert middle_level({("l2", 0.3, 1.0): 9, ("l2", 0.5, 2.0): 9}) == ("l2", 0.3, 1.0)
+
+
+def test_figure_1_shows_the_exact_answer_else_the_attack(tmp_path: Path) -> None:
+    plan = small(tmp_path)
+    write_tables(plan)
+    shown, said = drawn(plan, "figure1")
+    assert set(shown["certificate"]) == {"exact"}
+    assert len(shown) == 2 * 5 * 50
+    assert "2 of 2 planned networks" in said
+    attacked = [{"measure": {"notion": "class_change", "delta": 0.06, "attack": "pgd", "certificate": "crown"}}]
+    plan = small(tmp_path / "attacked", convergence=[attacked[0] | {"epsilon": [0.2, 0.1], "draws": 5}])
+    write_tables(plan)
+    shown, said = drawn(plan, "figure1")
+    assert set(shown["attack"]) == {"pgd"}
+
+
+def test_a_trends_band_is_that_of_the_clustered_regression() -> None:
+    import matplotlib.pyplot as plt
+    import statsmodels.formula.api as smf
+    from scipy import stats
+
+    from deltaball.figures.panels import trend
+
+    generator = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(8), 5)
+    accuracy = generator.uniform(0.3, 1, 40)
+    estimate = 0.9 - 0.5 * accuracy + np.repeat(generator.normal(0, 0.1, 8), 5) + generator.normal(0, 0.02, 40)
+    table = pd.DataFrame({"test_accuracy": accuracy, "estimate": estimate, "cluster": clusters.astype(str)})
+    fit = smf.ols("estimate ~ test_accuracy", table).fit(cov_type="cluster", cov_kwds={"groups": clusters})
+    figure, panel = plt.subplots()
+    trend(panel, table, "k")
+    line = panel.lines[-1].get_xydata()
+    ends = np.array([[1, line[0, 0]], [1, line[-1, 0]]])
+    assert line[[0, -1], 1] == pytest.approx(ends @ fit.params.to_numpy())
+    half = stats.t.ppf(0.975, 7) * np.sqrt(np.diag(ends @ fit.cov_params().to_numpy() @ ends.T))
+    band = panel.collections[0].get_paths()[0].vertices
+    for end, reach in zip(line[[0, -1]], half, strict=True):
+        there = band[np.isclose(band[:, 0], end[0])][:, 1]
+        assert [there.min(), there.max()] == pytest.approx([end[1] - reach, end[1] + reach])
+    plt.close(figure)

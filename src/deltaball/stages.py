@@ -23,6 +23,14 @@ TABLES = (
     "convergence",
     "jobs",
 )
+# The figures of paper 004, each a target of Snakemake, and what a study lacks that has no such figure.
+PAPER = {
+    "figure1": "`convergence:` experiment on any of its networks",
+    "figure2": "attacked networks of `method: sgd`",
+    "figure3": "attacked networks of `method: imp`",
+    "figure4": "attacked networks of `method: hmc`",
+}
+METHODS = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}
 # What estimation collects from the shards.
 MEASURED = ("robustness", "outcomes", "curves", "convergence")
 
@@ -54,11 +62,12 @@ def planned(path: Path) -> Plan:
 def figures(plan: Plan) -> list[str]:
     """The names of the study's figures.
 
-    Per data set and notion that is attacked a trade-off, the effect of pruning if any is, Bayesian beside
-    deterministic networks if there are any, and an enclosure where certificates are asked too; per data set the
-    traces of its chains and the convergence of its experiments.
+    Those of paper 004 that the study has networks for. Then per data set and notion that is attacked a trade-off, the
+    measure over each hyper-parameter, the effect of pruning if any is, Bayesian beside deterministic networks if there
+    are any, and an enclosure where certificates are asked too; per data set the traces of its chains and the
+    convergence of its experiments.
     """
-    found = []
+    found = [name for name in PAPER if _has(plan, name)]
     for dataset in plan.facts:
         grids = [grid for grid in plan.study.grids if grid.dataset == dataset]
         pruned, averaged = ([grid for grid in grids if grid.method == method] for method in ("imp", "hmc"))
@@ -68,6 +77,7 @@ def figures(plan: Plan) -> list[str]:
             return list(dict.fromkeys(one.notion for one in asked if bool(one.attack) == attacked))
 
         found += [f"tradeoff_{dataset}_{notion}" for notion in notions(grids, True)]
+        found += [f"hyperparameters_{dataset}_{notion}" for notion in notions(grids, True)]
         found += [f"bayes_{dataset}_{notion}" for notion in notions(averaged, True)]
         found += [f"chains_{dataset}"] if averaged else []
         found += [f"pruning_{dataset}_{notion}" for notion in notions(pruned, True)]
@@ -75,6 +85,20 @@ def figures(plan: Plan) -> list[str]:
         if any(network.dataset == dataset for experiment in plan.experiments for network in experiment.networks):
             found.append(f"convergence_{dataset}")
     return found
+
+
+def paper_figure(plan: Plan, name: str) -> str:
+    """The name, of PAPER, itself. Raises InputError when the study plans nothing that the figure could show."""
+    if not _has(plan, name):
+        raise InputError(f"{name}: the study '{plan.study.study}' has no {PAPER[name]}")
+    return name
+
+
+def _has(plan: Plan, name: str) -> bool:
+    if name == "figure1":
+        return any(experiment.networks for experiment in plan.experiments)
+    grids = [grid for grid in plan.study.grids if grid.method == METHODS[name]]
+    return any(how_many(one.wanted, grid) for one in plan.measures if one.attack for grid in grids)
 
 
 def networks_digest(plan: Plan) -> str:

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,6 +23,7 @@ from deltaball.figures.panels import (
     TITLES,
     asked,
     caption,
+    dots,
     empty,
     finish,
     levels,
@@ -32,6 +34,11 @@ from deltaball.figures.panels import (
 from deltaball.figures.tradeoff import capacity
 
 SGD, HMC = style.colour("sgd", "fcn"), style.colour("hmc", "fcn")
+REMARK = (
+    f"Converged: split R-hat ≤ {RHAT} and bulk ESS ≥ {ESS} of every predictive quantity that is watched; "
+    "tables/bayes.csv compares the trends."
+)
+DIAGNOSED = ["acceptance", "divergences", "ess_min", "rhat_max", "kind"]
 # Label, colour, face of the mark, line of the trend.
 KINDS = {
     "sgd": ("SGD", SGD, SGD, "-"),
@@ -49,18 +56,12 @@ def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path
     planned = networks[
         (networks["dataset"] == dataset) & networks["method"].isin(["sgd", "hmc"]) & (networks["architecture"] == "fcn")
     ]
-    shown = judged(measured[measured["network_id"].isin(planned["network_id"]) & (measured["notion"] == notion)])
-    chains = pd.Series(np.where(converged(shown), "converged", "not converged"), shown.index)
-    shown = shown.assign(kind=chains.where(shown["method"] == "hmc", "sgd"))
+    alike = measured["network_id"].isin(planned["network_id"]) & (measured["notion"] == notion)
+    shown = kinds(judged(measured[alike]))
     drawable = (shown["method"] == "hmc").any()
-    remark = (
-        f"Converged: split R-hat ≤ {RHAT} and bulk ESS ≥ {ESS} of every predictive quantity that is watched; "
-        "tables/bayes.csv compares the trends."
-    )
     figure = _panels(shown) if drawable else empty()
     title = f"{dataset}: Bayesian and deterministic networks, {TITLES[notion]}"
-    diagnosed = ["acceptance", "divergences", "ess_min", "rhat_max", "kind"]
-    finish(figure, name, title, caption(shown, planned, remark), numbers(shown).join(shown[diagnosed]), folder)
+    finish(figure, name, title, caption(shown, planned, REMARK), numbers(shown).join(shown[DIAGNOSED]), folder)
 
 
 def _panels(shown: pd.DataFrame) -> Figure:
@@ -76,8 +77,8 @@ def _panels(shown: pd.DataFrame) -> Figure:
         layout="constrained",
     )
     for (left, right), (label, chosen) in zip(panels, rows, strict=True):
-        _scatter(left, chosen)
-        _boxes(right, chosen)
+        scatter(left, chosen)
+        boxes(right, chosen)
         left.set(xlabel="", ylabel=label)
         right.set(xlabel="", ylabel="")
     for column, (title, label) in enumerate(
@@ -85,26 +86,37 @@ def _panels(shown: pd.DataFrame) -> Figure:
     ):
         panels[0][column].set_title(title, loc="left")
         panels[-1][column].set_xlabel(label)
-    handles = [
-        Line2D([], [], marker="o", color=colour, markerfacecolor=face, linestyle=line, label=label)
-        for kind, (label, colour, face, line) in KINDS.items()
-        if kind in set(shown["kind"])
-    ]
-    panels[0][0].legend(handles=handles, **{**LEGEND_PLACE, "ncols": 3})
+    panels[0][0].legend(handles=handles(shown), **{**LEGEND_PLACE, "ncols": 3})
     return figure
 
 
-def _scatter(panel: Axes, chosen: pd.DataFrame) -> None:
-    for kind, (_, colour, face, line) in KINDS.items():
-        members = chosen[chosen["kind"] == kind]
-        panel.scatter(
-            members["test_accuracy"], members["estimate"], s=15, edgecolors=colour, facecolors=face, alpha=0.5
-        )
-        trend(panel, members, colour, line)
+def kinds(shown: pd.DataFrame) -> pd.DataFrame:
+    """The rows with their `kind`: `sgd`, or whether the network's chain has `converged` or `not converged`."""
+    chains = pd.Series(np.where(converged(shown), "converged", "not converged"), shown.index, dtype="str")
+    return shown.assign(kind=chains.where(shown["method"] == "hmc", "sgd"))
+
+
+def handles(shown: pd.DataFrame) -> list[Artist]:
+    """Legend handles of the kinds that are there."""
+    there = set(kinds(shown)["kind"])
+    return [
+        Line2D([], [], marker="o", color=colour, markerfacecolor=face, linestyle=line, label=label)
+        for kind, (label, colour, face, line) in KINDS.items()
+        if kind in there
+    ]
+
+
+def scatter(panel: Axes, chosen: pd.DataFrame) -> None:
+    """Accuracy against the estimate, dots and a trend per kind."""
+    for kind, (_, colour, face, _) in KINDS.items():
+        dots(panel, chosen[chosen["kind"] == kind], colour, hollow=face == "none")
+    for kind, (_, colour, _, line) in KINDS.items():
+        trend(panel, chosen[chosen["kind"] == kind], colour, line)
     scaled(panel, chosen)
 
 
-def _boxes(panel: Axes, chosen: pd.DataFrame) -> None:
+def boxes(panel: Axes, chosen: pd.DataFrame) -> None:
+    """Box plots of the estimate over capacity, both methods side by side."""
     methods = chosen["method"].map({"sgd": KINDS["sgd"][0], "hmc": KINDS["converged"][0]})
     sns.boxplot(
         x=capacity(chosen),

@@ -88,7 +88,7 @@ def _panels(shown: pd.DataFrame, drawn: pd.DataFrame) -> Figure:
             f"{style.NAMES[first['architecture']]} {network}: {TITLES[first['notion']]}, {ball}", loc="left"
         )
         above.set_ylabel(axis)
-        _estimates(above, chosen, drawn)
+        estimates(above, chosen, drawn)
         _deviations(beneath, chosen)
     return figure
 
@@ -104,7 +104,8 @@ def _sides(chosen: pd.DataFrame) -> list[tuple[str, float, pd.DataFrame]]:
     ]
 
 
-def _estimates(panel: Axes, chosen: pd.DataFrame, drawn: pd.DataFrame) -> None:
+def estimates(panel: Axes, chosen: pd.DataFrame, drawn: pd.DataFrame) -> None:
+    """The draws of each side, ±ε around the mean over all test points, and N in red."""
     sides = _sides(chosen)
     for name, place, members in sides:
         colour, mark = style.JUDGES[name.partition("-")[0]]

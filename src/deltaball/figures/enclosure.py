@@ -28,13 +28,15 @@ PANEL_POINTS = 580  # what a panel is wide, which its bars share
 GREY = "0.72"
 
 
-def draw(name: str, plan: Plan, measured: pd.DataFrame, enclosed: pd.DataFrame, folder: Path) -> None:
+def draw(
+    name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, enclosed: pd.DataFrame, folder: Path
+) -> None:
     """Draw figure ``enclosure_DATASET_NOTION`` to `folder` as PNG, SVG and CSV, at the δ's that were asked for."""
     _, dataset, notion = asked(name)
     alike = (enclosed["dataset"] == dataset) & (enclosed["notion"] == notion)
     shown = enclosed[alike & enclosed["epsilon"].notna()]
-    planned = [one.id for one in plan.networks if one.dataset == dataset]
-    wanted = len(asked_of(plan, notion, certificates=True).intersection(planned))
+    planned = networks[networks["dataset"] == dataset]
+    wanted = int(asked_of(plan, planned, notion, certificates=True).sum())
     count = f"{shown['network_id'].nunique():,} of {wanted:,} networks that certificates are asked of"
     count += f" ({len(planned):,} planned in all)" if wanted < len(planned) else ""
     # A margin is where the class changes: curves.parquet counts it there.

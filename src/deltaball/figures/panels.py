@@ -9,17 +9,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import statsmodels.api as sm
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
+from scipy import stats
 
 from deltaball import tables
 from deltaball.analysis import judges
 from deltaball.figures import style
 from deltaball.guarantees import spoken
-from deltaball.plan import Plan
+from deltaball.plan import Measure, Plan
 from deltaball.store import written_whole
 from deltaball.study import NOTIONS, all_axes
 
@@ -37,8 +40,14 @@ TITLES = {
     "variation_above": "softmax variation above γ",
     "margin": "margin",
 }
+SHORT = TITLES | {"class_change": "class change", "softmax_variation": "variation", "variation_above": "variation"}
 AXES = {"R": "R(g), robust share", "D": "D(ḡ), mean variation", "M": "M, mean margin"}
 MOST_LISTED = 6
+MARGIN = 0.08  # of the files, inches
+CONFIDENCE = 0.95
+# From so many networks on, contours say where most of them lie, and an SVG holds its dots as one image.
+MANY = 1500
+CONTOURS = (0.1, 0.4, 0.7)  # share of the networks outside each
 BALLS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 
@@ -49,10 +58,21 @@ def asked(name: str) -> tuple[str, str, str]:
     return kind, rest.removesuffix(f"_{notion}"), notion
 
 
-def asked_of(plan: Plan, notion: str, certificates: bool = False) -> set[str]:
-    """The ids of the networks that attacks (or certificates) are to judge by this notion."""
-    asked = [one for one in plan.measures if one.notion == notion and bool(one.certificate) == certificates]
-    return {network.id for network in plan.networks if any(one.applies_to(network) for one in asked)}
+def asked_of(plan: Plan, networks: pd.DataFrame, notion: str, certificates: bool = False) -> pd.Series:
+    """Which networks attacks (or certificates) are to judge by this notion."""
+    asked = pd.Series(False, networks.index)
+    for one in plan.measures:
+        if one.notion == notion and bool(one.certificate) == certificates:
+            asked |= applies(one, networks)
+    return asked
+
+
+def applies(one: Measure, networks: pd.DataFrame) -> pd.Series:
+    """Which networks a measure is to be taken of."""
+    wanted = pd.Series(True, networks.index)
+    for name, values in one.wanted.items():
+        wanted &= networks[name].isin(list(values))
+    return wanted
 
 
 def levels(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -67,7 +87,7 @@ def levels(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     ]
 
 
-def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "") -> str:
+def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "", lines: bool = True) -> str:
     """What a reader must know to judge a figure: attack, δ, ε, confidence, N, and how many networks it shows.
 
     `planned` are the networks that the finished study would show.
@@ -79,13 +99,16 @@ def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "") -> str
         f"{judges.spoken(attack)} in {BALLS[norm]} balls of δ = {listed(members['delta'])}"
         for (attack, norm), members in shown.groupby(["attack", "norm"], sort=False)
     )
-    truth = "no larger" if shown["side"].iloc[0] == "upper" else "no smaller"
+    quantities = shown["notion"].map({name: notion.quantity for name, notion in NOTIONS.items()})
+    sides = shown["side"].groupby(quantities, sort=False).first().map({"upper": "no larger", "lower": "no smaller"})
+    truth = " and ".join(f"the true {quantity} is {side}" for quantity, side in sides.items())
+    fitted = " Lines: least squares with 95 % bands, errors clustered by independent trainings." if lines else ""
+    bar = "; the grey bar is ±ε" if lines else ""
     return (
-        f"{count}. {attacked}, with respect to the predicted class: the truth is {truth} than what is shown. Each "
+        f"{count}. {attacked}, with respect to the predicted class: {truth} than what is shown. Each "
         f"estimate is within ε = {listed(shown['epsilon'])} of what this attack finds on the whole input distribution, "
         f"with confidence {listed(shown['confidence'], spoken)} (N = {listed(shown['samples'], str)} test points, "
-        "Hoeffding; the grey bar is ±ε). Lines: least squares with 95 % bands from a bootstrap over independent "
-        f"trainings. {remark}"
+        f"Hoeffding{bar}).{fitted} {remark}"
     ).strip()
 
 
@@ -97,36 +120,65 @@ def listed(values: pd.Series, spoken: Callable[[Any], str] = "{:g}".format) -> s
 
 def scatter(panel: Axes, chosen: pd.DataFrame) -> None:
     """Accuracy against the estimate, a mark per network and a trend per method × architecture."""
-    for (method, architecture), members in chosen.groupby(["method", "architecture"], sort=False):
-        colour = style.colour(method, architecture)
-        panel.scatter(
-            members["test_accuracy"],
-            members["estimate"],
-            s=14,
-            marker=style.MARKS[architecture],
-            color=colour,
-            alpha=max(0.15, min(0.6, 150 / len(members))),
-            linewidths=0,
-        )
+    kinds = [(style.colour(*kind), kind[1], rows) for kind, rows in chosen.groupby(["method", "architecture"])]
+    for colour, architecture, members in kinds:
+        dots(panel, members, colour, style.MARKS[architecture])
+    for colour, _, members in kinds:
         trend(panel, members, colour)
     scaled(panel, chosen)
 
 
-def trend(panel: Axes, members: pd.DataFrame, colour: str, line: str = "-") -> None:
-    """The estimate's least-squares line over accuracy, with its band; nothing where too few networks carry one."""
-    if members["cluster"].nunique() > 2 and members["test_accuracy"].nunique() > 2:
-        sns.regplot(
-            x=members["test_accuracy"].to_numpy(),
-            y=members["estimate"].to_numpy(),
-            units=members["cluster"].to_numpy(),
-            seed=0,
-            n_boot=500,
-            scatter=False,
-            truncate=True,
-            color=colour,
-            line_kws={"linestyle": line},
+def dots(panel: Axes, members: pd.DataFrame, colour: str, mark: str = "o", hollow: bool = False) -> None:
+    """A dot per network, the smaller and fainter the more there are; of thousands, contours of their density too."""
+    count = max(len(members), 1)
+    panel.scatter(
+        members["test_accuracy"],
+        members["estimate"],
+        s=np.interp(np.log10(count), [2, 3.7], [14, 4]),
+        marker=mark,
+        facecolors="none" if hollow else colour,
+        edgecolors=colour if hollow else "none",
+        linewidths=0.7,
+        alpha=np.interp(np.log10(count), [2, 3.7], [0.6, 0.12]),
+        rasterized=count > MANY,
+    )
+    values = members[["test_accuracy", "estimate"]]
+    # A density needs two dimensions: not of estimates that are all 0.
+    if count > MANY and (values.quantile(0.9) > values.quantile(0.1)).all():
+        sns.kdeplot(
+            x=values["test_accuracy"],
+            y=values["estimate"],
+            levels=CONTOURS,
+            color=np.multiply(to_rgb(colour), 0.6),
+            linewidths=0.8,
+            gridsize=60,
+            cut=0,
             ax=panel,
         )
+        panel.set(xlabel="", ylabel="")
+
+
+def trend(panel: Axes, members: pd.DataFrame, colour: str, line: str = "-") -> None:
+    """The estimate's least-squares line over accuracy, with its band; nothing where too few networks carry one.
+
+    The band is that of a regression whose errors are clustered by training (CR1), with t quantiles at clusters - 1
+    degrees of freedom, as in ``analysis.regressions``.
+    """
+    clusters, accuracy = members["cluster"].astype("category").cat.codes.to_numpy(), members["test_accuracy"]
+    count = len(np.unique(clusters))
+    if count <= 2 or accuracy.nunique() <= 2:
+        return
+    design = sm.add_constant(accuracy.to_numpy(), has_constant="add")
+    fit = sm.OLS(members["estimate"].to_numpy(), design).fit(cov_type="cluster", cov_kwds={"groups": clusters})
+    there = np.linspace(accuracy.min(), accuracy.max(), 50)
+    rows = sm.add_constant(there, has_constant="add")
+    middle = rows @ fit.params
+    error = np.sqrt(np.einsum("ij,jk,ik->i", rows, fit.cov_params(), rows).clip(0))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * error
+    panel.fill_between(there, middle - half, middle + half, color=colour, alpha=0.18, linewidth=0)
+    # White beneath the line keeps it apart from its own dots.
+    panel.plot(there, middle, color="white", linewidth=2.6, alpha=0.8)
+    panel.plot(there, middle, color=colour, linestyle=line)
 
 
 def scaled(panel: Axes, chosen: pd.DataFrame) -> None:
@@ -193,8 +245,12 @@ def finish(figure: Figure, name: str, title: str, note: str, shown: pd.DataFrame
     """Title and caption a figure, and write it as PNG, SVG, and the CSV of what it shows."""
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     figure.supxlabel("\n".join(textwrap.wrap(note, 150)), x=0.01, ha="left", fontsize=8)
+    # Arranged once, for both files: with an engine, even one that does nothing, each would be drawn twice.
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)
+    around = figure.get_tightbbox().padded(MARGIN)
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         with written_whole(folder / f"{name}.{kind}") as path:
-            figure.savefig(path, metadata=metadata)
+            figure.savefig(path, metadata=metadata, bbox_inches=around)
     plt.close(figure)
     tables.write_csv(shown, folder / f"{name}.csv")

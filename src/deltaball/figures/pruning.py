@@ -25,7 +25,7 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, 
     Of several attacks one is shown (``judged``), and never a certificate: see there.
     """
     _, dataset, notion = asked(name)
-    there = (networks["dataset"] == dataset) & networks["network_id"].isin(asked_of(plan, notion))
+    there = (networks["dataset"] == dataset) & asked_of(plan, networks, notion)
     pruned = there & (networks["method"] == "imp")
     unpruned = there & (networks["method"] == "sgd") & networks["architecture"].isin(networks["architecture"][pruned])
     planned = networks[pruned | unpruned]
@@ -46,13 +46,13 @@ def _panels(shown: pd.DataFrame) -> Figure:
     for index, (label, chosen) in enumerate(rows):
         left, right = panels[f"scatter {index}"], panels[f"share {index}"]
         scatter(left, chosen)
-        _boxes(right, chosen, "estimate", "trunk_estimate")
+        boxes(right, chosen, "estimate", "trunk_estimate")
         right.sharey(left)
         left.set_ylabel(label)
         if index < len(rows) - 1:
             left.tick_params(labelbottom=False)
             right.tick_params(labelbottom=False)
-    _boxes(panels["accuracy"], rows[0][1], "test_accuracy", "trunk_accuracy")
+    boxes(panels["accuracy"], rows[0][1], "test_accuracy", "trunk_accuracy")
     panels["accuracy"].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     panels["scatter 0"].set_title("trade-off", loc="left")
     panels["share 0"].set_title("measure by share removed", loc="left")
@@ -64,7 +64,8 @@ def _panels(shown: pd.DataFrame) -> Figure:
     return figure
 
 
-def _boxes(panel: Axes, chosen: pd.DataFrame, value: str, trunk: str) -> None:
+def boxes(panel: Axes, chosen: pd.DataFrame, value: str, trunk: str) -> None:
+    """Box plots of a column over the share of weights removed; share 0 are the dense trunks, by the column `trunk`."""
     pruned = chosen[chosen["method"] == "imp"]
     # A trunk counts once, however many networks were pruned from it.
     dense = pruned.drop_duplicates(["cluster", "epochs"]).assign(proportion=0.0, **{value: lambda one: one[trunk]})

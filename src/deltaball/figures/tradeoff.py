@@ -11,8 +11,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from deltaball.analysis.judges import judged
 from deltaball.figures import style
@@ -42,8 +44,9 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, 
     Of several attacks one is shown (``judged``), and never a certificate: see there.
     """
     _, dataset, notion = asked(name)
-    asked_for = networks["network_id"].isin(asked_of(plan, notion))
-    planned = networks[asked_for & (networks["dataset"] == dataset) & (networks["method"] != "imp")]
+    planned = networks[
+        asked_of(plan, networks, notion) & (networks["dataset"] == dataset) & (networks["method"] != "imp")
+    ]
     chosen = measured["network_id"].isin(planned["network_id"]) & (measured["notion"] == notion)
     shown = judged(measured[chosen])
     figure = _panels(shown) if len(shown) else empty()
@@ -65,8 +68,8 @@ def _panels(shown: pd.DataFrame) -> Figure:
     for row, (label, chosen) in zip(panels, rows, strict=True):
         scatter(row[0], chosen)
         boxed = chosen[chosen["method"] == _boxed(shown)]
-        _boxes(row[1], boxed, capacity(boxed), style.CAPACITY)
-        _boxes(row[2], boxed, boxed[LENGTHS[_boxed(shown)][0]], style.DURATION)
+        boxes(row[1], boxed, capacity(boxed), style.CAPACITY)
+        boxes(row[2], boxed, boxed[LENGTHS[_boxed(shown)][0]], style.DURATION)
         for panel, text in zip(row, (label, "", ""), strict=True):
             panel.set(xlabel="", ylabel=text)
     labels = ("test accuracy", "weights and biases", LENGTHS[_boxed(shown)][1])
@@ -75,10 +78,14 @@ def _panels(shown: pd.DataFrame) -> Figure:
         panels[0][column].set_title(title, loc="left")
         panels[-1][column].set_xlabel(label)
     legend(panels[0][0], shown)
+    boxed = shown[shown["method"] == _boxed(shown)]
+    for panel, of in ((panels[0][1], style.CAPACITY), (panels[0][2], style.DURATION)):
+        panel.legend(handles=shades(boxed, of), **LEGEND_PLACE)
     return figure
 
 
-def _boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series, shades: tuple[str, str]) -> None:
+def boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series, shades: tuple[str, str]) -> None:
+    """Box plots of the estimate over the levels of `by`, convolutional networks in the lighter shade."""
     architectures = chosen["architecture"].map(style.NAMES)
     sns.boxplot(
         x=by,
@@ -89,15 +96,18 @@ def _boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series, shades: tuple[str, 
         gap=0.1,
         linewidth=0.8,
         fliersize=1.5,
+        legend=False,
         ax=panel,
     )
     panel.grid(axis="x", visible=False)
     if by.dtype == "category":
         panel.tick_params(axis="x", labelrotation=35)
-    if panel.get_subplotspec().is_first_row():
-        sns.move_legend(panel, title=None, **LEGEND_PLACE)
-    else:
-        panel.get_legend().remove()
+
+
+def shades(chosen: pd.DataFrame, of: tuple[str, str]) -> list[Artist]:
+    """Legend handles of `boxes`: which shade is which architecture."""
+    there = [name for name in style.NAMES if name in set(chosen["architecture"])]
+    return [Patch(color=of[0 if one == "fcn" else 1], label=style.NAMES[one]) for one in there]
 
 
 def capacity(chosen: pd.DataFrame) -> pd.Series:

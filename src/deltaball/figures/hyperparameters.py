@@ -1,0 +1,110 @@
+"""A measure over every hyper-parameter that the study varies: one figure per data set and notion, a panel per axis.
+
+Whatever axis a study varies has its panel: there is no list of axes here.
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from deltaball.figures import style
+from deltaball.figures.panels import (
+    AXES,
+    TITLES,
+    asked,
+    asked_of,
+    caption,
+    empty,
+    finish,
+    legend_above,
+    limits,
+    numbers,
+)
+from deltaball.figures.paper import MIDDLE, at_middle
+from deltaball.plan import Plan
+from deltaball.study import NOTIONS, all_axes
+
+COLUMNS = 4
+CROWDED = 5  # more labels than this lean
+KIND = ["method", "architecture"]
+
+
+def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
+    """Draw figure ``hyperparameters_DATASET_NOTION`` to `folder` as PNG, SVG and CSV, at the middle δ asked for."""
+    _, dataset, notion = asked(name)
+    planned = networks[(networks["dataset"] == dataset) & asked_of(plan, networks, notion)]
+    shown = at_middle(plan, networks[networks["dataset"] == dataset], measured, notion)
+    panels = {axis: _varying(shown, axis) for axis in all_axes()}
+    panels = {axis: rows for axis, rows in panels.items() if len(rows)}
+    figure = _panels(panels) if panels else empty()
+    title = f"{dataset}: {TITLES[notion]} over each hyper-parameter"
+    remark = f"Boxes: quartiles; whiskers: the last network within 1.5 interquartile ranges. {MIDDLE}"
+    finish(figure, name, title, caption(shown, planned, remark, lines=False), numbers(shown), folder)
+
+
+def _varying(shown: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """The networks of the methods and architectures whose networks differ in an axis."""
+    return shown[shown.groupby(KIND)[axis].transform("nunique") > 1]
+
+
+def _panels(panels: dict[str, pd.DataFrame]) -> Figure:
+    count = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // count)
+    figure, axes = plt.subplots(
+        rows + 1,
+        count,
+        figsize=(9.2, 2.1 * rows + 1.1),
+        height_ratios=[0.12] + [1] * rows,
+        squeeze=False,
+        layout="constrained",
+    )
+    for room in axes[0]:
+        room.set_axis_off()
+    every = pd.concat(panels.values())
+    legend_above(axes[0, 0], _handles(every))
+    for index, panel in enumerate(axes[1:].flat):
+        if index >= len(panels):
+            panel.set_axis_off()
+            continue
+        axis, chosen = list(panels.items())[index]
+        _boxes(panel, chosen, axis)
+        panel.set_ylim(*limits(every, every["estimate"].min(), every["estimate"].max()))
+        panel.set_ylabel(AXES[NOTIONS[chosen["notion"].iloc[0]].quantity] if index % count == 0 else "")
+        panel.tick_params(labelleft=index % count == 0)
+    return figure
+
+
+def _boxes(panel: Axes, chosen: pd.DataFrame, axis: str) -> None:
+    levels = sorted(chosen[axis].dropna().unique())
+    kinds = list(chosen[KIND].drop_duplicates().itertuples(index=False, name=None))
+    sns.boxplot(
+        x=chosen[axis].map(str),
+        y=chosen["estimate"],
+        order=[str(level) for level in levels],
+        hue=chosen["method"] + " " + chosen["architecture"],
+        hue_order=[" ".join(kind) for kind in kinds],
+        palette={" ".join(kind): style.colour(*kind) for kind in kinds},
+        saturation=0.8,
+        gap=0.1,
+        linewidth=0.7,
+        fliersize=1.2,
+        legend=False,
+        ax=panel,
+    )
+    panel.set(xlabel=axis.replace("_", " "))
+    panel.grid(axis="x", visible=False)
+    panel.tick_params(axis="x", labelsize=7.5, labelrotation=35 if len(levels) > CROWDED else 0)
+
+
+def _handles(shown: pd.DataFrame) -> list[Artist]:
+    kinds = shown[KIND].drop_duplicates().itertuples(index=False, name=None)
+    return [
+        Patch(color=style.colour(method, architecture), label=f"{style.NAMES[architecture]}, {method.upper()}")
+        for method, architecture in kinds
+    ]
