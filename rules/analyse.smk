@@ -2,9 +2,10 @@ rule analyse:
     input:
         f"{RESULTS}/networks.parquet",
         expand(f"{RESULTS}/{{table}}.parquet", table=["robustness", "curves", "convergence"]),
-        code=sorted(CODE.glob("analysis/*.py")),
+        code=sorted([*CODE.glob("analysis/*.py"), *CODE.glob("analysis/*.yaml")]),
     output:
         expand(f"{RESULTS}/tables/{{table}}.csv", table=stages.TABLES),
+        f"{RESULTS}/tables/scorecard.json",
     log:
         f"{RESULTS}/logs/analyse.log",
     benchmark:

@@ -14,6 +14,7 @@ FLOORS = [
     [
         "analysis.groups",
         "analysis.multiplicity",
+        "analysis.clustered",
         "analysis.judges",
         "analysis.pruning",
         "analysis.completeness",
@@ -22,6 +23,7 @@ FLOORS = [
         "analysis.bayes",
         "analysis.enclosures",
         "analysis.convergence",
+        "analysis.scorecard",
         "analysis",
         "figures.style",
         "figures.panels",

@@ -12,6 +12,7 @@ from deltaball.plan import Plan, Shard, plan
 from deltaball.study import Grid, how_many
 
 TABLES = (
+    "scorecard",
     "completeness",
     "correlations",
     "regressions",
