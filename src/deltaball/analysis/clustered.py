@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 WEBB = np.sqrt([0.5, 1.0, 1.5, 0.5, 1.0, 1.5]) * [1, 1, 1, -1, -1, -1]
 _TIE = 1e-9  # replicates that repeat the sample differ from it by rounding alone
 _FARTHEST = 2.0**20  # standard errors, at which the search for an end of an interval gives up
-_HALVINGS = 40
+_HALVINGS = 24
 _AT_ONCE = 2000
 
 
