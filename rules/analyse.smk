@@ -2,13 +2,14 @@ rule analyse:
     input:
         f"{RESULTS}/networks.parquet",
         expand(f"{RESULTS}/{{table}}.parquet", table=["robustness", "curves", "convergence"]),
-        code=sorted(CODE.glob("analysis/*.py")),
+        code=sorted([*CODE.glob("analysis/*.py"), *CODE.glob("analysis/*.yaml")]),
     output:
         report(
             expand(f"{RESULTS}/tables/{{table}}.csv", table=stages.TABLES),
             caption="captions/tables.rst",
             category="Tables",
         ),
+        f"{RESULTS}/tables/scorecard.json",
     log:
         f"{RESULTS}/logs/analyse.log",
     benchmark:

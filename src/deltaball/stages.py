@@ -12,9 +12,16 @@ from deltaball.plan import Plan, Shard, plan
 from deltaball.study import Grid, how_many
 
 TABLES = (
+    "scorecard",
     "completeness",
     "correlations",
     "regressions",
+    "mixed",
+    "partial_correlations",
+    "learned",
+    "importances",
+    "replicates",
+    "diagnostics",
     "monotonicity",
     "pruning",
     "pruning_tests",

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 
+from deltaball.analysis.clustered import MANY, Wild, slope
 from deltaball.analysis.correlations import CONFIDENCE, correlation
-from deltaball.analysis.multiplicity import holm
+from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 
 # Of the chain's predictive quantities: the largest split R-hat, the smallest effective sample size.
 RHAT, ESS = 1.05, 50
@@ -19,7 +20,19 @@ FEWEST_TRAJECTORIES = 5
 KEYS = ["dataset", "measure", "notion", "norm", "delta", "gamma", "attack"]
 CORRELATED = ["pearson", "pearson_lower", "pearson_upper"]
 FITTED = ["slope", "standard_error", "lower", "upper", "p"]
-COLUMNS = [*KEYS, "networks_of", "networks", "trajectories", *CORRELATED, *FITTED, "p_holm", "confidence"]
+WILD = ["wild_p", "wild_lower", "wild_upper"]
+COLUMNS = [
+    *KEYS,
+    "networks_of",
+    "networks",
+    "trajectories",
+    *CORRELATED,
+    *FITTED,
+    *WILD,
+    "p_holm",
+    "p_bh",
+    "confidence",
+]
 
 
 def converged(networks: pd.DataFrame) -> pd.Series:
@@ -33,7 +46,9 @@ def bayes(measured: pd.DataFrame) -> pd.DataFrame:
     `slope` is the measure's change per unit of test accuracy, by least squares with errors clustered by trajectory
     (CR1, t quantiles at clusters - 1 degrees of freedom). In the row `hmc, difference` it is the interaction of
     accuracy and convergence: the slope among converged networks minus that among the others. SGD networks are the
-    fully connected ones. Null where trajectories are fewer than 5. `p_holm` is Holm's over the table.
+    fully connected ones. Null where trajectories are fewer than 5. `wild_*` is the wild cluster bootstrap's, where
+    they are fewer than 30 (of `hmc, difference`: on either side). `p_holm` and `p_bh` are over the table, of `wild_p`
+    where there is one and of `p` where not.
     """
     rows = []
     bayesian = measured[measured["method"] == "hmc"]
@@ -45,7 +60,8 @@ def bayes(measured: pd.DataFrame) -> pd.DataFrame:
         ]
         rows += [{**named, **row} for row in _rows(members, same)]
     table = pd.DataFrame(rows, columns=COLUMNS).assign(confidence=CONFIDENCE)
-    return table.assign(p_holm=holm(table["p"].astype(float)))
+    p_values = table["wild_p"].astype(float).fillna(table["p"].astype(float))
+    return table.assign(p_holm=holm(p_values), p_bh=benjamini_hochberg(p_values))
 
 
 def _rows(bayesian: pd.DataFrame, deterministic: pd.DataFrame) -> Iterator[dict[str, object]]:
@@ -63,8 +79,10 @@ def _rows(bayesian: pd.DataFrame, deterministic: pd.DataFrame) -> Iterator[dict[
         yield {**_counted(name, members), **dict(zip(CORRELATED, found, strict=True)), **fitted}
     accuracy, flag = bayesian["test_accuracy"].to_numpy(), mixing.to_numpy(float)
     design, clusters = np.column_stack([accuracy, flag, accuracy * flag]), _clusters(bayesian)
-    enough = all(len(np.unique(clusters[flag == side])) >= FEWEST_TRAJECTORIES for side in (0, 1))
-    fitted = _slope(bayesian["estimate"], design, clusters) if enough else dict.fromkeys(FITTED, np.nan)
+    fewest = min(len(np.unique(clusters[flag == side])) for side in (0, 1))
+    fitted = dict.fromkeys([*FITTED, *WILD], np.nan)
+    if fewest >= FEWEST_TRAJECTORIES:
+        fitted = _slope(bayesian["estimate"], design, clusters, few=MANY if fewest >= MANY else len(clusters) + 1)
     yield {**_counted("hmc, difference", bayesian), **dict.fromkeys(CORRELATED, np.nan), **fitted}
 
 
@@ -76,13 +94,17 @@ def _clusters(members: pd.DataFrame) -> np.ndarray:
     return members["cluster"].astype("category").cat.codes.to_numpy()
 
 
-def _slope(response: pd.Series, design: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+def _slope(response: pd.Series, design: np.ndarray, clusters: np.ndarray, few: int = MANY) -> dict[str, float]:
     """What is fitted of the last column of a design [n, terms]."""
-    few = len(np.unique(clusters)) < max(FEWEST_TRAJECTORIES, design.shape[1] + 2)
-    if few or response.nunique() < 2 or np.linalg.matrix_rank(sm.add_constant(design)) <= design.shape[1]:
-        return dict.fromkeys(FITTED, np.nan)
-    fit = sm.OLS(response.to_numpy(), sm.add_constant(design)).fit(
-        cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True
-    )
-    lower, upper = fit.conf_int(1 - CONFIDENCE)[-1]
-    return dict(zip(FITTED, (fit.params[-1], fit.bse[-1], lower, upper, fit.pvalues[-1]), strict=True))
+    nothing = dict.fromkeys([*FITTED, *WILD], np.nan)
+    enough = len(np.unique(clusters)) >= max(FEWEST_TRAJECTORIES, design.shape[1] + 2)
+    if not enough or response.nunique() < 2 or np.linalg.matrix_rank(sm.add_constant(design)) <= design.shape[1]:
+        return nothing
+    values = response.to_numpy()
+    fit = sm.OLS(values, sm.add_constant(design)).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+    ends = fit.conf_int(1 - CONFIDENCE)[-1]
+    found = dict(zip(FITTED, (fit.params[-1], fit.bse[-1], *ends, fit.pvalues[-1]), strict=True))
+    wild = slope(values, design[:, -1], design[:, :-1], clusters, few=few)
+    if isinstance(wild, Wild):
+        nothing |= dict(zip(WILD, (wild.p(0), *wild.interval(CONFIDENCE)), strict=True))
+    return {**nothing, **found}

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 
 from deltaball.analysis.groups import NAMES, groups
 from deltaball.study import NOTIONS
 
 CONFIDENCE = 0.95
-RESAMPLES = 2000
+RESAMPLES = 1000
 FEWEST_TRAJECTORIES = 5
 COLUMNS = [
     *NAMES,
@@ -58,35 +59,47 @@ def correlation(
     `clusters` [n] are integers from 0. Ranks are taken anew in every resample, ties at their middle rank.
     """
     count = int(clusters.max()) + 1 if len(clusters) else 0
-    estimate = float(_weighted(x, y, np.ones((1, len(x))), rank)[0]) if len(x) > 1 else np.nan
+    weighted = _spearman if rank else _pearson
+    estimate = float(weighted(x, y, clusters, np.ones((1, count)))[0]) if len(x) > 1 else np.nan
     if count < FEWEST_TRAJECTORIES or np.isnan(estimate):
         return estimate, np.nan, np.nan
     generator = np.random.default_rng(seed)
     found = []
     for start in range(0, resamples, _AT_ONCE):
         drawn = generator.multinomial(count, np.full(count, 1 / count), size=min(_AT_ONCE, resamples - start))
-        found.append(_weighted(x, y, drawn[:, clusters].astype(float), rank))
+        found.append(weighted(x, y, clusters, drawn.astype(float)))
     tail = (1 - CONFIDENCE) / 2
     lower, upper = np.nanquantile(np.concatenate(found), [tail, 1 - tail])
     return estimate, float(lower), float(upper)
 
 
-def _weighted(x: np.ndarray, y: np.ndarray, weights: np.ndarray, rank: bool) -> np.ndarray:
-    """Correlations [b] of x, y [n] under integer weights [b, n]; NaN where one of them does not vary."""
-    columns = [_ranks(values, weights) if rank else np.broadcast_to(values, weights.shape) for values in (x, y)]
-    total = weights.sum(1, keepdims=True)
-    first, second = (values - (weights * values).sum(1, keepdims=True) / total for values in columns)
-    scale = np.sqrt((weights * first**2).sum(1) * (weights * second**2).sum(1))
-    # Values that do not vary leave rounding errors of their own size squared, not zeros.
-    smallest = 1e-12 * np.sqrt((weights * columns[0] ** 2).sum(1) * (weights * columns[1] ** 2).sum(1))
+def _pearson(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Correlations [b] of x, y [n] where each cluster counts `drawn` [b, clusters] times; NaN where one is constant."""
+    x, y = x - x.mean(), y - y.mean()
+    products = (np.ones_like(x), x, y, x * x, y * y, x * y)
+    sums = np.column_stack([np.bincount(clusters, one, drawn.shape[1]) for one in products])
+    total, of_x, of_y, of_xx, of_yy, of_xy = (drawn @ sums).T
+    return _ratio(
+        of_xy - of_x * of_y / total, of_xx - of_x**2 / total, of_yy - of_y**2 / total, 1e-12 * of_xx, 1e-12 * of_yy
+    )
+
+
+def _spearman(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """As `_pearson`, of ranks: each row repeated as often as its cluster is drawn, ties at their middle rank."""
+    weights = drawn[:, clusters]
+    total = weights.sum(1)
+    ranks, spread = [], []
+    for values in (x, y):
+        distinct, level = np.unique(values, return_inverse=True)
+        members = csr_array((np.ones(len(level)), (level, clusters)), (len(distinct), drawn.shape[1]))
+        tied = (members @ drawn.T).T
+        middle = np.cumsum(tied, axis=1) - tied / 2 - total[:, None] / 2
+        ranks.append(np.take(middle, level, axis=1))
+        spread.append(np.einsum("bl,bl,bl->b", tied, middle, middle))
+    return _ratio(np.einsum("bn,bn,bn->b", weights, *ranks), *spread, 1e-12, 1e-12)
+
+
+def _ratio(product: np.ndarray, of_x: np.ndarray, of_y: np.ndarray, least_x: Any, least_y: Any) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(scale > smallest, (weights * first * second).sum(1) / scale, np.nan)
-
-
-def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Middle ranks [b, n] of values [n], each repeated as often as its weight says."""
-    _, group = np.unique(values, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], np.arange(group.max() + 1))
-    tied = np.add.reduceat(weights[:, order], starts, axis=1)
-    return (np.cumsum(tied, axis=1) - tied / 2)[:, group]
+        # What does not vary leaves rounding errors, not zeros.
+        return np.where((of_x > least_x) & (of_y > least_y), product / np.sqrt(of_x * of_y), np.nan)

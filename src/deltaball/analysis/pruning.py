@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 
-from deltaball.analysis.multiplicity import holm
+from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 
 ALPHA = 0.05
 FEWEST_TRUNKS = 3
@@ -24,12 +24,15 @@ EFFECTS = [
     "margin",
     "p_difference",
     "p_difference_holm",
+    "p_difference_bh",
     "p_equivalence",
     "p_equivalence_holm",
+    "p_equivalence_bh",
     "verdict",
 ]
-TESTS = ["dataset", "measure", "networks", "architectures", "anova", "anova_holm", "kruskal", "kruskal_holm"]
-TESTS += ["mixed", "mixed_holm", "architecture_share"]
+TESTS = ["dataset", "measure", "networks", "architectures"]
+TESTS += [f"{test}{corrected}" for test in ("anova", "kruskal", "mixed") for corrected in ("", "_holm", "_bh")]
+TESTS += ["architecture_share"]
 
 
 def in_range(measured: pd.DataFrame) -> pd.DataFrame:
@@ -44,8 +47,8 @@ def pruning_effects(measured: pd.DataFrame, margin: float) -> pd.DataFrame:
 
     Networks of one trunk are not independent, so their differences are averaged per trunk and Student's t is used
     over trunks: [lower, upper] at 95 %. `p_difference` tests a mean of 0; `p_equivalence` is TOST's (Schuirmann 1987),
-    that the mean lies within ±`margin`. Both are corrected by Holm over the whole table, and the verdict follows the
-    corrected ones at 5 %: ``equivalent within ±m``, ``different`` or ``undecided``.
+    that the mean lies within ±`margin`. Both are corrected by Holm (`_holm`) and by Benjamini and Hochberg (`_bh`) over
+    the whole table, and the verdict follows Holm's at 5 %: ``equivalent within ±m``, ``different`` or ``undecided``.
     """
     rows = []
     for names, pairs in _pairs(measured):
@@ -55,7 +58,7 @@ def pruning_effects(measured: pd.DataFrame, margin: float) -> pd.DataFrame:
             rows.append({**row, "margin": margin, **_tested(differences, margin)})
     table = pd.DataFrame(rows, columns=EFFECTS)
     for name in ("p_difference", "p_equivalence"):
-        table[f"{name}_holm"] = holm(table[name])
+        table[f"{name}_holm"], table[f"{name}_bh"] = holm(table[name]), benjamini_hochberg(table[name])
     table["verdict"] = [_verdict(row, margin) for row in table.to_dict("records")]
     return table
 
@@ -65,7 +68,8 @@ def pruning_tests(measured: pd.DataFrame) -> pd.DataFrame:
 
     p-values of a one-way ANOVA, of Kruskal and Wallis' test (both take networks for independent, which they are not;
     they are what is usually reported), and of a likelihood-ratio test in a mixed model with the architecture as random
-    effect, whose share of the variance is `architecture_share`. Each corrected by Holm over the table.
+    effect, whose share of the variance is `architecture_share`. Each corrected over the table, by Holm and
+    by Benjamini and Hochberg.
     """
     rows = []
     for names, pairs in _pairs(measured):
@@ -81,7 +85,7 @@ def pruning_tests(measured: pd.DataFrame) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows, columns=TESTS)
     for name in ("anova", "kruskal", "mixed"):
-        table[f"{name}_holm"] = holm(table[name])
+        table[f"{name}_holm"], table[f"{name}_bh"] = holm(table[name]), benjamini_hochberg(table[name])
     return table
 
 
