@@ -11,6 +11,7 @@ import platform
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -94,6 +95,8 @@ def recorded(plan: Plan, stage: str, shard: Shard) -> Iterator[Job]:
         "grid": shard.grid,
         "dataset": shard.dataset,
         "host": socket.gethostname(),
+        "processor": processor(),
+        "code": commit(),
         "started": started.isoformat(timespec="seconds"),
         "software": f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in ("deltaball", "torch", "numpy")),
@@ -126,6 +129,28 @@ def recorded(plan: Plan, stage: str, shard: Shard) -> Iterator[Job]:
         with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
             _written(plan, run, status, facts)
             _path(plan, run, "running", facts).unlink()
+
+
+def commit() -> str | None:
+    """The git commit of the code that runs, `-dirty` if it was changed since; None for code that is in no clone."""
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    with contextlib.suppress(OSError):  # no git
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=False)
+        named = [*git, "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
+        done = subprocess.run(named, capture_output=True, text=True, check=False)
+        if tracked.returncode == done.returncode == 0:
+            return done.stdout.strip()
+    return None
+
+
+def processor() -> str:
+    """The model of this machine's CPU, where the system says it, and how many cores it has."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = named[0].partition(":")[2].strip() if named else model
+    return f"{model}, {os.cpu_count()} cores"
 
 
 def _written(plan: Plan, run: str, status: str, facts: dict[str, Any]) -> None:

@@ -96,8 +96,10 @@ JOBS = {
     "status": "str",
     "started": "str",
     "host": "str",
+    "processor": "str",
     "device": "str",
     "software": "str",
+    "code": "str",  # git commit
     "wall_seconds": "float64",
     "device_seconds": "float64",  # of a CPU's work; on a GPU, the time that it was held
     "memory_mb": "float64",  # the largest, of the host
