@@ -43,7 +43,7 @@ wildcard_constraints:
 
 
 onsuccess:
-    launch.tell(jobs.summary(PLAN))
+    launch.tell(jobs.summary(PLAN, succeeded=True))
 
 
 onerror:
@@ -63,6 +63,7 @@ rule all:
         expand(f"{RESULTS}/tables/{{table}}.csv", table=stages.TABLES),
         expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=stages.figures(PLAN), kind=["png", "svg", "csv"]),
         f"{RESULTS}/report.html",
+        f"{RESULTS}/PROVENANCE.md",
 
 
 include: "rules/data.smk"
