@@ -404,6 +404,7 @@ def _run(chosen: argparse.Namespace) -> None:
 
     # One device for all jobs, because CUDA is started once.
     with launch.claim(), devices.held() if device == "cuda" else contextlib.nullcontext():
+        _prepare_torch(device)
         launch.check_writable(folder)
         there = [merging.of_folder(folder)] if (folder / "networks.parquet").exists() else []
         finished = merging.finished_shards(planned, there[0]) if there else set()
