@@ -94,7 +94,7 @@ def test_of_one_whole_piece_nothing_changes(plan: Plan) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=8)
+@settings(max_examples=6)
 def test_pieces_however_they_overlap_and_in_any_order_are_the_whole(plan: Plan, data: st.DataObject) -> None:
     some = st.lists(st.sampled_from(range(len(plan.networks))), unique=True)
     subsets = data.draw(st.lists(st.tuples(some, st.booleans()), min_size=1, max_size=4))
@@ -133,6 +133,9 @@ def test_rows_of_other_studies_are_left_out(plan: Plan) -> None:
     found = merging.merged(smaller, [piece(plan, plan.networks)])
     assert len(found["networks"]) == len(found["robustness"]) == len(found["outcomes"]) == len(found["curves"]) == 2
     assert found["convergence"].empty
+    # Nor curves of which there are no outcomes to draw them anew.
+    bare = changed(piece(plan, plan.networks), "outcomes", lambda table: table[:0])
+    pd.testing.assert_frame_equal(merging.merged(smaller, [bare])["curves"], found["curves"], check_exact=True)
 
 
 def add(column: str, amount: float) -> Callable[[pd.DataFrame], pd.DataFrame]:

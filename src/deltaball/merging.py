@@ -18,8 +18,9 @@ import pandas as pd
 from deltaball import jobs, tables
 from deltaball.errors import InputError
 from deltaball.estimation import convergence, curves
+from deltaball.estimation.estimate import MEASURABLE
 from deltaball.files import written_whole
-from deltaball.plan import Measure, Plan, Shard
+from deltaball.plan import Plan, Shard
 
 ACCURACY_APART = 0.01
 
@@ -132,7 +133,11 @@ def merged(plan: Plan, pieces: Sequence[Piece]) -> dict[str, pd.DataFrame]:
     """
     asked = {network.id: plan.asked_of(network) for network in plan.networks}
     named = {identity: {one.name: one for one in measures} for identity, measures in asked.items()}
-    found = {name: _gathered(name, pieces, named) for name in COLUMNS}
+    estimated = {network.id: {one.name for one in plan.measures_of(network)} for network in plan.networks}
+    found = {
+        name: _gathered(name, pieces, estimated if name == "robustness" else {one: {*named[one]} for one in named})
+        for name in COLUMNS
+    }
     _check_data(plan, found["networks"])
     _check_points(plan, found["robustness"])
     networks = found["networks"]
@@ -188,8 +193,8 @@ def finished_shards(plan: Plan, piece: Piece) -> set[str]:
     drawn = set(piece.tables["convergence"][["network_id", "measure", "epsilon"]].itertuples(index=False, name=None))
 
     def there(network: Any) -> bool:
-        if status.get(network.id) != "trained":
-            return status.get(network.id) in ("diverged", "stuck")
+        if status.get(network.id) not in MEASURABLE:
+            return status.get(network.id) == "diverged"
         return all(
             estimates.get((network.id, one.name)) == (one.samples, one.epsilon, one.confidence)
             for one in plan.measures_of(network)
@@ -209,18 +214,18 @@ def finished_shards(plan: Plan, piece: Piece) -> set[str]:
     }
 
 
-def _gathered(name: str, pieces: Sequence[Piece], named: Mapping[str, Mapping[str, Measure]]) -> pd.DataFrame:
-    """All rows of a table that the plan asks for, each with its `source` and the `version` of its network."""
+def _gathered(name: str, pieces: Sequence[Piece], asked: Mapping[str, set[str]]) -> pd.DataFrame:
+    """The rows of networks and measures that are asked for, with their `source` and the `version` of their network."""
     rows = []
     for piece in pieces:
         networks = piece.tables["networks"]
         named_versions = networks["device"].str.cat(networks["software"], " with ")
         versions = dict(zip(networks["network_id"], named_versions, strict=True))
         table = piece.tables[name]
-        table = table[table["network_id"].isin(named)]
+        table = table[table["network_id"].isin(asked)]
         if "measure" in KEYS[name]:
             pairs = zip(table["network_id"], table["measure"], strict=True)
-            table = table[np.array([measure in named[identity] for identity, measure in pairs], bool)]
+            table = table[np.array([measure in asked[identity] for identity, measure in pairs], bool)]
         rows.append(
             table.assign(source=piece.source, version=table["network_id"].map(versions).astype("str").fillna(""))
         )
@@ -342,15 +347,13 @@ def _curves(
     without = {pair[0] for pair in pairs if pair not in have}
     derived = curves.curves(plan, outcomes[~outcomes["network_id"].isin(without)])
     rows = pd.concat([derived, carried[carried["network_id"].isin(without)]], ignore_index=True)
-    families = list(dict.fromkeys(curves.family(one) for one in plan.measures))
-    gamma = rows["gamma"].astype(object).where(rows["gamma"].notna(), None)
-    keys = [
-        (order[network], families.index(family), delta)
-        for network, family, delta in zip(
-            rows["network_id"], zip(rows["notion"], rows["norm"], gamma, strict=True), rows["delta"], strict=True
-        )
-    ]
-    return rows.iloc[sorted(range(len(keys)), key=keys.__getitem__)].reset_index(drop=True).astype(tables.CURVES)
+    families = {family: index for index, family in enumerate(dict.fromkeys(map(curves.family, plan.measures)))}
+    found = {}
+    for index, row in enumerate(rows.itertuples()):
+        family = (row.notion, row.norm, None if pd.isna(row.gamma) else row.gamma)
+        if family in families:
+            found[order[row.network_id], families[family], row.delta] = index
+    return rows.iloc[[found[key] for key in sorted(found)]].reset_index(drop=True).astype(tables.CURVES)
 
 
 def _convergence(plan: Plan, carried: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
