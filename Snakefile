@@ -46,7 +46,7 @@ wildcard_constraints:
 
 
 onsuccess:
-    launch.tell(jobs.summary(PLAN))
+    launch.tell(jobs.summary(PLAN, succeeded=True))
 
 
 onerror:
@@ -67,6 +67,7 @@ rule all:
         expand(f"{RESULTS}/tables/{{table}}.csv", table=stages.TABLES),
         expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=stages.figures(PLAN), kind=["png", "svg", "csv"]),
         f"{RESULTS}/report.html",
+        f"{RESULTS}/PROVENANCE.md",
 
 
 include: "rules/data.smk"

@@ -24,3 +24,28 @@ rule report:
         quoted=stages.file_digest(Path(STUDY)),
     shell:
         "deltaball report --study {params.study:q} > {log:q} 2>&1"
+
+
+rule provenance:
+    input:
+        f"{RESULTS}/networks.parquet",
+        expand(f"{RESULTS}/{{table}}.parquet", table=["robustness", "curves", "convergence"]),
+    output:
+        f"{RESULTS}/PROVENANCE.md",
+    log:
+        f"{RESULTS}/logs/provenance.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/provenance.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/deltaball.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime="30m",
+    params:
+        study=STUDY,
+        quoted=stages.file_digest(Path(STUDY)),
+    shell:
+        "deltaball provenance --study {params.study:q} > {log:q} 2>&1"

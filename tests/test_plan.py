@@ -477,6 +477,43 @@ def test_a_convergence_experiment_asks_for_all_test_points_of_its_networks():
     ]
 
 
+@given(seed=st.integers(0, 5), fewer=st.integers(1, 11), more=st.integers(1, 12))
+@settings(max_examples=20)
+def test_a_sample_is_whole_trajectories_of_its_grid_and_a_larger_one_holds_it(seed: int, fewer: int, more: int):
+    axes = {"width": [8, 16], "activation": ACTIVATIONS, "learning_rate": [0.1, 0.01]}
+
+    def drawn(trajectories: int) -> Plan:
+        return planned(grid(**axes, sample={"trajectories": trajectories, "seed": seed}))
+
+    whole, part = planned(grid(**axes)), drawn(fewer)
+    assert len(part.trajectories) == fewer
+    assert len(part.networks) == 2 * fewer  # 5 and 10 epochs
+    order = [one.id for one in whole.networks]
+    places = [order.index(one.id) for one in part.networks]
+    assert places == sorted(places)
+    assert part.study.estimates() == len(part.networks)
+    both = set(part.trajectories), set(drawn(more).trajectories)
+    assert min(both, key=len) <= max(both, key=len)
+
+
+def test_another_seed_draws_others_and_each_as_often():
+    axes = {"width": [8, 16], "activation": ACTIVATIONS}
+    samples = [planned(grid(**axes, sample={"trajectories": 2, "seed": seed})) for seed in range(60)]
+    counts = Counter(identity for one in samples for identity in one.trajectories)
+    # Binomial(60, 1/3): outside with probability below 1 % for all six together.
+    assert len(counts) == 6
+    assert all(8 <= count <= 33 for count in counts.values())
+
+
+def test_measures_of_a_sample_are_counted_as_they_are_planned():
+    one = {"notion": "class_change", "delta": 0.1, "only": {"width": 8}}
+    for seed in range(5):
+        sample = {"trajectories": 4, "seed": seed}
+        plan = planned(grid(width=[8, 16], activation=ACTIVATIONS, sample=sample), measures=[one])
+        asked = sum(len(plan.measures_of(network)) for network in plan.networks)
+        assert plan.study.estimates() == asked > 0
+
+
 def test_the_same_study_gives_the_same_plan():
     content = Study.model_validate(study(grid(seed=[0, 1]), grid("fcn", "imp")))
     assert plan(content) == plan(content)

@@ -303,6 +303,19 @@ def test_what_may_be_left_out(tmp_path: Path):
     assert (found.folder, found.store) == (Path("results/test"), Path("results/store"))
 
 
+@pytest.mark.parametrize(
+    ("sample", "parts"),
+    [
+        ({"trajectories": 2}, ["grids[0]", "sample.trajectories 2: there are 1; leave it out for all"]),
+        ({"trajectories": 0}, ["grids[0].sample.trajectories", "0 is wrong"]),
+        ({"trajectores": 1}, ["grids[0].sample", "unknown key 'trajectores'", "did you mean 'trajectories'?"]),
+    ],
+)
+def test_a_sample_that_cannot_be_drawn_is_explained(tmp_path: Path, sample: dict, parts: list[str]):
+    line = refusal(written(tmp_path, yaml.safe_dump(study(grid(sample=sample)))))
+    assert all(part in line for part in parts), line
+
+
 def test_estimates_are_networks_times_measures(tmp_path: Path):
     measures = [
         {"notion": "class_change", "delta": [0.1, 0.2]},

@@ -8,20 +8,21 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import deltaball
 from deltaball import jobs, stages, study_file
 from deltaball.errors import InputError
-from deltaball.plan import Measure, Plan, Shard, Trajectory
+from deltaball.plan import Measure, Plan, Shard, Trajectory, plan
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from deltaball.datasets import Dataset
+    from deltaball.merging import Piece
     from deltaball.store import Store
 
 TRAINING = {"sgd": "sgd", "imp": "pruning", "hmc": "hmc"}  # the room of each method
@@ -89,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     command("analyse", _analyse, "write the statistical tables")
     command("figures", _figures, "draw the figures")
     command("report", _report, "write the report page")
+    run = command("run", _run, "train and measure on this machine without Snakemake, as much as fits in a time")
+    run.add_argument("--grids", nargs="+", default=[], metavar="GRID", help="default: all")
+    run.add_argument("--device", choices=("cpu", "cuda"), help="default: the study's")
+    run.add_argument("--time-limit", metavar="TIME", help="such as 9m; the same command goes on from there")
+    merge = command("merge", _merge, "combine results folders of the same study with the one that is here")
+    merge.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="such as elsewhere/results/paper")
+    command("provenance", _provenance, "write where the tables come from: code, hardware, data, time, what is missing")
     command("collect", _collect, "tables and report of what is there, where an unfinished study left something out")
     command("redraw", _redraw, "statistics, figures and report from the tables alone; trains nothing")
     export = command("export", _export, "write one network as a .keras file")
@@ -163,7 +171,7 @@ def _data(chosen: argparse.Namespace) -> None:
     print(f"{name}: {facts.train} training and {facts.test} test images, arrays sha256 {facts.fingerprint}")
 
 
-def _as_job(stage: str, work: Callable[[argparse.Namespace, jobs.Job], None]) -> Callable[[argparse.Namespace], None]:
+def _as_job(stage: str, work: Callable[[jobs.Job, int], None]) -> Callable[[argparse.Namespace], None]:
     """A command that does `work` on a shard as one job: recorded, alone on its device, with torch ready."""
 
     def run(chosen: argparse.Namespace) -> None:
@@ -171,7 +179,7 @@ def _as_job(stage: str, work: Callable[[argparse.Namespace, jobs.Job], None]) ->
         digests = {"train": stages.shard_digest, "measure": stages.measures_digest}
         _unchanged(chosen, digests[stage](planned, shard))
         with jobs.recorded(planned, stage, shard) as job, _device(job):
-            work(chosen, job)
+            work(job, chosen.tries_left)
 
     return run
 
@@ -196,13 +204,13 @@ def _device(job: jobs.Job) -> Iterator[None]:
                 job.device_memory_mb = round(torch.cuda.max_memory_allocated() / 2**20)
 
 
-def _train(chosen: argparse.Namespace, job: jobs.Job) -> None:
+def _train(job: jobs.Job, tries_left: int) -> None:
     planned, shard = job.plan, job.shard
     from deltaball import tables
 
     store, _ = _trained(job)
     table = tables.trained(planned, shard.trajectories, store, job.failures)
-    job.judged(chosen.tries_left, made=int((table["status"] != "failed").sum()))
+    job.judged(tries_left, made=int((table["status"] != "failed").sum()))
     tables.write(table, jobs.part(planned, shard.id, "trained"))
 
 
@@ -316,7 +324,7 @@ class _Measuring:
         return self.room.measure(self._asked_of(pack), layers, self.images, self.seed, self.store, device, chains)
 
 
-def _measure(chosen: argparse.Namespace, job: jobs.Job) -> None:
+def _measure(job: jobs.Job, tries_left: int) -> None:
     planned, shard = job.plan, job.shard
     from deltaball import tables
     from deltaball.estimation import estimate
@@ -328,7 +336,7 @@ def _measure(chosen: argparse.Namespace, job: jobs.Job) -> None:
     computed = sum(job.isolated(pack, measure) for pack in planned.packed(there))
     print(f"shard {shard.id}: computed {computed:,} outcomes (network × measure × point)", flush=True)
     robustness, outcomes = estimate.estimates(planned, shard.trajectories, store)
-    job.judged(chosen.tries_left, made=len(robustness))
+    job.judged(tries_left, made=len(robustness))
     tables.write(outcomes, jobs.part(planned, shard.id, "outcomes"))
     tables.write(robustness, jobs.part(planned, shard.id, "measured"))
 
@@ -402,9 +410,108 @@ def _report(chosen: argparse.Namespace) -> None:
     print(report.write(stages.planned(chosen.study), chosen.study))
 
 
+def _run(chosen: argparse.Namespace) -> None:
+    from deltaball import devices, launch, merging, running
+
+    began = time.monotonic()
+    limit = running.seconds(chosen.time_limit) if chosen.time_limit else None
+    planned = stages.planned(chosen.study)
+    device = chosen.device or planned.study.compute.device
+    compute = {"device": device, "shard_minutes": running.shard_minutes(planned, limit)}
+    planned = plan(planned.study.model_copy(update={"compute": planned.study.compute.model_copy(update=compute)}))
+    folder = planned.study.folder
+    work, trained = {"train": _train, "measure": _measure}, []
+
+    def job(stage: str, shard: Shard) -> None:
+        log = jobs.log(planned, stage, shard.id)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            log.open("a") as said,
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+            jobs.recorded(planned, stage, shard) as job,
+            _device(job),
+        ):
+            work[stage](job, 0)
+        if stage == "train":
+            trained.append(shard.id)
+
+    # One device for all jobs, because CUDA is started once.
+    with launch.claim(), devices.held() if device == "cuda" else contextlib.nullcontext():
+        _prepare_torch(device)
+        launch.check_writable(folder)
+        there = [merging.of_folder(folder)] if (folder / "networks.parquet").exists() else []
+        finished = merging.finished_shards(planned, there[0]) if there else set()
+        shards = [one for one in _shards_of(planned, chosen.grids) if one.id not in finished]
+        # Keras takes its backend when it is imported.
+        if any(one.method == "hmc" for shard in shards for one in shard.trajectories):
+            _prepare_jax()
+        # Reading the tables took this long, and so may writing them.
+        reserve = 2 * (time.monotonic() - began) + 1
+        ended = running.Ended()
+        try:
+            running.run(planned, shards, job, ended, limit and limit - reserve, began)
+        finally:
+            parts = [merging.of_shard(planned, planned.shards[one]) for one in trained]
+            failures = {
+                network.id: f"its shard failed: {reason}"
+                for shard, reason in ended.failed.items()
+                for network in planned.networks_of(planned.shards[shard].trajectories)
+            }
+            _merged(planned, chosen.study, [*there, *parts, merging.of_failures(failures)])
+    if ended.left:
+        print(f"{len(ended.left)} of {len(shards)} shards are left; the same command goes on from here")
+    if ended.failed:
+        raise InputError(f"{len(ended.failed)} shards failed, {next(iter(ended.failed))} first; see {folder / 'logs'}")
+
+
+def _shards_of(planned: Plan, grids: Sequence[str]) -> list[Shard]:
+    """The shards that hold networks of these grids; all if none is named."""
+    from deltaball.errors import alternatives
+
+    known = [grid.name for grid in planned.study.grids]
+    for one in grids:
+        if one not in known:
+            raise InputError(f"--grids {one}: the study has no such grid; {alternatives(one, known)}")
+    wanted = {network.trajectory_id for network in planned.networks if not grids or network.grid in grids}
+    return [shard for shard in planned.shards.values() if any(one.id in wanted for one in shard.trajectories)]
+
+
+def _merge(chosen: argparse.Namespace) -> None:
+    from deltaball import launch, merging
+
+    planned = stages.planned(chosen.study)
+    folder = planned.study.folder
+    with launch.claim():
+        launch.check_writable(folder)
+        own = [folder] if (folder / "networks.parquet").exists() else []
+        others = [one for one in chosen.folders if one.resolve() != folder.resolve()]
+        if not own and not others:
+            raise InputError(f"{folder} has no tables yet, and no other FOLDER is given")
+        pieces = [merging.of_folder(one) for one in [*own, *others]]
+        _merged(planned, chosen.study, pieces, jobs.records_in(folder, *others))
+
+
+def _merged(planned: Plan, study: Path, pieces: Sequence["Piece"], records: Sequence[Mapping[str, Any]] = ()) -> None:
+    from deltaball import merging, provenance
+
+    found = merging.merged(planned, pieces)
+    merging.write(planned, found, records)
+    provenance.write(planned, study)
+    counts = ", ".join(f"{count} {status}" for status, count in found["networks"]["status"].value_counts().items())
+    print(f"{planned.study.folder}: {len(found['networks'])} networks ({counts}), {len(found['robustness'])} estimates")
+
+
+def _provenance(chosen: argparse.Namespace) -> None:
+    from deltaball import provenance
+
+    print(provenance.write(stages.planned(chosen.study), chosen.study))
+
+
 def _collect(chosen: argparse.Namespace) -> None:
     _networks(chosen, whole=False)
     _robustness(chosen, whole=False)
+    _provenance(chosen)
     _redraw(chosen)
     # Tables older than their parts: Snakemake makes them again, and for that what is missing.
     for name in ("networks", "robustness", "outcomes"):

@@ -1,7 +1,8 @@
 """The record of every job of a study: where it ran, what it took, how it ended, which networks failed in it.
 
 One file per run of a job, `jobs/STAGE/SHARD/RUN.STATUS.json`, undeclared to Snakemake. A run that is killed leaves
-`running`. Light: the Snakefile reads the records.
+`running`. Merged results have the records of all their runs in one file, a line of JSON each. Light: the Snakefile
+reads the records.
 """
 
 import contextlib
@@ -11,11 +12,12 @@ import platform
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -30,6 +32,7 @@ STAGES = ("train", "measure")
 PARTS = {"train": "trained", "measure": "measured"}  # by which part table a stage of a shard is known to be done
 # partial: the job made its tables, in which some networks are `failed`; failed: it made none.
 STATUSES = ("running", "done", "partial", "failed")
+KEPT = "jobs.jsonl"  # beside merged tables
 SHOWN = 20
 
 
@@ -94,6 +97,8 @@ def recorded(plan: Plan, stage: str, shard: Shard) -> Iterator[Job]:
         "grid": shard.grid,
         "dataset": shard.dataset,
         "host": socket.gethostname(),
+        "processor": processor(),
+        "code": commit(),
         "started": started.isoformat(timespec="seconds"),
         "software": f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in ("deltaball", "torch", "numpy")),
@@ -128,6 +133,28 @@ def recorded(plan: Plan, stage: str, shard: Shard) -> Iterator[Job]:
             _path(plan, run, "running", facts).unlink()
 
 
+def commit() -> str | None:
+    """The git commit of the code that runs, `-dirty` if it was changed since; None for code that is in no clone."""
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    with contextlib.suppress(OSError):  # no git
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=False)
+        named = [*git, "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
+        done = subprocess.run(named, capture_output=True, text=True, check=False)
+        if tracked.returncode == done.returncode == 0:
+            return done.stdout.strip()
+    return None
+
+
+def processor() -> str:
+    """The model of this machine's CPU, where the system says it, and how many cores it has."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = named[0].partition(":")[2].strip() if named else model
+    return f"{model}, {os.cpu_count()} cores"
+
+
 def _written(plan: Plan, run: str, status: str, facts: dict[str, Any]) -> None:
     with written_whole(_path(plan, run, status, facts)) as temporary:
         temporary.write_text(json.dumps(facts, indent=1) + "\n")
@@ -147,12 +174,41 @@ def partial_runs(plan: Plan) -> Counter[tuple[str, str]]:
 
 
 def records(plan: Plan) -> list[dict[str, Any]]:
-    """Every run of every job, the oldest first; `status` is `running` too where a job was killed."""
+    """Every run of every job of a study, as `records_in` has them."""
+    return records_in(plan.study.folder)
+
+
+def records_in(*folders: Path) -> list[dict[str, Any]]:
+    """Every run of every job of results folders, the oldest first; `status` is `running` too where a job was killed."""
+    found: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        for record in _kept(folder / KEPT) + _left(folder / "jobs"):
+            known = found.get(record["run"])
+            if known is None or known["status"] == "running":
+                found[record["run"]] = record
+    return [found[run] for run in sorted(found)]
+
+
+def lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """Records as they are kept beside merged tables."""
+    return "".join(json.dumps(one, sort_keys=True) + "\n" for one in records)
+
+
+def _kept(path: Path) -> list[dict[str, Any]]:
     found = []
-    for path in sorted((plan.study.folder / "jobs").glob("*/*/*.json"), key=lambda path: path.name):
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def _left(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in folder.glob("*/*/*.json"):
+        run, status, _ = path.name.rsplit(".", 2)
         # A job that ends meanwhile replaces its file.
         with contextlib.suppress(OSError, ValueError):
-            found.append({**json.loads(path.read_text()), "status": path.name.split(".")[-2]})
+            found.append({**json.loads(path.read_text()), "run": run, "status": status})
     return found
 
 
@@ -173,7 +229,7 @@ def unfinished(plan: Plan) -> dict[tuple[str, str], str]:
     for stage in STAGES:
         for shard in plan.shards:
             one = last.get((stage, shard))
-            if one and not part(plan, shard, PARTS[stage]).exists():
+            if one and one["status"] in ("running", "failed") and not part(plan, shard, PARTS[stage]).exists():
                 silent = "its job ended without a word: killed, out of memory, or its node was lost"
                 found[stage, shard] = one["reason"] if one["status"] == "failed" else silent
     return found
@@ -189,8 +245,11 @@ def lost(plan: Plan) -> dict[str, str]:
     }
 
 
-def summary(plan: Plan) -> Iterator[str]:
-    """What failed, why, and which log says more; nothing when nothing failed."""
+def summary(plan: Plan, succeeded: bool = False) -> Iterator[str]:
+    """What failed, why, and which log says more; nothing when nothing failed.
+
+    A run that `succeeded` made all that was asked of it, which need not be every shard.
+    """
     failed = unfinished(plan)
     for (stage, shard), reason in list(failed.items())[:SHOWN]:
         yield f"{stage} of shard {shard} failed: {reason} (log: {log(plan, stage, shard)})"
@@ -209,5 +268,5 @@ def summary(plan: Plan) -> Iterator[str]:
         for stage in STAGES
         for shard in plan.shards
     )
-    if waiting:
+    if waiting and not succeeded:
         yield f"{waiting} jobs were not tried, because they need what failed or the run stopped before"

@@ -5,9 +5,11 @@ value or a list of values; the grid's networks are the product of its axes. A ne
 default must be what was done before, so that old ids stay valid) and one use where networks are built or trained.
 """
 
+import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -152,6 +154,13 @@ class Hmc(_Strict):
     seed: Seeds = Field([0], description="draws the training points, the start and the chain")
 
 
+class Sample(_Strict):
+    """A part of a grid that is drawn by a seed: what is too dear as a whole is still spread over all its axes."""
+
+    trajectories: Count = Field(description="how many combinations of all axes but epochs, or posterior_samples")
+    seed: Seed = 0
+
+
 class Grid(_Strict):
     """A grid of networks: one data set, one architecture, one method, and the axes of both."""
 
@@ -160,11 +169,12 @@ class Grid(_Strict):
     weights: Literal["keep", "evict"] = Field(
         "keep", description="evict takes them from the store once measured, by the job that trains; rows stay"
     )
+    sample: Sample | None = Field(None, description="only so many of the grid's trajectories; null is all")
 
     @classmethod
     def axis_names(cls) -> list[str]:
         """The names of the axes, in the order of the tables' columns."""
-        properties = ("name", "dataset", "weights", "architecture", "method")
+        properties = ("name", "dataset", "weights", "sample", "architecture", "method")
         return [name for name in cls.model_fields if name not in properties]
 
     @classmethod
@@ -178,10 +188,35 @@ class Grid(_Strict):
         return {"grid": self.name, "dataset": self.dataset, "architecture": self.architecture, "method": self.method}
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """Every combination of the axes' values."""
+        """Every combination of the axes' values; of a sample, those that are drawn."""
+        for axes in self._combinations():
+            if self.sample is None or self._trajectory(axes) in self.drawn:
+                yield axes
+
+    @cached_property
+    def drawn(self) -> frozenset[str]:
+        """The trajectories of the sample: those whose hashes are smallest, so that a larger sample holds a smaller."""
+        found = {self._trajectory(axes) for axes in self._combinations()}
+        ranked = sorted(found, key=lambda one: hashlib.sha256(f"{self.sample.seed} {one}".encode()).digest())
+        return frozenset(ranked[: self.sample.trajectories])
+
+    def _combinations(self) -> Iterator[dict[str, Any]]:
         names = self.axis_names()
         for values in itertools.product(*(getattr(self, name) for name in names)):
             yield dict(zip(names, values, strict=True))
+
+    def _trajectory(self, axes: Mapping[str, Any]) -> str:
+        return " ".join(f"{name}={value}" for name, value in axes.items() if name != self.ALONG)
+
+    @model_validator(mode="after")
+    def _enough_to_draw(self) -> "Grid":
+        if self.sample is not None:
+            there = len({self._trajectory(axes) for axes in self._combinations()})
+            if self.sample.trajectories > there:
+                raise ValueError(
+                    f"sample.trajectories {self.sample.trajectories}: there are {there}; leave it out for all"
+                )
+        return self
 
 
 class FcnSgd(Grid, Sgd, Fcn): ...
@@ -392,6 +427,8 @@ def how_many(wanted: Mapping[str, Sequence[Any]], grid: Grid) -> int:
     places, names = grid.places(), grid.axis_names()
     if not chosen({name: values for name, values in wanted.items() if name not in names}, places, {}):
         return 0
+    if grid.sample is not None:
+        return sum(chosen(wanted, places, axes) for axes in grid.points())
     return math.prod(sum(name not in wanted or one in wanted[name] for one in getattr(grid, name)) for name in names)
 
 

@@ -24,6 +24,7 @@ from deltaball.study import (
     Guarantee,
     Only,
     Points,
+    Sample,
     Study,
     how_many,
 )
@@ -183,6 +184,7 @@ _MODELS = {
     (Study, "convergence"): Convergence,
     (None, "guarantee"): Points,
     (None, "only"): Only,
+    (None, "sample"): Sample,
 }
 
 

@@ -97,8 +97,10 @@ JOBS = {
     "status": "str",
     "started": "str",
     "host": "str",
+    "processor": "str",
     "device": "str",
     "software": "str",
+    "code": "str",  # git commit
     "wall_seconds": "float64",
     "device_seconds": "float64",  # of a CPU's work; on a GPU, the time that it was held
     "memory_mb": "float64",  # the largest, of the host
@@ -174,12 +176,13 @@ def robustness(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def outcomes(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """outcomes.parquet: one row per network × measure, its N outcomes as the list `values`."""
-    ids = {network.id for network in plan.networks}
+    """outcomes.parquet: one row per network × measure, networks in the plan's order; `values` lists N outcomes."""
+    order = {network.id: index for index, network in enumerate(plan.networks)}
     parts = list(parts)
     columns = ["network_id", "measure", "values"]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-    return table[table["network_id"].isin(ids)].reset_index(drop=True)
+    table = table[table["network_id"].isin(order)]
+    return table.sort_values("network_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
 
 
 def jobs(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

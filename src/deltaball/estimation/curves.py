@@ -37,14 +37,16 @@ def curves(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
         families: dict[Family, dict[Measure, np.ndarray]] = defaultdict(dict)
         for name, values in members[["measure", "values"]].itertuples(index=False):
             one = by_name[name]
-            notion = "class_change" if one.notion == "margin" else one.notion
-            families[notion, one.norm, one.gamma][one] = np.minimum(
-                np.asarray(values[: one.samples], np.float64), one.highest
-            )
-        for family, of_family in families.items():
-            rows += [{"network_id": network_id, **row} for row in _curve(network_id, family, of_family)]
+            families[family(one)][one] = np.minimum(np.asarray(values[: one.samples], np.float64), one.highest)
+        for kind, of_family in families.items():
+            rows += [{"network_id": network_id, **row} for row in _curve(network_id, kind, of_family)]
     table = pd.DataFrame(rows, columns=[*tables.CURVES, "_attacked", "_certified"])
     return _with_intervals(table)[list(tables.CURVES)].astype(tables.CURVES)
+
+
+def family(one: Measure) -> Family:
+    """The curve on which a measure lies."""
+    return "class_change" if one.notion == "margin" else one.notion, one.norm, one.gamma
 
 
 def _curve(network_id: str, family: Family, of_family: Mapping[Measure, np.ndarray]) -> Iterator[dict[str, Any]]:
