@@ -265,7 +265,11 @@ def test_the_ledger_counts_every_planned_network() -> None:
 def test_a_level_of_few_trajectories_is_not_tested(thin: int, tested: bool) -> None:
     # Clustered errors of a level that one to three trajectories carry claim effects that are not there.
     activation = np.where(np.arange(40) < 4 * thin, "relu", "tanh")
-    found = regressions(measured(activation=activation)).query("networks_of == 'all' and model == 'simple'").set_index("term")
+    found = (
+        regressions(measured(activation=activation))
+        .query("networks_of == 'all' and model == 'simple'")
+        .set_index("term")
+    )
     assert np.isfinite(found.loc["activation: tanh", "slope"]) == tested
 
 

@@ -430,3 +430,24 @@ def test_a_trends_band_is_that_of_the_clustered_regression() -> None:
         there = band[np.isclose(band[:, 0], end[0])][:, 1]
         assert [there.min(), there.max()] == pytest.approx([end[1] - reach, end[1] + reach])
     plt.close(figure)
+
+
+def test_rows_of_other_networks_share_their_levels_in_order() -> None:
+    """A δ asked of few networks must not put the box plots of the others out of order."""
+    from deltaball.figures import bayes, tradeoff
+
+    rows = [
+        {"delta": delta, "epochs": epochs, "parameters": parameters, "method": method, "cluster": f"{index}{epochs}"}
+        for index, (delta, parameters, method) in enumerate(
+            [(0.01, 64_000, "sgd"), (0.1, 64_000, "sgd"), (0.1, 8_000, "sgd"), (0.1, 8_000, "hmc"), (0.1, 9_000, "hmc")]
+        )
+        for epochs in ([10, 20] if delta == 0.01 else [5, 10, 15, 20])
+    ]
+    alike = {"notion": "class_change", "norm": "linf", "gamma": np.nan, "architecture": "fcn", "epsilon": 0.05}
+    shown = pd.DataFrame(rows).assign(**alike, test_accuracy=0.9, estimate=0.5, kind="sgd", status="trained")
+    shown = shown.assign(rhat_max=1.0, ess_min=100.0, network_id=range(len(shown)))
+    capacity, length = tradeoff._panels(shown).axes[-2:]
+    assert [label.get_text() for label in length.get_xticklabels()] == ["5", "10", "15", "20"]
+    assert [label.get_text() for label in capacity.get_xticklabels()] == ["8k", "64k"]
+    capacity = bayes._panels(shown).axes[-1]
+    assert [label.get_text() for label in capacity.get_xticklabels()] == ["8k", "9k", "64k"]

@@ -43,6 +43,9 @@ TITLES = "return [...Bokeh.index.roots].flatMap((one) => (one.model.title ? [one
 VERDICTS = {"noise": "not run", "duration": "supported", "pruning": "contradicted", "capacity": "undecided"}
 
 
+KNOWN = ("claim", "section", "says", "part", "verdict", "why", "rule")  # of a claim that was not run
+
+
 def scorecard() -> pd.DataFrame:
     """A claim of each verdict, each with two parts."""
     rows = []
@@ -59,7 +62,7 @@ def scorecard() -> pd.DataFrame:
             }
             row |= {"confidence": 0.95, "unit": "per doubling", "p_holm": 0.02, "p_bh": 0.02, "networks": 12}
             row |= {"trajectories": 6, "verdict": verdict, "why": f"why {claim}", "rule": "the rule of <b>signs</b>"}
-            rows.append(row)
+            rows.append(row if verdict != "not run" else {**dict.fromkeys(row), **{key: row[key] for key in KNOWN}})
     return pd.DataFrame(rows)
 
 

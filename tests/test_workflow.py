@@ -458,3 +458,23 @@ def test_the_planning_benchmark_measures_both_and_imports_nothing_heavy() -> Non
     done = subprocess.run(script, capture_output=True, text=True, check=True)
     assert "imported by parsing: none" in done.stdout
     assert len(re.findall(r"median \d+\.\d\d s", done.stdout)) == 2
+
+
+def test_the_papers_figures_are_targets(finished: Path) -> None:
+    """Each of them alone; a study that has no such figure says what it lacks."""
+    assert "figure2" in snakemake(finished, "-n", "--forcerun", "figures", "--", "figure2")
+    lacking = subprocess.run(command("-n", "figure1"), cwd=finished, capture_output=True, text=True, check=False)
+    assert lacking.returncode
+    assert "figure1: the study 'tiny' has no `convergence:` experiment" in lacking.stdout + lacking.stderr
+
+
+def test_snakemakes_own_report_needs_no_network_and_has_captions(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    said = snakemake(finished, "--report", str(tmp_path / "run.html"))
+    assert "ownload" not in said
+    page = (tmp_path / "run.html").read_text()
+    for part in ("figure2.png", "correlations.csv", "report.html", "Drawn from the tables of the study alone"):
+        assert part in page

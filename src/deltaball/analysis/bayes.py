@@ -46,9 +46,9 @@ def bayes(measured: pd.DataFrame) -> pd.DataFrame:
     `slope` is the measure's change per unit of test accuracy, by least squares with errors clustered by trajectory
     (CR1, t quantiles at clusters - 1 degrees of freedom). In the row `hmc, difference` it is the interaction of
     accuracy and convergence: the slope among converged networks minus that among the others. SGD networks are the
-    fully connected ones. Null where trajectories are fewer than 5. `wild_*` is the wild cluster bootstrap's, where
-    they are fewer than 30 (of `hmc, difference`: on either side). `p_holm` and `p_bh` are over the table, of `wild_p`
-    where there is one and of `p` where not.
+    fully connected ones. Null where trajectories are fewer than 5. `wild_*` is the wild cluster bootstrap's answer
+    where they are fewer than 30, really or effectively (of `hmc, difference`: on either side). `p_holm` and `p_bh`
+    are over the table, of `wild_p` where there is one and of `p` where not.
     """
     rows = []
     bayesian = measured[measured["method"] == "hmc"]

@@ -1,8 +1,11 @@
 """A slope whose errors go together within clusters: its test and interval, for many clusters and for few.
 
-From `MANY` clusters on, the sandwich CR1 with Student's t at clusters - 1 degrees of freedom. With fewer, that claims
-effects that are not there too often, so the wild cluster bootstrap stands in (Cameron, Gelbach and Miller 2008): the
-null is imposed, the weights are Webb's six points, and the interval holds every null that the test does not reject.
+From `MANY` clusters on, the sandwich CR1 with Student's t at clusters - 1 degrees of freedom. With fewer, or where few
+carry the term (their effective number: Carter, Schnepel and Steigerwald 2017), that claims effects that are not there
+too often. The wild cluster bootstrap then stands in (Cameron, Gelbach and Miller 2008), with the null imposed and
+Webb's six-point weights. It errs in its turn where the term varies within very few clusters, and Student's t with the
+jackknife's variance does not; so a null is rejected only where both reject it, and the interval holds all others.
+`benchmarks/coverage.py` shows what each of them covers.
 """
 
 from dataclasses import dataclass
@@ -55,14 +58,16 @@ class Student:
 
 @dataclass(frozen=True)
 class Wild:
-    """An estimate judged by a wild cluster bootstrap, whose statistics are known for every null at once.
+    """An estimate judged by a wild cluster bootstrap and by the jackknife, whichever doubts it more.
 
-    Under the null b a replicate's numerator is `numerator[0]` - b `numerator[1]` and the sum of its squared scores
-    `scores[0]` - 2 b `scores[1]` + b² `scores[2]`, so a test of another null costs no new bootstrap.
+    The statistics are known for every null at once. Under the null b a replicate's numerator is `numerator[0]` -
+    b `numerator[1]` and the sum of its squared scores `scores[0]` - 2 b `scores[1]` + b² `scores[2]`, so a test of
+    another null costs no new bootstrap.
     """
 
     estimate: float
     error: float
+    jackknife: Student
     scale: float  # what the sum of squared scores is multiplied by to be a variance (CR1's correction)
     numerator: np.ndarray  # [2, replicates]
     scores: np.ndarray  # [3, replicates]
@@ -75,7 +80,7 @@ class Wild:
         variance = self.scale * (self.scores[0] - 2 * null * self.scores[1] + null**2 * self.scores[2])
         # A replicate without any spread is as extreme as can be.
         extreme = numerator >= squared * (1 - _TIE) * np.maximum(variance, 0)
-        return float((1 + extreme.sum()) / (1 + extreme.size))
+        return max(float((1 + extreme.sum()) / (1 + extreme.size)), self.jackknife.p(null))
 
     def interval(self, confidence: float) -> tuple[float, float]:
         if self.error == 0:
@@ -108,16 +113,37 @@ def slope(
 ) -> Student | Wild | None:
     """The coefficient of `term` [n] in the least-squares fit of `response` [n] beside a constant and `others` [n, k].
 
-    `clusters` [n] name what is independent. With fewer than `few` of them the answer is a wild bootstrap's. None where
-    they are fewer than 5 (or than the coefficients), where the rest of the design explains the term, and where the
-    response does not vary.
+    `clusters` [n] name what is independent. With fewer than `few` of them, really or effectively, the answer is a wild
+    bootstrap's. None where they are fewer than 5 (or than the coefficients), where the rest of the design explains the
+    term, and where the response does not vary.
     """
-    pieces = _pieces(response, term, others, clusters)
-    if pieces is None:
+    rows = len(response)
+    codes = np.unique(clusters, return_inverse=True)[1] if rows else np.empty(0, int)
+    count = int(codes.max()) + 1 if rows else 0
+    design = np.ones((rows, 1)) if others is None else np.column_stack([np.ones(rows), others])
+    if count < max(FEWEST, design.shape[1] + 2):
         return None
-    if pieces.count >= few:
-        return Student(pieces.estimate, pieces.error, pieces.count - 1)
-    return pieces.wild(replicates, seed)
+    rest = _basis(design)
+    plain, kept = (values - rest @ (rest.T @ values) for values in (response, term))
+    spread = kept @ kept
+    if spread <= 1e-12 * max(1.0, term @ term) or plain @ plain <= 1e-18 * max(1.0, response @ response):
+        return None
+    weights = kept / spread
+    estimate = float(weights @ response)
+    residuals = plain - estimate * kept
+    scale = count / (count - 1) * (rows - 1) / (rows - rest.shape[1] - 1)
+    # A perfect fit leaves rounding errors, not zeros.
+    exact = residuals @ residuals <= 1e-20 * max(plain @ plain, 1e-300)
+    error = 0.0 if exact else float(np.sqrt(scale * np.sum(np.bincount(codes, weights * residuals) ** 2)))
+    # What each cluster adds to the variance if errors correlate by a half within it.
+    parts = np.bincount(codes, weights**2) + np.bincount(codes, weights) ** 2
+    if exact or min(count, count / (1 + np.var(parts) / np.mean(parts) ** 2)) >= few:
+        return Student(estimate, error, count - 1)
+    pieces = _pieces(plain, kept, rest, codes)
+    jackknife = np.sqrt((count - 1) / count * np.sum(np.bincount(codes, pieces.heavy * residuals) ** 2))
+    return Wild(
+        estimate, error, Student(estimate, float(jackknife), count - 1), scale, *pieces.replicated(replicates, seed)
+    )
 
 
 def standardised(
@@ -139,71 +165,64 @@ def standardised(
 class _Pieces:
     """A fit in sums over clusters, after the rest of the design, an orthonormal `Q`, is taken out of both variables.
 
-    `weights` w = x̃ / x̃'x̃ make the estimate w'y. Sums over the members of each cluster g: `of_response` w'ỹ,
-    `of_term` w'x̃, `rest_response` Q'ỹ, `rest_term` Q'x̃, `rest_weights` Q'w.
+    Weights w = x̃ / x̃'x̃ make the estimate w'y, and residuals of the null b are ỹ - b x̃. The bootstrap draws from
+    ÿ - b ẍ, which each cluster would have if the rest of the design had been fitted without it (MacKinnon, Nielsen and
+    Webb 2023), because residuals of clusters that are far out are too small. Sums over each cluster's members: `drawn`
+    w'ÿ and w'ẍ, `rest` Q'ÿ and Q'ẍ, `own` w'x̃, `rest_weights` Q'w. `heavy` [n] are the weights ẅ of the jackknife's
+    scores, in which the whole fit is done without the cluster.
     """
 
-    estimate: float
-    error: float
-    scale: float
-    count: int
-    of_response: np.ndarray
-    of_term: np.ndarray
-    rest_response: np.ndarray
-    rest_term: np.ndarray
-    rest_weights: np.ndarray
+    drawn: np.ndarray  # [2, clusters]
+    rest: np.ndarray  # [2, clusters, k]
+    own: np.ndarray  # [clusters]
+    rest_weights: np.ndarray  # [clusters, k]
+    heavy: np.ndarray
 
-    def wild(self, replicates: int, seed: int) -> Wild:
+    def replicated(self, replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.default_rng(seed)
         parts = []
         for start in range(0, replicates, _AT_ONCE):
-            size = min(_AT_ONCE, replicates - start)
-            parts.append(self._replicated(WEBB[generator.integers(len(WEBB), size=(size, self.count))]))
+            size = min(_AT_ONCE, replicates - start), len(self.own)
+            parts.append(self._replicated(WEBB[generator.integers(len(WEBB), size=size)]))
         numerator, scores = (np.concatenate(found, axis=1) for found in zip(*parts, strict=True))
-        return Wild(self.estimate, self.error, self.scale, numerator, scores)
+        return numerator, scores
 
-    def _replicated(self, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Numerators [2, b] and sums of squared scores [3, b] of replicates with weights `drawn` [b, clusters]."""
-        # Restricted residuals are ỹ - b x̃: of each pair below, the part without b and the part that b multiplies.
-        numerator = np.stack([drawn @ self.of_response, drawn @ self.of_term])
-        scores = [
-            drawn * own - (drawn @ rest) @ self.rest_weights.T - np.outer(total, self.of_term)
-            for own, rest, total in (
-                (self.of_response, self.rest_response, numerator[0]),
-                (self.of_term, self.rest_term, numerator[1]),
-            )
-        ]
-        pairs = [(scores[0], scores[0]), (scores[0], scores[1]), (scores[1], scores[1])]
-        return numerator, np.stack([np.einsum("bg,bg->b", one, other) for one, other in pairs])
+    def _replicated(self, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Numerators [2, b] and sums of squared scores [3, b] of replicates with weights `signs` [b, clusters]."""
+        numerator = self.drawn @ signs.T
+        one, other = (
+            signs * drawn - (signs @ rest) @ self.rest_weights.T - np.outer(total, self.own)
+            for drawn, rest, total in zip(self.drawn, self.rest, numerator, strict=True)
+        )
+        pairs = ((one, one), (one, other), (other, other))
+        return numerator, np.stack([np.einsum("bg,bg->b", *pair) for pair in pairs])
 
 
-def _pieces(response: np.ndarray, term: np.ndarray, others: np.ndarray | None, clusters: np.ndarray) -> _Pieces | None:
-    rows = len(response)
-    codes = np.unique(clusters, return_inverse=True)[1] if rows else np.empty(0, int)
-    count = int(codes.max()) + 1 if rows else 0
-    design = np.ones((rows, 1)) if others is None else np.column_stack([np.ones(rows), others])
-    if count < max(FEWEST, design.shape[1] + 2):
-        return None
-    rest = _basis(design)
-    plain, kept = (values - rest @ (rest.T @ values) for values in (response, term))
-    spread = kept @ kept
-    if spread <= 1e-12 * max(1.0, term @ term) or plain @ plain <= 1e-18 * max(1.0, response @ response):
-        return None
+def _pieces(plain: np.ndarray, kept: np.ndarray, rest: np.ndarray, codes: np.ndarray) -> _Pieces:
+    rows, count, spread = len(plain), int(codes.max()) + 1, kept @ kept
     weights = kept / spread
-    estimate = float(weights @ response)
-    residuals = plain - estimate * kept
-    of_response, of_term, of_residuals = (
-        np.bincount(codes, weights * values, count) for values in (plain, kept, residuals)
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        """Sums over clusters [clusters, …] of values [n, …]."""
+        flat = values.reshape(rows, -1)
+        return np.column_stack([np.bincount(codes, column, count) for column in flat.T]).reshape(
+            count, *values.shape[1:]
+        )
+
+    def apart(values: np.ndarray, basis: np.ndarray) -> np.ndarray:
+        """(I - QQ')⁻¹ r of each cluster, whose own rows Q holds: Q (I - Q'Q)⁻¹ Q'r is added to its r."""
+        inside = np.eye(basis.shape[1]) - summed(basis[:, :, None] * basis[:, None, :])
+        added = np.einsum("gkl,gl->gk", np.linalg.pinv(inside, hermitian=True), summed(basis * values[:, None]))
+        return values + np.einsum("nk,nk->n", basis, added[codes])
+
+    away = [apart(values, rest) for values in (plain, kept)]
+    return _Pieces(
+        np.stack([summed(weights * values) for values in away]),
+        np.stack([summed(rest * values[:, None]) for values in away]),
+        summed(weights * kept),
+        summed(rest * weights[:, None]),
+        apart(weights, np.column_stack([rest, kept / np.sqrt(spread)])),
     )
-    summed = (
-        np.column_stack([np.bincount(codes, column * values, count) for column in rest.T])
-        for values in (plain, kept, weights)
-    )
-    scale = count / (count - 1) * (rows - 1) / (rows - rest.shape[1] - 1)
-    # A perfect fit leaves rounding errors, not zeros.
-    exact = residuals @ residuals <= 1e-20 * max(plain @ plain, 1e-300)
-    error = 0.0 if exact else float(np.sqrt(scale * (of_residuals @ of_residuals)))
-    return _Pieces(estimate, error, scale, count, of_response, of_term, *summed)
 
 
 def _basis(design: np.ndarray) -> np.ndarray:

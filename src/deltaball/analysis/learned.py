@@ -20,7 +20,7 @@ COLUMNS += ["confidence", *CARRIED]
 def learned(measured: pd.DataFrame) -> pd.DataFrame:
     """The slope of each measure on test accuracy: among all networks, those that learned, and each quarter by accuracy.
 
-    Errors are clustered by trajectory, by a wild bootstrap where these are fewer than 30; `p_holm` and `p_bh` are
+    Errors are clustered by trajectory, by a wild bootstrap where these are few; `p_holm` and `p_bh` are
     corrected over the table. In the rows of those that learned, the covariance of accuracy and measure among all
     networks is split into what lies within the networks that learned, within the others, and between the means of the
     two: shares that add up to 1, of which one may be negative. The last two are what under-trained networks carry.

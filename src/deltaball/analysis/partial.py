@@ -17,7 +17,7 @@ def partial_correlations(measured: pd.DataFrame) -> pd.DataFrame:
 
     `correlation` is Pearson's with nothing held fixed, `partial` that of the residuals on all other terms. Its
     interval is that of the slope between residuals in units of their standard deviations, clustered by trajectory (by
-    a wild bootstrap where these are fewer than 30) and cut to [-1, 1]. `p_holm` and `p_bh` are over the table.
+    a wild bootstrap where these are few) and cut to [-1, 1]. `p_holm` and `p_bh` are over the table.
     """
     rows, designs = [], Designs()
     for names, members in groups(measured):

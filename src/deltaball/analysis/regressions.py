@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 
-from deltaball.analysis.clustered import FEWEST, MANY, Wild, slope
+from deltaball.analysis.clustered import FEWEST, Wild, slope
 from deltaball.analysis.designs import ACCURACY, Designs, inflations, thin
 from deltaball.analysis.groups import EVERY, NAMES, groups
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
@@ -33,9 +33,9 @@ def regressions(
     within one architecture, and only where they vary.
 
     Standard errors are cluster-robust (CR1) with t quantiles at clusters - 1 degrees of freedom. `wild_*` is the wild
-    cluster bootstrap's answer where clusters are fewer than 30. `p_holm` and `p_bh` are corrected over all rows of
-    this table, of `wild_p` where there is one and of `p` where not. Null where too few trajectories (5 in all, 4 at a
-    level) carry a term. `vif` is the term's variance inflation.
+    cluster bootstrap's answer where clusters are fewer than 30, really or effectively (`clustered`). `p_holm` and
+    `p_bh` are corrected over all rows of this table, of `wild_p` where there is one and of `p` where not. Null where
+    too few trajectories (5 in all, 4 at a level) carry a term. `vif` is the term's variance inflation.
 
     Beside the naive slope on accuracy alone: `slope_corrected`, freed of attenuation given the sizes of the test splits
     `test_points`, and `two_way_*`, from a bootstrap over test points and trajectories given `shared` outcomes.
@@ -109,13 +109,12 @@ def _fitted(
         found = (fit.params[index], fit.bse[index], *bounds[index], fit.pvalues[index], fit.rsquared)
         row |= dict(zip(FITTED, found, strict=True))
         row["vif"] = inflated[index - 1]
-        if count < MANY:
-            row |= wild(response.to_numpy(float), design[term], design.drop(columns=term), clusters)
+        row |= _wild(response.to_numpy(float), design[term], design.drop(columns=term), clusters)
     return rows
 
 
-def wild(response: np.ndarray, term: pd.Series, others: pd.DataFrame, clusters: np.ndarray) -> dict[str, float]:
-    """The wild cluster bootstrap's p-value of no slope, and its interval."""
+def _wild(response: np.ndarray, term: pd.Series, others: pd.DataFrame, clusters: np.ndarray) -> dict[str, float]:
+    """What `clustered.slope` says of the term, where clusters are too few for CR1; else nulls."""
     found = slope(response, term.to_numpy(float), others.to_numpy(float), clusters, replicates=REPLICATES)
     if not isinstance(found, Wild):
         return dict.fromkeys(WILD, np.nan)

@@ -19,19 +19,20 @@ from deltaball.analysis.bayes import ESS, RHAT, converged
 from deltaball.analysis.judges import judged
 from deltaball.figures import style
 from deltaball.figures.panels import (
-    LEGEND_PLACE,
+    LEGEND,
     TITLES,
     asked,
     caption,
     dots,
     empty,
     finish,
+    legend_above,
     levels,
     numbers,
     scaled,
     trend,
 )
-from deltaball.figures.tradeoff import capacity
+from deltaball.figures.tradeoff import capacity, lean
 
 SGD, HMC = style.colour("sgd", "fcn"), style.colour("hmc", "fcn")
 REMARK = (
@@ -67,26 +68,30 @@ def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path
 def _panels(shown: pd.DataFrame) -> Figure:
     rows = levels(shown)
     figure, panels = plt.subplots(
-        len(rows),
+        len(rows) + 1,
         2,
-        figsize=(9.2, 2.5 * len(rows) + 1.0),
+        figsize=(9.2, 2.5 * len(rows) + 1.2),
         width_ratios=[2, 1.6],
+        height_ratios=[LEGEND] + [1] * len(rows),
         squeeze=False,
         sharex="col",
         sharey="row",
         layout="constrained",
     )
-    for (left, right), (label, chosen) in zip(panels, rows, strict=True):
+    for room in panels[0]:
+        room.set_axis_off()
+    legend_above(panels[0][0], handles(shown))
+    sizes = capacity(shown)
+    for (left, right), (label, chosen) in zip(panels[1:], rows, strict=True):
         scatter(left, chosen)
-        boxes(right, chosen)
+        boxes(right, chosen, sizes[chosen.index])
         left.set(xlabel="", ylabel=label)
         right.set(xlabel="", ylabel="")
     for column, (title, label) in enumerate(
         (("accuracy and robustness", "test accuracy"), ("capacity", "weights and biases"))
     ):
-        panels[0][column].set_title(title, loc="left")
+        panels[1][column].set_title(title, loc="left")
         panels[-1][column].set_xlabel(label)
-    panels[0][0].legend(handles=handles(shown), **{**LEGEND_PLACE, "ncols": 3})
     return figure
 
 
@@ -115,12 +120,13 @@ def scatter(panel: Axes, chosen: pd.DataFrame) -> None:
     scaled(panel, chosen)
 
 
-def boxes(panel: Axes, chosen: pd.DataFrame) -> None:
-    """Box plots of the estimate over capacity, both methods side by side."""
+def boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series) -> None:
+    """Box plots of the estimate over the categories of `by`, both methods side by side."""
     methods = chosen["method"].map({"sgd": KINDS["sgd"][0], "hmc": KINDS["converged"][0]})
     sns.boxplot(
-        x=capacity(chosen),
+        x=by.astype(str),
         y=chosen["estimate"],
+        order=[str(level) for level in by.cat.categories],
         hue=methods,
         palette={KINDS["sgd"][0]: SGD, KINDS["converged"][0]: HMC},
         saturation=0.7,
@@ -131,4 +137,5 @@ def boxes(panel: Axes, chosen: pd.DataFrame) -> None:
         ax=panel,
     )
     panel.grid(axis="x", visible=False)
-    panel.tick_params(axis="x", labelrotation=35)
+    panel.set(xlabel="", ylabel="")
+    lean(panel)

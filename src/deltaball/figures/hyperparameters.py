@@ -27,11 +27,11 @@ from deltaball.figures.panels import (
     numbers,
 )
 from deltaball.figures.paper import MIDDLE, at_middle
+from deltaball.figures.tradeoff import lean
 from deltaball.plan import Plan
 from deltaball.study import NOTIONS, all_axes
 
 COLUMNS = 4
-CROWDED = 5  # more labels than this lean
 KIND = ["method", "architecture"]
 
 
@@ -99,7 +99,8 @@ def _boxes(panel: Axes, chosen: pd.DataFrame, axis: str) -> None:
     )
     panel.set(xlabel=axis.replace("_", " "))
     panel.grid(axis="x", visible=False)
-    panel.tick_params(axis="x", labelsize=7.5, labelrotation=35 if len(levels) > CROWDED else 0)
+    panel.tick_params(axis="x", labelsize=7.5)
+    lean(panel)
 
 
 def _handles(shown: pd.DataFrame) -> list[Artist]:

@@ -26,14 +26,6 @@ from deltaball.plan import Measure, Plan
 from deltaball.store import written_whole
 from deltaball.study import NOTIONS, all_axes
 
-# Beside the panel's title, where it can hide nothing.
-LEGEND_PLACE = {
-    "loc": "lower right",
-    "bbox_to_anchor": (1.02, 0.97),
-    "ncols": 2,
-    "columnspacing": 1,
-    "handlelength": 1.4,
-}
 TITLES = {
     "class_change": "class change, g",
     "softmax_variation": "softmax variation, ḡ",
@@ -43,6 +35,7 @@ TITLES = {
 SHORT = TITLES | {"class_change": "class change", "softmax_variation": "variation", "variation_above": "variation"}
 AXES = {"R": "R(g), robust share", "D": "D(ḡ), mean variation", "M": "M, mean margin"}
 MOST_LISTED = 6
+LEGEND = 0.12  # height of the legend's row, that of a row of panels being 1
 MARGIN = 0.08  # of the files, inches
 CONFIDENCE = 0.95
 # From so many networks on, contours say where most of them lie, and an SVG holds its dots as one image.
@@ -211,10 +204,10 @@ def limits(chosen: pd.DataFrame, low: float, high: float) -> tuple[float, float]
     return max(low - room, -0.03 * whole), min(high + room, 1.03 * whole)
 
 
-def legend(panel: Axes, shown: pd.DataFrame) -> None:
-    """Which mark and colour is which method and architecture."""
-    kinds = shown[["method", "architecture"]].drop_duplicates().itertuples(index=False)
-    handles = [
+def kinds(shown: pd.DataFrame) -> list[Artist]:
+    """Legend handles: which mark and colour is which method and architecture."""
+    there = shown[["method", "architecture"]].drop_duplicates().itertuples(index=False)
+    return [
         Line2D(
             [],
             [],
@@ -222,9 +215,8 @@ def legend(panel: Axes, shown: pd.DataFrame) -> None:
             color=style.colour(method, architecture),
             label=f"{style.NAMES[architecture]}, {method.upper()}",
         )
-        for method, architecture in kinds
+        for method, architecture in there
     ]
-    panel.legend(handles=handles, **LEGEND_PLACE)
 
 
 def empty() -> Figure:

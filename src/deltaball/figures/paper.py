@@ -16,7 +16,6 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
@@ -33,6 +32,7 @@ from deltaball.figures.panels import (
     caption,
     empty,
     finish,
+    kinds,
     legend_above,
     levels,
     listed,
@@ -44,7 +44,7 @@ from deltaball.plan import Plan
 from deltaball.study import NOTIONS
 
 WIDTH = 9.2
-CROWDED = 6  # more labels than this lean
+NARROW = 10  # letters that stand upright beneath half a panel
 # The paper shows its SGD networks under an attack so much weaker in the rightmost panel of Figure 4.
 WEAKER = 10
 # The paper does not say which measure that panel shows; the quantitative one comes first here.
@@ -109,16 +109,17 @@ def figure2(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFram
         grid = band.add_gridspec(2, 2 * len(columns), height_ratios=[1.7, 1])
         for index, column in enumerate(columns):
             above = _scattered(band, grid[0, 2 * index : 2 * index + 2], column, scatter)
-            length = column.shown["epochs"]
+            length = tradeoff.ordered(column.shown["epochs"])
             beneath = (tradeoff.capacity(column.shown), style.CAPACITY, "weights and biases")
             for side, (by, shades, label) in enumerate((beneath, (length, style.DURATION, "epochs"))):
                 panel = band.add_subplot(grid[1, 2 * index + side], sharey=above)
                 tradeoff.boxes(panel, column.shown, by, shades)
                 _named(panel, label, labelled=side == 0)
+                tradeoff.lean(panel, NARROW)
 
     def handles(shown: pd.DataFrame) -> list[Artist]:
         boxed = ((style.CAPACITY, "over capacity"), (style.DURATION, "over training length"))
-        return _kinds(shown) + [Patch(color=shades[0], label=label) for shades, label in boxed]
+        return kinds(shown) + [Patch(color=shades[0], label=label) for shades, label in boxed]
 
     _bands(name, "The trade-off of SGD networks", bands, draw, handles, MIDDLE, folder)
 
@@ -145,7 +146,7 @@ def figure3(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFram
             _named(panel, "share of weights removed")
 
     remark = f"Share 0 are the dense trunks. {MIDDLE}"
-    _bands(name, "Iterative magnitude pruning", bands, draw, _kinds, remark, folder)
+    _bands(name, "Iterative magnitude pruning", bands, draw, kinds, remark, folder)
 
 
 def figure4(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
@@ -164,7 +165,7 @@ def figure4(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFram
             shown = bayes.kinds(column.shown)
             above = _scattered(band, grid[0, index], column, lambda panel, _, shown=shown: bayes.scatter(panel, shown))
             beneath = band.add_subplot(grid[1, index], sharey=above)
-            bayes.boxes(beneath, shown)
+            bayes.boxes(beneath, shown, tradeoff.capacity(shown))
             _named(beneath, "weights and biases")
 
     remark = f"In the right panels SGD networks are attacked at a tenth of δ, as in the paper. {bayes.REMARK} {MIDDLE}"
@@ -291,8 +292,7 @@ def _scattered(band: SubFigure, place: Any, column: Column, scatter: Callable[[A
 def _named(panel: Axes, label: str, labelled: bool = True) -> None:
     """The axes of box plots, which stand beneath a scatter panel whose y axis they share."""
     panel.set(xlabel=label, ylabel="")
-    crowded = len(panel.get_xticks()) > CROWDED
-    panel.tick_params(axis="x", labelsize=7, **({"labelrotation": 35} if crowded else {}))
+    panel.tick_params(axis="x", labelsize=7)
     panel.tick_params(labelleft=labelled)
 
 
@@ -303,17 +303,3 @@ def _absent(band: SubFigure, place: Any, column: Column) -> None:
     reason = "The paper attacked SGD networks at a tenth of δ, which this study does not. It would with a measure of "
     text = "\n".join(textwrap.wrap(f"{reason}{{method: sgd}} alone, at δ/10.", 26))
     panel.text(0, 0.92, text, va="top", color="0.4", transform=panel.transAxes)
-
-
-def _kinds(shown: pd.DataFrame) -> list[Artist]:
-    kinds = shown[["method", "architecture"]].drop_duplicates().sort_values(["architecture", "method"], ascending=False)
-    return [
-        Line2D(
-            [],
-            [],
-            marker=style.MARKS[architecture],
-            color=style.colour(method, architecture),
-            label=f"{style.NAMES[architecture]}, {method.upper()}",
-        )
-        for method, architecture in kinds.sort_values("method", ascending=False).itertuples(index=False)
-    ]

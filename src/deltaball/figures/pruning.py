@@ -15,7 +15,20 @@ from matplotlib.ticker import PercentFormatter
 
 from deltaball.analysis.judges import judged
 from deltaball.figures import style
-from deltaball.figures.panels import TITLES, asked, asked_of, caption, empty, finish, legend, levels, numbers, scatter
+from deltaball.figures.panels import (
+    LEGEND,
+    TITLES,
+    asked,
+    asked_of,
+    caption,
+    empty,
+    finish,
+    kinds,
+    legend_above,
+    levels,
+    numbers,
+    scatter,
+)
 from deltaball.plan import Plan
 
 
@@ -39,9 +52,13 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, 
 
 def _panels(shown: pd.DataFrame) -> Figure:
     rows = levels(shown)
-    layout = [[f"scatter {index}", f"share {index}", "accuracy"] for index in range(len(rows))]
+    layout = [["legend"] * 3, *([f"scatter {row}", f"share {row}", "accuracy"] for row in range(len(rows)))]
     figure, panels = plt.subplot_mosaic(
-        layout, figsize=(9.2, 2.5 * len(rows) + 1.0), width_ratios=[2, 1.35, 1.35], layout="constrained"
+        layout,
+        figsize=(9.2, 2.5 * len(rows) + 1.2),
+        width_ratios=[2, 1.35, 1.35],
+        height_ratios=[LEGEND] + [1] * len(rows),
+        layout="constrained",
     )
     for index, (label, chosen) in enumerate(rows):
         left, right = panels[f"scatter {index}"], panels[f"share {index}"]
@@ -60,7 +77,7 @@ def _panels(shown: pd.DataFrame) -> Figure:
     panels[f"scatter {len(rows) - 1}"].set_xlabel("test accuracy")
     for name in (f"share {len(rows) - 1}", "accuracy"):
         panels[name].set_xlabel("share of weights removed")
-    legend(panels["scatter 0"], shown)
+    legend_above(panels["legend"], kinds(shown))
     return figure
 
 

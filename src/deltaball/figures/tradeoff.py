@@ -19,14 +19,15 @@ from matplotlib.patches import Patch
 from deltaball.analysis.judges import judged
 from deltaball.figures import style
 from deltaball.figures.panels import (
-    LEGEND_PLACE,
+    LEGEND,
     TITLES,
     asked,
     asked_of,
     caption,
     empty,
     finish,
-    legend,
+    kinds,
+    legend_above,
     levels,
     numbers,
     scatter,
@@ -34,6 +35,7 @@ from deltaball.figures.panels import (
 from deltaball.plan import Plan
 
 CAPACITY_BINS = 5
+MOST_LETTERS = 15  # of all labels together, upright beneath a panel
 # The axis along a method's trajectories, and how it is spoken.
 LENGTHS = {"sgd": ("epochs", "epochs of training"), "hmc": ("posterior_samples", "samples of the posterior")}
 
@@ -56,40 +58,45 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, 
 def _panels(shown: pd.DataFrame) -> Figure:
     rows = levels(shown)
     figure, panels = plt.subplots(
-        len(rows),
+        len(rows) + 1,
         3,
-        figsize=(9.2, 2.5 * len(rows) + 1.0),
+        figsize=(9.2, 2.5 * len(rows) + 1.2),
         width_ratios=[2, 1.25, 1.25],
+        height_ratios=[LEGEND] + [1] * len(rows),
         squeeze=False,
         sharex="col",
         sharey="row",
         layout="constrained",
     )
-    for row, (label, chosen) in zip(panels, rows, strict=True):
+    for room in panels[0]:
+        room.set_axis_off()
+    boxed = shown["method"] == _boxed(shown)
+    length, spoken = LENGTHS[_boxed(shown)]
+    legend_above(panels[0][0], [*kinds(shown), *shades(shown[boxed], style.CAPACITY)])
+    # The rows share their axes: a level of one row is the same level, in the same place, of all.
+    over = ((capacity(shown[boxed]), style.CAPACITY), (ordered(shown[boxed][length]), style.DURATION))
+    for row, (label, chosen) in zip(panels[1:], rows, strict=True):
         scatter(row[0], chosen)
-        boxed = chosen[chosen["method"] == _boxed(shown)]
-        boxes(row[1], boxed, capacity(boxed), style.CAPACITY)
-        boxes(row[2], boxed, boxed[LENGTHS[_boxed(shown)][0]], style.DURATION)
+        there = chosen[boxed[chosen.index]]
+        for panel, (by, of) in zip(row[1:], over, strict=True):
+            boxes(panel, there, by[there.index], of)
         for panel, text in zip(row, (label, "", ""), strict=True):
             panel.set(xlabel="", ylabel=text)
-    labels = ("test accuracy", "weights and biases", LENGTHS[_boxed(shown)][1])
+    labels = ("test accuracy", "weights and biases", spoken)
     titles = ("accuracy and robustness", "capacity", "training length")
     for column, (title, label) in enumerate(zip(titles, labels, strict=True)):
-        panels[0][column].set_title(title, loc="left")
+        panels[1][column].set_title(title, loc="left")
         panels[-1][column].set_xlabel(label)
-    legend(panels[0][0], shown)
-    boxed = shown[shown["method"] == _boxed(shown)]
-    for panel, of in ((panels[0][1], style.CAPACITY), (panels[0][2], style.DURATION)):
-        panel.legend(handles=shades(boxed, of), **LEGEND_PLACE)
     return figure
 
 
 def boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series, shades: tuple[str, str]) -> None:
-    """Box plots of the estimate over the levels of `by`, convolutional networks in the lighter shade."""
+    """Box plots of the estimate over the categories of `by`, convolutional networks in the lighter shade."""
     architectures = chosen["architecture"].map(style.NAMES)
     sns.boxplot(
-        x=by,
+        x=by.astype(str),
         y=chosen["estimate"],
+        order=[str(level) for level in by.cat.categories],
         hue=architectures,
         palette={style.NAMES[one]: shades[0 if one == "fcn" else 1] for one in style.NAMES},
         hue_order=[name for name in style.NAMES.values() if name in set(architectures)],
@@ -100,14 +107,27 @@ def boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series, shades: tuple[str, s
         ax=panel,
     )
     panel.grid(axis="x", visible=False)
-    if by.dtype == "category":
-        panel.tick_params(axis="x", labelrotation=35)
+    panel.set(xlabel="", ylabel="")
+    lean(panel)
+
+
+def ordered(values: pd.Series) -> pd.Series:
+    """Numbers as categories in their order."""
+    return values.astype(pd.CategoricalDtype(sorted(values.dropna().unique()), ordered=True))
+
+
+def lean(panel: Axes, most: int = MOST_LETTERS) -> None:
+    """Lean the labels of a panel's x axis where they would run into each other: more than `most` letters do."""
+    labels = [label.get_text() for label in panel.get_xticklabels()]
+    crowded = sum(map(len, labels)) > most
+    panel.tick_params(axis="x", labelrotation=35 if crowded else 0)
 
 
 def shades(chosen: pd.DataFrame, of: tuple[str, str]) -> list[Artist]:
-    """Legend handles of `boxes`: which shade is which architecture."""
+    """Legend handles of `boxes`: which shade is which architecture, where there are several."""
     there = [name for name in style.NAMES if name in set(chosen["architecture"])]
-    return [Patch(color=of[0 if one == "fcn" else 1], label=style.NAMES[one]) for one in there]
+    dark = [Patch(color=of[0 if one == "fcn" else 1], label=f"boxes: {style.NAMES[one]}") for one in there]
+    return dark if len(there) > 1 else []
 
 
 def capacity(chosen: pd.DataFrame) -> pd.Series:

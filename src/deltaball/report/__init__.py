@@ -21,6 +21,8 @@ from deltaball.report import explorer, provenance, summaries
 from deltaball.report.packed import packed_table
 from deltaball.report.reading import csv, picture, records
 
+# The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
+PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "bayes", "pruning", *stages.PAPER)
 ENCLOSURES_SHOWN = 500
 MISSING_SHOWN = 200
 # What the tables at the end of the page hold; one that is not named here is shown under its own name.
@@ -130,6 +132,7 @@ def _trends(
         "monotonicity": records(found["monotonicity"]),
         "figures": _of_kind(pictures, "tradeoff"),
         "axes_figures": _of_kind(pictures, "hyperparameters"),
+        "other_figures": [one for name, one in pictures.items() if name.partition("_")[0] not in PLACED],
     }
 
 
