@@ -51,7 +51,7 @@ FLOORS = [
         "report.explorer",
         "report",
     ],
-    ["devices", "launch", "preview", "sampling", "running", "merging", "provenance", "cli", "__main__"],
+    ["devices", "launch", "preview", "sampling", "work", "running", "merging", "provenance", "cli", "__main__"],
 ]
 # Training and estimation stand on one floor and do not know each other.
 STRANGERS = {"training": "estimation", "estimation": "training"}

@@ -1,31 +1,25 @@
-"""The command line: one command per stage. The only room in which training and estimation meet."""
+"""The command line: one command per stage."""
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
-import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import deltaball
-from deltaball import jobs, stages, study_file
-from deltaball.errors import InputError
-from deltaball.plan import Measure, Plan, Shard, Trajectory, plan
+from deltaball import jobs, stages, study_file, work
+from deltaball.errors import InputError, spoken
+from deltaball.plan import Plan, Shard, plan
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from deltaball.datasets import Dataset
     from deltaball.merging import Piece
     from deltaball.store import Store
-
-TRAINING = {"sgd": "sgd", "imp": "pruning", "hmc": "hmc"}  # the room of each method
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,14 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as problem:
-        print(f"deltaball: {_spoken(problem)}", file=sys.stderr)
+        print(f"deltaball: {spoken(problem)}", file=sys.stderr)
         return 2
     return 0
-
-
-def _spoken(problem: OSError) -> str:
-    where = f"{problem.filename}: " if problem.filename else ""
-    return f"{where}{problem.strerror or problem}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     command("plan", _plan, "print what the study would train and measure, and what it costs")
     command("data", _data, "prepare a data set in the store").add_argument("dataset")
     for name, run, summary in (
-        ("train", _as_job("train", _train), "train what the store lacks of a shard"),
-        ("measure", _as_job("measure", _measure), "measure what the store lacks of a shard"),
+        ("train", _as_job("train", work.train), "train what the store lacks of a shard"),
+        ("measure", _as_job("measure", work.measure), "measure what the store lacks of a shard"),
     ):
         added = command(name, run, summary)
         added.add_argument("shard", help="an id that the plan lists with --shards")
@@ -171,47 +160,17 @@ def _data(chosen: argparse.Namespace) -> None:
     print(f"{name}: {facts.train} training and {facts.test} test images, arrays sha256 {facts.fingerprint}")
 
 
-def _as_job(stage: str, work: Callable[[jobs.Job, int], None]) -> Callable[[argparse.Namespace], None]:
-    """A command that does `work` on a shard as one job: recorded, alone on its device, with torch ready."""
+def _as_job(stage: str, do: Callable[[jobs.Job, int], None]) -> Callable[[argparse.Namespace], None]:
+    """A command that does its work on a shard as one job: recorded, alone on its device, with torch ready."""
 
     def run(chosen: argparse.Namespace) -> None:
         planned, shard = _shard(chosen)
         digests = {"train": stages.shard_digest, "measure": stages.measures_digest}
         _unchanged(chosen, digests[stage](planned, shard))
-        with jobs.recorded(planned, stage, shard) as job, _device(job):
-            work(job, chosen.tries_left)
+        with jobs.recorded(planned, stage, shard) as job, work.on_device(job):
+            do(job, chosen.tries_left)
 
     return run
-
-
-@contextlib.contextmanager
-def _device(job: jobs.Job) -> Iterator[None]:
-    from deltaball import devices
-
-    kind, asked = job.plan.study.compute.device, time.monotonic()
-    with devices.held() if kind == "cuda" else contextlib.nullcontext():
-        job.waited = time.monotonic() - asked
-        torch = _prepare_torch(kind)
-        if any(one.method == "hmc" for one in job.shard.trajectories):
-            _prepare_jax()
-        job.device = torch.cuda.get_device_name() if kind == "cuda" else platform.machine()
-        try:
-            yield
-        except OSError as problem:
-            raise InputError(f"shard {job.shard.id}: {_spoken(problem)}") from None
-        finally:
-            if kind == "cuda":
-                job.device_memory_mb = round(torch.cuda.max_memory_allocated() / 2**20)
-
-
-def _train(job: jobs.Job, tries_left: int) -> None:
-    planned, shard = job.plan, job.shard
-    from deltaball import tables
-
-    store, _ = _trained(job)
-    table = tables.trained(planned, shard.trajectories, store, job.failures)
-    job.judged(tries_left, made=int((table["status"] != "failed").sum()))
-    tables.write(table, jobs.part(planned, shard.id, "trained"))
 
 
 def _shard(chosen: argparse.Namespace) -> tuple[Plan, Shard]:
@@ -225,134 +184,6 @@ def _unchanged(chosen: argparse.Namespace, found: str) -> None:
     # Snakemake records what the study asked when it started; a job reads the file when its turn comes.
     if chosen.expect not in (None, found):
         raise InputError(f"{chosen.study} was edited while it was run; run it again")
-
-
-def _trained(job: jobs.Job) -> tuple["Store", "Dataset"]:
-    """The store with everything of a shard trained, and its data; trains nothing that is there already.
-
-    What failed for good when the shard was trained is not tried again by the job that measures it.
-    """
-    from deltaball.store import EvictedError
-
-    planned, shard = job.plan, job.shard
-    store, facts = _store(planned), planned.facts[shard.dataset]
-    if not store.has_dataset(facts):  # the store was emptied, or the study moved here, since it was prepared
-        from deltaball import datasets
-
-        store.save_dataset(datasets.load(facts.name, Path(planned.study.data)))
-    dataset = store.load_dataset(facts)
-
-    def train(pack: Sequence[Trajectory]) -> int:
-        return _trained_pack(planned, pack, dataset, store)
-
-    settled = _given_up(job) if job.stage == "measure" else set()
-    for trunks in _trunks(planned, shard):
-        job.isolated(trunks, train)
-    if planned.evicts(shard):
-        measure = _Measuring(planned, shard, dataset, store)
-        settled |= {one.id for one in shard.trajectories if measure.is_complete([one])}
-
-        def train(pack: Sequence[Trajectory]) -> int:  # what the disk has to hold is the weights of a pack
-            trained = _trained_pack(planned, pack, dataset, store)
-            try:
-                measure(pack)
-            except EvictedError:  # another job of this shard was first, in this very moment
-                _trained_pack(planned, pack, dataset, store)
-                measure(pack)
-            for one in pack:
-                store.evict(one.id)
-            return trained
-
-    trained = 0
-    for number, pack in enumerate(shard.packs, 1):
-        print(f"pack {number} of {len(shard.packs)}: {len(pack)} trajectories of {pack[0].method}", flush=True)
-        trained += job.isolated([one for one in pack if one.id not in settled], train)
-    networks = sum(store.has(one.id, step) for one in shard.trajectories for step in one.checkpoints)
-    print(f"shard {shard.id}: trained {trained} networks, found {networks - trained} in the store", flush=True)
-    return store, dataset
-
-
-def _given_up(job: jobs.Job) -> set[str]:
-    """The trajectories that failed when the shard was trained."""
-    from deltaball import tables
-
-    path = jobs.part(job.plan, job.shard.id, "trained")
-    table = tables.read(path) if path.exists() else None
-    failed = set() if table is None else {*table["network_id"][table["status"] == "failed"]}
-    return {one.trajectory_id for one in job.plan.networks if one.id in failed}
-
-
-def _trained_pack(planned: Plan, pack: Sequence[Trajectory], dataset: "Dataset", store: "Store") -> int:
-    """Train what the store lacks of a pack, and first of what it is pruned from; returns how many of the pack."""
-    lacking = [one.parent for one in pack if one.parent and not all(store.has(one.id, at) for at in one.checkpoints)]
-    for parents in planned.packed(parent for parent in lacking if not store.has(*parent)):
-        _trained_pack(planned, parents, dataset, store)
-    room = importlib.import_module(f"deltaball.training.{TRAINING[pack[0].method]}")
-    return room.train(pack, planned.layers(pack[0]), dataset, store, planned.study.compute.device)
-
-
-def _trunks(planned: Plan, shard: Shard) -> list[tuple[Trajectory, ...]]:
-    """Packs of the dense checkpoints that the shard's pruned networks are compared with, where others train them."""
-    own = {one.id for one in shard.trajectories}
-    trunks = {one.trunk for one in planned.networks_of(shard.trajectories) if one.trunk and one.trunk[0] not in own}
-    return planned.packed(trunks)
-
-
-class _Measuring:
-    """What is to be measured of a shard's networks and the trunks they are compared with; called on a pack of them."""
-
-    def __init__(self, planned: Plan, shard: Shard, dataset: "Dataset", store: "Store") -> None:
-        from deltaball.estimation import estimate
-
-        self.room, self.planned, self.store = estimate, planned, store
-        self.asked, self.seed = _asked(planned, shard), planned.study.guarantee.seed
-        samples = max((count for wanted in self.asked.values() for count in wanted.values()), default=0)
-        self.images = dataset.x_test[estimate.draw_points(dataset.facts, samples, self.seed)]
-
-    def _asked_of(self, pack: Sequence[Trajectory]) -> dict[tuple[str, int], dict[Measure, int]]:
-        places = [(one.id, step) for one in pack for step in one.checkpoints]
-        return {place: self.asked[place] for place in places if place in self.asked}
-
-    def is_complete(self, pack: Sequence[Trajectory]) -> bool:
-        """Whether all of a pack is there and was measured before, so that its weights are not needed."""
-        there = all(self.store.has(one.id, step) for one in pack for step in one.checkpoints)
-        return there and self.room.is_complete(self._asked_of(pack), self.seed, self.store)
-
-    def __call__(self, pack: Sequence[Trajectory]) -> int:
-        device, layers = self.planned.study.compute.device, self.planned.layers(pack[0])
-        chains = pack[0].method == "hmc"
-        return self.room.measure(self._asked_of(pack), layers, self.images, self.seed, self.store, device, chains)
-
-
-def _measure(job: jobs.Job, tries_left: int) -> None:
-    planned, shard = job.plan, job.shard
-    from deltaball import tables
-    from deltaball.estimation import estimate
-
-    # Whatever the store lost since it was trained (a damaged file) is trained again first.
-    store, dataset = _trained(job)
-    measure = _Measuring(planned, shard, dataset, store)
-    there = [place for place in measure.asked if store.has(*place)]
-    computed = sum(job.isolated(pack, measure) for pack in planned.packed(there))
-    print(f"shard {shard.id}: computed {computed:,} outcomes (network × measure × point)", flush=True)
-    robustness, outcomes = estimate.estimates(planned, shard.trajectories, store)
-    job.judged(tries_left, made=len(robustness))
-    tables.write(outcomes, jobs.part(planned, shard.id, "outcomes"))
-    tables.write(robustness, jobs.part(planned, shard.id, "measured"))
-
-
-def _asked(planned: Plan, shard: Shard) -> dict[tuple[str, int], dict[Measure, int]]:
-    """What is to be measured of each checkpoint of a shard, and on how many points.
-
-    Not every checkpoint is a network (a round of pruning on the way is none), and trunks are compared with.
-    """
-    asked: dict[tuple[str, int], dict[Measure, int]] = {}
-    for network in planned.networks_of(shard.trajectories):
-        wanted = planned.asked_of(network)
-        for place in [(network.trajectory_id, network.checkpoint), *([network.trunk] if network.trunk else [])]:
-            known = asked.setdefault(place, {})
-            known |= {one: max(count, known.get(one, 0)) for one, count in wanted.items()}
-    return {place: wanted for place, wanted in asked.items() if wanted}
 
 
 def _parts(planned: Plan, kind: str, whole: bool) -> list["pd.DataFrame"]:
@@ -420,7 +251,7 @@ def _run(chosen: argparse.Namespace) -> None:
     compute = {"device": device, "shard_minutes": running.shard_minutes(planned, limit)}
     planned = plan(planned.study.model_copy(update={"compute": planned.study.compute.model_copy(update=compute)}))
     folder = planned.study.folder
-    work, trained = {"train": _train, "measure": _measure}, []
+    do, trained = {"train": work.train, "measure": work.measure}, []
 
     def job(stage: str, shard: Shard) -> None:
         log = jobs.log(planned, stage, shard.id)
@@ -430,22 +261,22 @@ def _run(chosen: argparse.Namespace) -> None:
             contextlib.redirect_stdout(said),
             contextlib.redirect_stderr(said),
             jobs.recorded(planned, stage, shard) as job,
-            _device(job),
+            work.on_device(job),
         ):
-            work[stage](job, 0)
+            do[stage](job, 0)
         if stage == "train":
             trained.append(shard.id)
 
     # One device for all jobs, because CUDA is started once.
     with launch.claim(), devices.held() if device == "cuda" else contextlib.nullcontext():
-        _prepare_torch(device)
+        work.prepare_torch(device)
         launch.check_writable(folder)
         there = [merging.of_folder(folder)] if (folder / "networks.parquet").exists() else []
         finished = merging.finished_shards(planned, there[0]) if there else set()
         shards = [one for one in _shards_of(planned, chosen.grids) if one.id not in finished]
         # Keras takes its backend when it is imported.
         if any(one.method == "hmc" for shard in shards for one in shard.trajectories):
-            _prepare_jax()
+            work.prepare_jax()
         # Reading the tables took this long, and so may writing them.
         reserve = 2 * (time.monotonic() - began) + 1
         ended = running.Ended()
@@ -564,28 +395,3 @@ def _samples(chosen: argparse.Namespace) -> None:
 
 def _schema(chosen: argparse.Namespace) -> None:
     print(json.dumps(study_file.schema(), indent=2))
-
-
-def _prepare_torch(device: str) -> ModuleType:
-    # One thread per job: two torch processes with two threads each on two cores run a hundred times slower.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # Without it MKL may round a product differently where its operands lie differently in memory, so that a network
-    # would depend, in the last bit, on its place in a pack. It is read when torch is imported.
-    os.environ.setdefault("MKL_CBWR", "AUTO")
-    import torch
-
-    torch.set_num_threads(1)
-    # Exactly float32 everywhere: by default convolutions on a GPU use TF32 and matrix products do not.
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("compute.device is 'cuda' and torch finds no GPU here; set it to 'cpu' or run on a GPU node")
-    return torch
-
-
-def _prepare_jax() -> None:
-    # Keras chooses its backend, and XLA its threads, when they are imported: one thread per job, like torch.
-    os.environ["KERAS_BACKEND"] = "jax"
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
-    # JAX would take most of a GPU's memory at once, and torch measures in the same process.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -13,6 +13,12 @@ class InputError(ValueError):
     """
 
 
+def spoken(problem: OSError) -> str:
+    """What the operating system refused, in a line."""
+    where = f"{problem.filename}: " if problem.filename else ""
+    return f"{where}{problem.strerror or problem}"
+
+
 def one_of(names: Iterable[str]) -> str:
     """The possible names, in words: ``'a', 'b' or 'c'``."""
     quoted = [f"'{name}'" for name in names]
