@@ -1,5 +1,7 @@
 """Mixed and joint models, importances, replicates, diagnostics and finite test points, on studies of known truth."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -275,6 +277,24 @@ def test_residuals_are_statsmodels() -> None:
     assert names["networks"] == len(points)
     assert points["residual"].to_numpy() == pytest.approx(fit.resid.to_numpy())
     assert points["leverage"].to_numpy() == pytest.approx(OLSInfluence(fit).hat_matrix_diag)
+
+
+def test_the_figure_shows_the_residuals_of_the_middle_delta(tmp_path: Path) -> None:
+    from deltaball.figures import style
+
+    style.use()
+    from deltaball.figures import diagnostics as figure
+
+    levels = [simulated(trajectories=20, delta=delta, measure=f"at {delta}") for delta in (0.03, 0.06, 0.1)]
+    bound = simulated(trajectories=20, delta=0.03, measure="crown", attack=None, certificate="crown")
+    measured = pd.concat([*levels, bound], ignore_index=True)
+    figure.draw("diagnostics_mnist", measured.drop_duplicates("network_id"), measured, tmp_path)
+    shown = pd.read_csv(tmp_path / "diagnostics_mnist.csv")
+    assert set(shown["measure"]) == {"at 0.06"}
+    assert shown["residual"].tolist() == pytest.approx(next(residuals(levels[1]))[1]["residual"].tolist())
+    assert (tmp_path / "diagnostics_mnist.png").stat().st_size > 20_000
+    figure.draw("diagnostics_mnist", measured[:0], measured[:0], tmp_path)
+    assert pd.read_csv(tmp_path / "diagnostics_mnist.csv").empty
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ FLOORS = [
         "figures.bayes",
         "figures.enclosure",
         "figures.convergence",
+        "figures.diagnostics",
         "figures",
         "report",
     ],

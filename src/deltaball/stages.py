@@ -63,7 +63,7 @@ def figures(plan: Plan) -> list[str]:
 
     Per data set and notion that is attacked a trade-off, the effect of pruning if any is, Bayesian beside
     deterministic networks if there are any, and an enclosure where certificates are asked too; per data set the
-    convergence of its experiments.
+    convergence of its experiments, and the residuals of its regressions.
     """
     found = []
     for dataset in plan.facts:
@@ -80,6 +80,8 @@ def figures(plan: Plan) -> list[str]:
         found += [f"enclosure_{dataset}_{one}" for one in notions(grids, True) if one in notions(grids, False)]
         if any(network.dataset == dataset for experiment in plan.experiments for network in experiment.networks):
             found.append(f"convergence_{dataset}")
+        if notions(grids, True):
+            found.append(f"diagnostics_{dataset}")
     return found
 
 

@@ -13,7 +13,7 @@ def draw(plan: Plan) -> None:
     """Draw every figure of a study to ``figures/`` as PNG and SVG, each with the CSV of what it shows."""
     style.use()
     # pyplot reads the backend when it is imported, so the figures come after the style.
-    from deltaball.figures import bayes, convergence, enclosure, pruning, tradeoff
+    from deltaball.figures import bayes, convergence, diagnostics, enclosure, pruning, tradeoff
 
     networks, robustness = tables.load(plan)
     curves, draws = tables.load_curves(plan)
@@ -21,6 +21,7 @@ def draw(plan: Plan) -> None:
     kinds = {
         "tradeoff": partial(tradeoff.draw, plan=plan, networks=networks, measured=measured),
         "bayes": partial(bayes.draw, networks=networks, measured=measured),
+        "diagnostics": partial(diagnostics.draw, networks=networks, measured=measured),
         "pruning": partial(pruning.draw, plan=plan, networks=networks, measured=measured),
         "enclosure": partial(
             enclosure.draw, plan=plan, measured=measured, enclosed=enclosures(networks, robustness, curves)
