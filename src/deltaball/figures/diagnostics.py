@@ -42,8 +42,8 @@ def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path
     shown = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*KNOWN, "fitted", "residual"])
     planned = networks[networks["dataset"] == dataset]
     note = (
-        f"{shown['network_id'].nunique():,} of {len(planned):,} planned networks; of each notion the measure at the middle "
-        "δ. Residuals of least squares on test accuracy and all hyper-parameters that vary, fitted for each method and "
+        f"{shown['network_id'].nunique():,} of {len(planned):,} planned networks; of each notion its middle δ. "
+        "Residuals of least squares on test accuracy and all hyper-parameters that vary, fitted for each method and "
         "architecture apart, as in tables/diagnostics.csv. Clustered errors need neither normal residuals nor one "
         "variance, but curves say that a straight line is not the trend. Right: curves of equal Cook's distance, 0.5 "
         "and 1, beyond which single networks move a fit."
