@@ -1,3 +1,4 @@
+# outcomes.parquet is read where it is, and is not asked for: a copy of a study's tables may come without it.
 rule analyse:
     input:
         f"{RESULTS}/networks.parquet",

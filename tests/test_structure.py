@@ -43,6 +43,7 @@ FLOORS = [
         "figures.convergence",
         "figures.paper",
         "figures.hyperparameters",
+        "figures.diagnostics",
         "figures",
         "report.packed",
         "report.reading",

@@ -71,8 +71,8 @@ def figures(plan: Plan) -> list[str]:
 
     Those of paper 004 that the study has networks for. Then per data set and notion that is attacked a trade-off, the
     measure over each hyper-parameter, the effect of pruning if any is, Bayesian beside deterministic networks if there
-    are any, and an enclosure where certificates are asked too; per data set the traces of its chains and the
-    convergence of its experiments.
+    are any, and an enclosure where certificates are asked too; per data set the traces of its chains, the convergence
+    of its experiments, and the residuals of its regressions.
     """
     found = [name for name in PAPER if _has(plan, name)]
     for dataset in plan.facts:
@@ -91,6 +91,8 @@ def figures(plan: Plan) -> list[str]:
         found += [f"enclosure_{dataset}_{one}" for one in notions(grids, True) if one in notions(grids, False)]
         if any(network.dataset == dataset for experiment in plan.experiments for network in experiment.networks):
             found.append(f"convergence_{dataset}")
+        if notions(grids, True):
+            found.append(f"diagnostics_{dataset}")
     return found
 
 

@@ -226,6 +226,6 @@ def _pieces(plain: np.ndarray, kept: np.ndarray, rest: np.ndarray, codes: np.nda
 
 
 def _basis(design: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of the columns' span."""
-    left, sizes, _ = np.linalg.svd(design, full_matrices=False)
+    """An orthonormal basis of the columns' span, whatever units they come in."""
+    left, sizes, _ = np.linalg.svd(design / np.maximum(np.linalg.norm(design, axis=0), 1e-300), full_matrices=False)
     return left[:, sizes > sizes[0] * 1e-10]

@@ -34,6 +34,7 @@ SEVERE = 0.9
 # Draws of more than this share of the test split overlap so much that they agree whatever the estimator does.
 LARGEST_SHARE = 0.5
 PER_TEN_POINTS = 0.1
+REMARKED = 1999  # replicates, where no p-value is corrected
 BALLS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 
@@ -125,7 +126,7 @@ def scorecard(measured: pd.DataFrame, spread: pd.DataFrame, margin: float, confi
     for claim, parts in found:
         rule = _rule(claim, evidence.values)
         rows = [] if not parts else [_decided(row, claim, evidence.values) for row in _records(by_claim, claim)]
-        pieces += [{**row, "rule": rule} for row in [_overall(claim, parts, rows), *rows]]
+        pieces += [{**row, "rule": rule} for row in [_overall(claim, parts, rows, evidence.values), *rows]]
     return pd.DataFrame(pieces, columns=COLUMNS).astype({"networks": "Int64", "trajectories": "Int64"})
 
 
@@ -205,7 +206,7 @@ def _trend(evidence: Evidence, networks: Mapping[str, Any], over: str, within: S
             continue
         remarks = [f"robustness {_number(slope)} per {per}"]
         for subset, kept in _subsets(members, evidence):
-            inner, _ = _correlation(members[kept], over, within)
+            inner, _ = _correlation(members[kept], over, within, REMARKED)
             said = "too few or too alike to say" if inner is None else f"r = {_said(inner)}"
             remarks.append(f"among the {int(kept.sum())} networks {subset}: {said}")
         yield Part(*name, members, found, "; ".join(remarks))
@@ -349,7 +350,9 @@ def _term(members: pd.DataFrame, over: str) -> np.ndarray:
     return np.log2(values) if over in ("parameters", "epochs") else values / PER_TEN_POINTS
 
 
-def _correlation(members: pd.DataFrame, over: str, within: Sequence[str]) -> tuple[Estimate | None, float]:
+def _correlation(
+    members: pd.DataFrame, over: str, within: Sequence[str], replicates: int = clustered.REPLICATES
+) -> tuple[Estimate | None, float]:
     """Pearson's r of robustness with a term, within levels of `within`; and the slope in the term's own units."""
     if len(members) < 3:
         return None, np.nan
@@ -361,7 +364,7 @@ def _correlation(members: pd.DataFrame, over: str, within: Sequence[str]) -> tup
     response, term, ratio = clustered.standardised(response, term, others)
     if not np.isfinite(ratio) or _carried(term, members["cluster"]) < FEWEST:
         return None, np.nan
-    found = clustered.slope(response, term, others, members["cluster"].to_numpy())
+    found = clustered.slope(response, term, others, members["cluster"].to_numpy(), replicates=replicates)
     return found, np.nan if found is None else found.estimate * ratio
 
 
@@ -541,7 +544,9 @@ def _decided(row: dict[str, Any], claim: Mapping[str, Any], values: Mapping[str,
     return {**row, "verdict": verdict, "why": why}
 
 
-def _overall(claim: Mapping[str, Any], parts: Sequence[Part], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _overall(
+    claim: Mapping[str, Any], parts: Sequence[Part], rows: Sequence[dict[str, Any]], values: Mapping[str, float]
+) -> dict[str, Any]:
     row = {**_named(claim), "part": OVERALL}
     if not rows:
         return {**row, "networks": 0, "verdict": "not run", "why": "the study has no such networks or measures"}
@@ -559,12 +564,23 @@ def _overall(claim: Mapping[str, Any], parts: Sequence[Part], rows: Sequence[dic
     }
     if len(rows) == 1:
         return {**row, **summary, **{name: rows[0][name] for name in ("p", "p_holm", "p_bh", "why")}}
-    told = ", ".join(f"{verdict} in {count}" for verdict, count in counts.items() if count)
-    why = f"{told} of {len(rows)} parts"
+    why = f"{_told(verdicts)} of {len(rows)} parts"
+    alone = [_alone(one, claim, values) for one in rows]
+    if alone != verdicts:
+        why += f" (each test by itself: {_told(alone)})"
     if len(tested):
         ends = f"[{_number(summary['lower'])}, {_number(summary['upper'])}]"
         why += f"; median {_number(summary['effect'])} {claim['unit']}, all intervals within {ends}"
     return {**row, **summary, "why": why}
+
+
+def _told(verdicts: Sequence[str]) -> str:
+    return ", ".join(f"{one} in {verdicts.count(one)}" for one in VERDICTS if one in verdicts)
+
+
+def _alone(row: Mapping[str, Any], claim: Mapping[str, Any], values: Mapping[str, float]) -> str:
+    """The verdict on a part if its test were the only one."""
+    return _decided({**row, "p_holm": row["p"]}, claim, values)["verdict"]
 
 
 def _together(over: str, counts: Mapping[str, int], total: int) -> str:

@@ -13,7 +13,17 @@ def draw(plan: Plan) -> None:
     """Draw every figure of a study to ``figures/`` as PNG and SVG, each with the CSV of what it shows."""
     style.use()
     # pyplot reads the backend when it is imported, so the figures come after the style.
-    from deltaball.figures import bayes, chains, convergence, enclosure, hyperparameters, paper, pruning, tradeoff
+    from deltaball.figures import (
+        bayes,
+        chains,
+        convergence,
+        diagnostics,
+        enclosure,
+        hyperparameters,
+        paper,
+        pruning,
+        tradeoff,
+    )
 
     networks, robustness = tables.load(plan)
     curves, draws = tables.load_curves(plan)
@@ -28,6 +38,7 @@ def draw(plan: Plan) -> None:
         "hyperparameters": partial(hyperparameters.draw, plan=plan, networks=networks, measured=measured),
         "bayes": partial(bayes.draw, networks=networks, measured=measured),
         "chains": partial(chains.draw, networks=networks),
+        "diagnostics": partial(diagnostics.draw, networks=networks, measured=measured),
         "pruning": partial(pruning.draw, plan=plan, networks=networks, measured=measured),
         "enclosure": partial(
             enclosure.draw,
