@@ -31,11 +31,12 @@ from deltaball.study import NOTIONS
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = (("analyse", "figures"), ("report",))  # what waits for what
 HARDNESS = {"fashion_mnist": 0.10, "cifar10": 0.28}  # what of the accuracy a data set takes
-# Runs a command and says on the last line what it took: seconds and the largest memory, KiB.
+# Runs a command and says on the last line what it took: seconds, those of a processor, and the largest memory, KiB.
 TIMED = (
     "import json, resource, subprocess, sys, time; started = time.perf_counter(); "
     "subprocess.run(sys.argv[1:], check=True); "
-    "print(json.dumps([time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))"
+    "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
+    "print(json.dumps([time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss]))"
 )
 
 
@@ -56,8 +57,8 @@ def main() -> None:
             (stage, _timed([sys.executable, "-m", "deltaball", stage, "--study", str(study)])) for stage in together
         ]
         for stage, one in running:
-            seconds, memory = _took(one)
-            print(f"{stage:10} {seconds:6.1f} s   {memory / 2**20:.2f} GiB", flush=True)
+            seconds, busy, memory = _took(one)
+            print(f"{stage:10} {seconds:6.1f} s   processor {busy:6.1f} s   {memory / 2**20:.2f} GiB", flush=True)
     print(f"{'together':10} {time.perf_counter() - started:6.1f} s")
     page = plan.study.folder / "report.html"
     print(f"the page is {page.stat().st_size / 1e6:.1f} MB; {_opened(page)}")
@@ -67,13 +68,13 @@ def _timed(command: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", TIMED, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def _took(process: subprocess.Popen[str]) -> tuple[float, int]:
-    """Seconds of a stage, and the largest memory it had, KiB."""
+def _took(process: subprocess.Popen[str]) -> tuple[float, float, int]:
+    """Seconds of a stage, those of a processor, and the largest memory it had, KiB."""
     said, _ = process.communicate()
     if process.returncode:
         sys.exit(f"{process.args[3:]} failed")
-    seconds, memory = json.loads(said.splitlines()[-1])
-    return seconds, memory
+    seconds, busy, memory = json.loads(said.splitlines()[-1])
+    return seconds, busy, memory
 
 
 def _opened(page: Path) -> str:

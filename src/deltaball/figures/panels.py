@@ -16,6 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import Bbox
 from scipy import stats
 
 from deltaball import tables
@@ -36,6 +37,7 @@ SHORT = TITLES | {"class_change": "class change", "softmax_variation": "variatio
 AXES = {"R": "R(g), robust share", "D": "D(ḡ), mean variation", "M": "M, mean margin"}
 MOST_LISTED = 6
 LEGEND = 0.12  # height of the legend's row, that of a row of panels being 1
+DIGITS = 6  # of a place in a figure, as a share of its size
 MARGIN = 0.08  # of the files, inches
 CONFIDENCE = 0.95
 # From so many networks on, contours say where most of them lie, and an SVG holds its dots as one image.
@@ -240,9 +242,20 @@ def finish(figure: Figure, name: str, title: str, note: str, shown: pd.DataFrame
     # Arranged once, for both files: with an engine, even one that does nothing, each would be drawn twice.
     figure.draw_without_rendering()
     figure.set_layout_engine(None)
+    _settle(figure)
     around = figure.get_tightbbox().padded(MARGIN)
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         with written_whole(folder / f"{name}.{kind}") as path:
             figure.savefig(path, metadata=metadata, bbox_inches=around)
     plt.close(figure)
     tables.write_csv(shown, folder / f"{name}.csv")
+
+
+def _settle(figure: Figure) -> None:
+    """Round what the layout's solver found: its last bits depend on where its variables lie in memory."""
+    for band in figure.subfigs:
+        band.bbox_relative.set_points(band.bbox_relative.get_points().round(DIGITS))
+    for panel in figure.axes:
+        panel.set_position(Bbox(panel.get_position(original=True).get_points().round(DIGITS)))
+    for text in [*figure.texts, *(text for band in figure.subfigs for text in band.texts)]:
+        text.set_position(np.round(text.get_position(), DIGITS))

@@ -22,8 +22,8 @@ from deltaball.plan import Plan
 from deltaball.report.packed import packed
 from deltaball.study import NOTIONS, all_axes
 
-# So many distinct values stand side by side, more of them along a continuous axis.
-MOST_LEVELS = 40
+# So many distinct numbers stand side by side, more of them along a continuous axis; of texts, as many as a byte counts.
+MOST_NUMBERS, MOST_TEXTS = 40, 255
 RESULTS = {
     "test_accuracy": "test accuracy",
     "train_accuracy": "training accuracy",
@@ -84,12 +84,12 @@ def _axes(shown: pd.DataFrame) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         if len(levels) + values.isna().any() < 2 and name not in ("kind", "test_accuracy"):
             continue
         described = {"name": name, "label": label}
-        if name not in RESULTS and len(levels) <= MOST_LEVELS:
+        numeric = pd.api.types.is_numeric_dtype(values)
+        if name not in RESULTS and len(levels) <= (MOST_NUMBERS if numeric else MOST_TEXTS):
             colours = _colours(shown, levels) if name in ("kind", "method") else None
             places = pd.Categorical(values, categories=levels).codes.astype("uint8")
-            numeric = not isinstance(levels[0], str)
             yield {**described, "levels": levels, "numeric": numeric, "colours": colours}, places
-        elif pd.api.types.is_numeric_dtype(values):
+        elif numeric:
             numbers = values.to_numpy("float32", na_value=np.nan)
             yield {**described, "levels": None, "log": name in LOGARITHMIC}, numbers.astype("<f4")
 
