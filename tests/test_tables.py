@@ -99,3 +99,12 @@ def test_a_table_that_cannot_be_used_is_named(networks: pd.DataFrame, tmp_path: 
             tables.read(path)
         assert str(path) in str(refused.value)
         assert "\n" not in str(refused.value)
+
+
+def test_a_table_of_an_earlier_version_has_nulls_where_it_lacks_a_column(
+    plan: Plan, networks: pd.DataFrame, tmp_path: Path
+):
+    path = tmp_path / "networks.parquet"
+    tables.write(networks.drop(columns=list(tables.LATER)), path)
+    found = tables.read(path, ["network_id", *tables.RESULTS])
+    pd.testing.assert_frame_equal(tables.networks(plan, [found[["network_id", *tables.RESULTS]]]), networks)

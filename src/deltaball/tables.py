@@ -108,6 +108,8 @@ JOBS = {
     "failures": "Int64",  # trajectories
     "reason": "str",
 }
+# Columns that tables of an earlier version lack: they are null there.
+LATER = ("energies",)
 COLUMN_TYPES = {int: "Int64", float: "float64", str: "str"}
 
 
@@ -245,10 +247,11 @@ def read(path: Path, columns: Mapping[str, Any] | Iterable[str] = ()) -> pd.Data
         raise InputError(f"{path} is not there; `snakemake --cores all` makes it") from None
     except (OSError, ValueError) as problem:  # pyarrow's errors are ValueErrors
         raise InputError(f"{path} cannot be read ({problem}); delete it and run again") from None
-    missing = [name for name in columns if name not in table]
+    missing = [name for name in columns if name not in table and name not in LATER]
     if missing:
         raise InputError(f"{path} has no column {', '.join(missing)}; delete it and run again")
-    return table
+    absent = [name for name in LATER if name in columns and name not in table]
+    return table.assign(**dict.fromkeys(absent))
 
 
 def _joined(parts: Iterable[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
