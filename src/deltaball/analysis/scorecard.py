@@ -598,9 +598,11 @@ def _rule(claim: Mapping[str, Any], values: Mapping[str, float]) -> str:
     if np.isfinite(low) and np.isfinite(high):
         holds = f"the effect lies between {_number(low)} and {_number(high)}"
     else:
-        holds = f"the effect is above {_number(low)}" if np.isfinite(low) else f"the effect is below {_number(high)}"
+        holds = (
+            f"the effect lies above {_number(low)}" if np.isfinite(low) else f"the effect lies below {_number(high)}"
+        )
     if "smallest" in claim:
-        holds += f", its size at least {_number(_value(claim['smallest'], values))}"
+        holds += f" (by at least {_number(_value(claim['smallest'], values))}, as estimated)"
     part, whole = RULES["rules"]["part"].format(holds=holds), RULES["rules"][claim["over"]]
     return f"A part is {part}. The claim is {whole}."
 
