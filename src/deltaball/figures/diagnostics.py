@@ -16,7 +16,7 @@ from scipy import stats
 from deltaball.analysis.diagnostics import residuals
 from deltaball.analysis.judges import judged
 from deltaball.figures import style
-from deltaball.figures.panels import TITLES, empty, finish, legend
+from deltaball.figures.panels import TITLES, empty, finish, kinds, legend_above
 
 # Beyond these a network moves the fit by itself (Cook and Weisberg 1982).
 COOKS = (0.5, 1.0)
@@ -55,9 +55,17 @@ def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path
 
 def _panels(shown: pd.DataFrame) -> Figure:
     measures = shown["measure"].unique()
-    figure, panels = plt.subplots(
-        len(measures), 3, figsize=(9.2, 2.5 * len(measures) + 1.0), squeeze=False, layout="constrained"
+    figure, (above, *panels) = plt.subplots(
+        1 + len(measures),
+        3,
+        figsize=(9.2, 2.5 * len(measures) + 1.3),
+        height_ratios=[0.12, *[1] * len(measures)],
+        squeeze=False,
+        layout="constrained",
     )
+    for room in above[1:]:
+        room.set_axis_off()
+    legend_above(above[0], kinds(shown))
     for row, measure in zip(panels, measures, strict=True):
         chosen = shown[shown["measure"] == measure]
         for (method, architecture), members in chosen.groupby(["method", "architecture"], sort=False):
@@ -81,7 +89,6 @@ def _panels(shown: pd.DataFrame) -> Figure:
         _cooks(row[2], chosen)
     for panel, label in zip(panels[-1], ("fitted value", "normal quantile", "leverage"), strict=True):
         panel.set_xlabel(label)
-    legend(panels[0, 2], shown)
     return figure
 
 
