@@ -274,6 +274,19 @@ def test_networks_are_drawn_between_both_sides_at_the_deltas_asked_for(tmp_path:
     assert ((shown["lower"] <= lower) & (lower <= upper) & (upper <= shown["upper"])).all()
 
 
+def test_a_network_that_only_an_experiment_certifies_is_not_among_those_asked_for(tmp_path: Path) -> None:
+    other = {"grid": "one", "width": 64, "learning_rate": 0.01, "epochs": 5}
+    experiment = {"notion": "class_change", "delta": 0.06, "attack": "pgd", "certificate": "crown", "only": other}
+    plan = small(tmp_path, convergence=[{"measure": experiment, "epsilon": [0.2, 0.1], "draws": 5}])
+    write_tables(plan)
+    every = enclosures(*tables.load(plan), tables.load_curves(plan)[0])
+    (added,) = plan.experiments[0].networks
+    assert added.id in set(every["network_id"][every["notion"] == "class_change"])
+    shown, said = drawn(plan, "enclosure_mnist5k_class_change")
+    assert added.id not in set(shown["network_id"])
+    assert "6 of 6 networks that certificates are asked of" in said
+
+
 def test_a_variation_is_drawn_the_other_way_round(tmp_path: Path) -> None:
     plan = small(tmp_path)
     write_tables(plan)

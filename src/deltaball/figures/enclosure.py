@@ -38,11 +38,13 @@ def draw(
     _, dataset, notion = asked(name)
     certified = {one.delta for one in plan.measures if one.notion == notion and one.certificate}
     alike = (enclosed["dataset"] == dataset) & (enclosed["notion"] == notion)
-    shown = enclosed[alike & enclosed["epsilon"].notna() & enclosed["delta"].isin(certified)]
     planned = networks[networks["dataset"] == dataset]
-    wanted = int(asked_of(plan, planned, notion, certificates=True).sum())
-    count = f"{shown['network_id'].nunique():,} of {wanted:,} networks that certificates are asked of"
-    count += f" ({len(planned):,} planned in all)" if wanted < len(planned) else ""
+    # A network that only a convergence experiment certifies is not among them.
+    wanted = planned["network_id"][asked_of(plan, planned, notion, certificates=True)]
+    alike &= enclosed["epsilon"].notna() & enclosed["network_id"].isin(wanted)
+    shown = enclosed[alike & enclosed["delta"].isin(certified)]
+    count = f"{shown['network_id'].nunique():,} of {len(wanted):,} networks that certificates are asked of"
+    count += f" ({len(planned):,} planned in all)" if len(wanted) < len(planned) else ""
     # A margin is where the class changes: curves.parquet counts it there.
     notions = [notion, "margin"] if notion == "class_change" else [notion]
     took_part = measured[measured["network_id"].isin(shown["network_id"]) & measured["notion"].isin(notions)]
