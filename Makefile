@@ -19,7 +19,7 @@ redraw: .venv/.ready
 	@$(BIN)/deltaball redraw --study "$(STUDY)"
 
 test: .venv/.ready-dev
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.ready-dev
 	$(BIN)/ruff check .

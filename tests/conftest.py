@@ -21,6 +21,12 @@ settings.register_profile(
 settings.load_profile("patient")
 
 ROOT = Path(__file__).parents[1]
+# Files that take longest begin first, so that no core waits for the last of them.
+LONGEST = ("test_slurm.py", "test_workflow.py", "test_faults.py", "test_exact.py", "test_figures.py", "test_running.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
