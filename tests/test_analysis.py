@@ -14,7 +14,7 @@ from deltaball.analysis.correlations import _pearson, _spearman, correlation, co
 from deltaball.analysis.groups import groups
 from deltaball.analysis.pruning import in_range
 from deltaball.analysis.regressions import regressions
-from deltaball.report import _csv
+from deltaball.report.reading import csv
 from deltaball.study import all_axes
 
 
@@ -275,7 +275,7 @@ def test_a_level_of_few_trajectories_is_not_tested(thin: int, tested: bool) -> N
 
 def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
     pd.DataFrame({"grid": ["01", "1e3", "NA"], "dataset": "null", "x": [1.0, None, 2.0]}).to_csv(tmp_path / "a.csv")
-    found = _csv(tmp_path / "a.csv")
+    found = csv(tmp_path / "a.csv")
     assert found["grid"].tolist() == ["01", "1e3", "NA"]
     assert found["dataset"].tolist() == ["null"] * 3
     assert found["x"].isna().tolist() == [False, True, False]

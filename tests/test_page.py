@@ -77,16 +77,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     ]
     plan = both_sides(folder, grids=grids, convergence=[])
     write_tables(plan)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(stages, "TABLES", (*stages.TABLES, "scorecard"))
-        analysis.write_tables(plan)
-        tables.write_csv(scorecard(), plan.study.folder / "tables/scorecard.csv")
-        for name in stages.figures(plan):
-            path = plan.study.folder / f"figures/{name}.png"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(PIXEL)
-        (folder / "config.yaml").write_text("study: test\n")
-        report.write(plan, folder / "config.yaml")
+    analysis.write_tables(plan)
+    tables.write_csv(scorecard(), plan.study.folder / "tables/scorecard.csv")
+    for name in stages.figures(plan):
+        path = plan.study.folder / f"figures/{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(PIXEL)
+    (folder / "config.yaml").write_text("study: test\n")
+    report.write(plan, folder / "config.yaml")
     return plan
 
 
@@ -170,7 +168,7 @@ def test_nothing_is_fetched_and_nothing_goes_wrong(page: webdriver.Chrome) -> No
     for details in page.find_elements(By.CSS_SELECTOR, "details"):
         page.execute_script("arguments[0].open = true", details)
     page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
-    until(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "details.data table")) == len(stages.TABLES) + 1)
+    until(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "details.data table")) == len(stages.TABLES))
     events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     asked = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
     assert asked
@@ -291,9 +289,10 @@ def test_large_tables_are_unpacked_sorted_and_filtered(study: Plan, page: webdri
     smallest = written["p"].sort_values()[: len(shown)]
     assert [float(one) for one in shown if one != "–"] == pytest.approx(smallest.dropna().tolist(), rel=1e-4)
     details.find_element(By.CSS_SELECTOR, "input").send_keys("learning_rate")
-    until(
-        page, lambda: len(table.find_elements(By.CSS_SELECTOR, "tbody tr")) == written["term"].eq("learning_rate").sum()
-    )
+    matching = int(written.astype(str).apply(lambda row: row.str.contains("learning_rate").any(), axis=1).sum())
+    at_once = len(shown)
+    assert matching < len(written)
+    until(page, lambda: len(table.find_elements(By.CSS_SELECTOR, "tbody tr")) == min(matching, at_once))
 
 
 def test_a_phone_needs_no_sideways_scroll(study: Plan, browser: webdriver.Chrome) -> None:
