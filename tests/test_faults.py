@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_workflow import FCN, ROOT, TINY, assert_equal_tables, checkpoints, command, jobs, tables, write_study
+from test_workflow import FCN, ROOT, TABLES, TINY, assert_equal_tables, checkpoints, command, jobs, tables, write_study
 
 from deltaball import stages
 from deltaball.jobs import records
@@ -53,9 +53,6 @@ def run(folder: Path, *arguments: str, environment: dict[str, str] | None = None
 
 def said(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("deltaball:")]
-
-
-TABLES = ("networks", "measures")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import Slurm
-from test_workflow import FCN, TINY, assert_equal_tables, snakemake, tables, write_study
+from test_workflow import FCN, TABLES, TINY, assert_equal_tables, snakemake, tables, write_study
 
 ROOT = Path(__file__).parents[2]
 # Two shards of some ten seconds, each with networks that are finished early and networks that are not.
@@ -26,7 +26,6 @@ SLOW = {
 }
 # The first look at a job after four seconds instead of ten; everything else as the profile has it.
 POLLED = ["--slurm-init-seconds-before-status-checks", "4"]
-TABLES = ["networks", "measures"]
 PATIENCE = 600  # a busy machine
 
 
