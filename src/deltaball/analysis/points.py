@@ -91,4 +91,6 @@ class SharedPoints:
             spread = of_xx - of_x**2 / total
             slopes = np.where(spread > 1e-12 * of_xx, (of_xy - of_x * of_y / total) / spread, np.nan)
         tail = (1 - confidence) / 2
-        return dict(zip(TWO_WAY, (np.nanstd(slopes), *np.nanquantile(slopes, [tail, 1 - tail])), strict=True))
+        found = (np.nanstd(slopes), *np.nanquantile(slopes, [tail, 1 - tail]))
+        # A thousand resamples know no more digits, and float32 rounds others from run to run.
+        return {name: float(f"{value:.3g}") for name, value in zip(TWO_WAY, found, strict=True)}

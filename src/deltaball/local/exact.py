@@ -14,7 +14,7 @@ minimises a bound is a candidate for a violation. Where all signs are fixed the 
 gives the best multipliers. Max-pools become ReLUs: max(a, b) = a + relu(b - a).
 
 A mixed-integer program over the same bounds, solved by HiGHS, was measured first (MNIST, δ = 0.03, one core): a median
-of 1.7 s per open point of a 1×64 network and of 11 s of a 2×64 one, where this takes 0.02 s and 0.04 s
+of 1.7 s per open point of a 1×64 network and of 11 s of a 2×64 one, where this takes 0.03 s and 0.04 s
 (`benchmarks/deciding.py`). So there is none.
 
 Outcomes. `violated`: an image in the ball and in [0, 1] violates in a forward pass in float32. `robust`: every
