@@ -129,6 +129,17 @@ def test_a_job_killed_before_it_measured_loses_no_row(tmp_path: Path, data_folde
         pd.testing.assert_frame_equal(here, there)
 
 
+def test_a_job_killed_before_it_let_go_does_so_the_next_time(tmp_path: Path, data_folder: Path) -> None:
+    # Measured and kept, as a kill between measuring and eviction leaves it.
+    run(tmp_path, data_folder, "keep", [0.1], "train", "measure", grids=[SGD])
+    before = trainings(tmp_path)
+    run(tmp_path, data_folder, "evict", [0.1], "train", grids=[SGD])
+    assert trainings(tmp_path) == before > 0
+    plan, store = stages.planned(tmp_path / "config.yaml"), Store(tmp_path / "results/store")
+    assert all(store.has(one.trajectory_id, one.checkpoint) for one in plan.networks)
+    assert not any(store.find(one.trajectory_id, one.checkpoint) for one in plan.networks)
+
+
 def test_what_is_pruned_cannot_be_evicted() -> None:
     pruned = grid(method="imp", width=[8], iterations=2, proportion=0.75)
     dense = grid(width=8, epochs=5)

@@ -95,28 +95,31 @@ def _trained(job: jobs.Job) -> tuple["Store", "Dataset"]:
     def train(pack: Sequence[Trajectory]) -> int:
         return _trained_pack(planned, pack, dataset, store)
 
+    def train_and_evict(pack: Sequence[Trajectory]) -> int:  # what the disk has to hold is the weights of a pack
+        trained = train(pack)
+        try:
+            measuring(pack)
+        except EvictedError:  # another job of this shard was first, in this very moment
+            train(pack)
+            measuring(pack)
+        for one in pack:
+            store.evict(one.id)
+        return trained
+
     settled = _given_up(job) if job.stage == "measure" else set()
     for trunks in _trunks(planned, shard):
         job.isolated(trunks, train)
     if planned.evicts(shard):
         measuring = _Measuring(planned, shard, dataset, store)
-        settled |= {one.id for one in shard.trajectories if measuring.is_complete([one])}
-
-        def train(pack: Sequence[Trajectory]) -> int:  # what the disk has to hold is the weights of a pack
-            trained = _trained_pack(planned, pack, dataset, store)
-            try:
-                measuring(pack)
-            except EvictedError:  # another job of this shard was first, in this very moment
-                _trained_pack(planned, pack, dataset, store)
-                measuring(pack)
-            for one in pack:
-                store.evict(one.id)
-            return trained
-
+        complete = [one.id for one in shard.trajectories if measuring.is_complete([one])]
+        for identity in complete:  # a job may have been killed between measuring and letting go
+            store.evict(identity)
+        settled.update(complete)
     trained = 0
     for number, pack in enumerate(shard.packs, 1):
         print(f"pack {number} of {len(shard.packs)}: {len(pack)} trajectories of {pack[0].method}", flush=True)
-        trained += job.isolated([one for one in pack if one.id not in settled], train)
+        left = [one for one in pack if one.id not in settled]
+        trained += job.isolated(left, train_and_evict if planned.evicts(shard) else train)
     networks = sum(store.has(one.id, step) for one in shard.trajectories for step in one.checkpoints)
     print(f"shard {shard.id}: trained {trained} networks, found {networks - trained} in the store", flush=True)
     return store, dataset
