@@ -33,7 +33,7 @@ from deltaball.local.neighbourhoods import Ball
 from deltaball.local.notions import ClassChange, cross_entropy
 from deltaball.packs import Pack, initial_weights, logits
 from deltaball.training import objectives
-from deltaball.training.sgd import sgd_step
+from deltaball.training.steps import sgd_step
 
 NETWORKS, POINTS, TURNS = 64, 738, 5
 EPOCHS, RATE, BATCH = 5, 0.1, 50

@@ -27,7 +27,7 @@ from deltaball.local.notions import (
 )
 from deltaball.packs import Pack, initial_weights, logits
 from deltaball.training import objectives
-from deltaball.training.sgd import sgd_step
+from deltaball.training.steps import sgd_step
 
 SHAPE = (4, 3, 1)
 NORMS = ["linf", "l2", "l1"]

@@ -9,7 +9,15 @@ FLOORS = [
     ["errors", "files", "guarantees", "catalogue", "architectures", "study", "study_file"],
     ["plan", "resources", "jobs", "stages", "datasets", "packs", "store", "tables"],
     ["local.notions", "local.neighbourhoods", "local.attacks", "local.certificates", "local.exact"],
-    ["training.objectives", "training.sgd", "training.pruning", "training.diagnostics", "training.hmc"],
+    [
+        "training.objectives",
+        "training.progress",
+        "training.steps",
+        "training.sgd",
+        "training.pruning",
+        "training.diagnostics",
+        "training.hmc",
+    ],
     ["estimation.intervals", "estimation.estimate", "estimation.curves", "estimation.convergence"],
     [
         "analysis.groups",

@@ -9,9 +9,12 @@ from deltaball.catalogue import ARRAYS, CATALOGUE, DatasetFacts, RawArray, facts
 from deltaball.errors import InputError, alternatives
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images [n, height, width, channels] float32 in [0, 1]; labels [n] int64 from 0 to classes - 1."""
+    """Images [n, height, width, channels] float32 in [0, 1]; labels [n] int64 from 0 to classes - 1.
+
+    Equal to itself alone.
+    """
 
     facts: DatasetFacts
     x_train: np.ndarray

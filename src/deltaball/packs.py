@@ -116,8 +116,13 @@ def _portions(weights: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
         yield [weight[start : start + SAMPLES_AT_ONCE] for weight in weights]
 
 
-def logits(layers: Layers, weights: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """The forward pass of `Pack`, with the weights as an argument so that they can be differentiated."""
+def logits(
+    layers: Layers, weights: Sequence[torch.Tensor], x: torch.Tensor, convolution: str = "looped"
+) -> torch.Tensor:
+    """The forward pass of `Pack`, with the weights as an argument so that they can be differentiated.
+
+    `convolution` is one of CONVOLUTIONS, which differ in speed and in rounding.
+    """
     networks = len(weights[0])
     assert x.ndim == 4 or (x.ndim == 5 and len(x) == networks), f"{tuple(x.shape)} for {networks} networks"
     remaining = iter(weights)
@@ -127,7 +132,8 @@ def logits(layers: Layers, weights: Sequence[torch.Tensor], x: torch.Tensor) -> 
                 kernel, bias = next(remaining), next(remaining)
                 x = product(x, kernel) + bias[:, None]
             case Conv():
-                x = _convolved(x, next(remaining), next(remaining))
+                kernel, bias = next(remaining), next(remaining)
+                x = CONVOLUTIONS[convolution](x if x.ndim == 5 else x.expand(networks, *x.shape), kernel, bias)
             case Activation():
                 x = ACTIVATIONS[layer.name](x)
             case MaxPool():
@@ -138,16 +144,37 @@ def logits(layers: Layers, weights: Sequence[torch.Tensor], x: torch.Tensor) -> 
     return x
 
 
-def _convolved(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def _looped(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     # One library call per network: on CPUs faster than a grouped convolution, and the result for one network
     # cannot depend on its neighbours. Images are channels-last in memory and stay so.
     filters = kernel.permute(0, 4, 3, 1, 2)
-    images = x if x.ndim == 5 else x.expand(len(kernel), *x.shape)
     found = [
         functional.conv2d(one.permute(0, 3, 1, 2), filters[k], bias[k], padding="same").permute(0, 2, 3, 1)
-        for k, one in enumerate(images)
+        for k, one in enumerate(x)
     ]
     return torch.stack(found) if found[1:] else found[0][None]
+
+
+def _grouped(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """One convolution whose groups are the networks; their channels side by side."""
+    images = x.permute(1, 0, 4, 2, 3).flatten(1, 2)
+    filters = kernel.permute(0, 4, 3, 1, 2).flatten(0, 1)
+    found = functional.conv2d(images, filters, bias.flatten(), padding="same", groups=len(kernel))
+    return found.unflatten(1, (len(kernel), -1)).permute(1, 0, 3, 4, 2)
+
+
+def _unfolded(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """A batched product of the windows around all pixels and the kernels as matrices (im2col)."""
+    size = kernel.shape[1]
+    before, after = (size - 1) // 2, size // 2
+    padded = functional.pad(x, (0, 0, before, after, before, after))
+    windows = padded.unfold(2, size, 1).unfold(3, size, 1)  # [K, n, h, w, c, size, size]
+    matrix = kernel.permute(0, 3, 1, 2, 4).flatten(1, 3)
+    return (windows.flatten(4).flatten(1, 3) @ matrix + bias[:, None]).unflatten(1, x.shape[1:4])
+
+
+# How the convolutions of a pack's networks, x [K, n, h, w, c] by kernels [K, size, size, c, filters], are computed.
+CONVOLUTIONS = {"looped": _looped, "grouped": _grouped, "unfolded": _unfolded}
 
 
 def _pooled(x: torch.Tensor) -> torch.Tensor:

@@ -5,19 +5,25 @@ import importlib
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from deltaball import jobs
 from deltaball.errors import InputError, spoken
-from deltaball.plan import Measure, Plan, Shard, Trajectory
+from deltaball.plan import PACK_NETWORKS, Measure, Plan, Shard, Trajectory
+from deltaball.training.progress import Progress
 
 if TYPE_CHECKING:
     from deltaball.datasets import Dataset
     from deltaball.store import Store
 
+# Packs that a job trains at a time, at most, and no more networks than a full pack has.
+SIDE_BY_SIDE = {"cpu": 1, "cuda": 8}
 TRAINING = {"sgd": "sgd", "imp": "pruning", "hmc": "hmc"}  # the room of each method
 
 
@@ -92,8 +98,19 @@ def _trained(job: jobs.Job) -> tuple["Store", "Dataset"]:
         store.save_dataset(datasets.load(facts.name, Path(planned.study.data)))
     dataset = store.load_dataset(facts)
 
+    settled = _given_up(job) if job.stage == "measure" else set()
+    trunks = _trunks(planned, shard)
+    if planned.evicts(shard):
+        measuring = _Measuring(planned, shard, dataset, store)
+        complete = [one.id for one in shard.trajectories if measuring.is_complete([one])]
+        for identity in complete:  # a job may have been killed between measuring and letting go
+            store.evict(identity)
+        settled.update(complete)
+    packs = [pack for whole in shard.packs if (pack := tuple(one for one in whole if one.id not in settled))]
+    progress = Progress(*_ahead(planned, [*trunks, *packs], store))
+
     def train(pack: Sequence[Trajectory]) -> int:
-        return _trained_pack(planned, pack, dataset, store)
+        return _trained_pack(planned, pack, dataset, store, progress)
 
     def train_and_evict(pack: Sequence[Trajectory]) -> int:  # what the disk has to hold is the weights of a pack
         trained = train(pack)
@@ -106,20 +123,11 @@ def _trained(job: jobs.Job) -> tuple["Store", "Dataset"]:
             store.evict(one.id)
         return trained
 
-    settled = _given_up(job) if job.stage == "measure" else set()
-    for trunks in _trunks(planned, shard):
-        job.isolated(trunks, train)
-    if planned.evicts(shard):
-        measuring = _Measuring(planned, shard, dataset, store)
-        complete = [one.id for one in shard.trajectories if measuring.is_complete([one])]
-        for identity in complete:  # a job may have been killed between measuring and letting go
-            store.evict(identity)
-        settled.update(complete)
-    trained = 0
-    for number, pack in enumerate(shard.packs, 1):
-        print(f"pack {number} of {len(shard.packs)}: {len(pack)} trajectories of {pack[0].method}", flush=True)
-        left = [one for one in pack if one.id not in settled]
-        trained += job.isolated(left, train_and_evict if planned.evicts(shard) else train)
+    device, work = planned.study.compute.device, train_and_evict if planned.evicts(shard) else train
+    side_by_side(trunks, partial(job.isolated, work=train), device, progress)
+    together = partial(side_by_side, work=partial(job.isolated, work=work), device=device, progress=progress)
+    trained = sum(together(wave) for wave in waves(packs))
+    progress.close()
     networks = sum(store.has(one.id, step) for one in shard.trajectories for step in one.checkpoints)
     print(f"shard {shard.id}: trained {trained} networks, found {networks - trained} in the store", flush=True)
     return store, dataset
@@ -135,13 +143,77 @@ def _given_up(job: jobs.Job) -> set[str]:
     return {one.trajectory_id for one in job.plan.networks if one.id in failed}
 
 
-def _trained_pack(planned: Plan, pack: Sequence[Trajectory], dataset: "Dataset", store: "Store") -> int:
+def waves(packs: Iterable[tuple[Trajectory, ...]]) -> list[list[tuple[Trajectory, ...]]]:
+    """Packs so that what is pruned comes in a later wave than what it is pruned from; `packs` are in such an order."""
+    found: list[list[tuple[Trajectory, ...]]] = []
+    wave_of: dict[str, int] = {}
+    for pack in packs:
+        wave = max((wave_of[one.parent[0]] + 1 for one in pack if one.parent and one.parent[0] in wave_of), default=0)
+        wave_of |= dict.fromkeys((one.id for one in pack), wave)
+        found += [[] for _ in range(wave + 1 - len(found))]
+        found[wave].append(pack)
+    return found
+
+
+def side_by_side(
+    packs: Sequence[tuple[Trajectory, ...]],
+    work: Callable[[Sequence[Trajectory]], int],
+    device: str,
+    progress: Progress,
+) -> int:
+    """Do `work` on packs, some at a time, so that none waits for another's Python; returns the sum of what it returns.
+
+    Whatever ends it early (a signal, an error) ends what is under way at the next epoch or transition.
+    """
+    # JAX has the GPU to itself, and a pack of chains fills it.
+    chains = any(one.method == "hmc" for pack in packs for one in pack)
+    most = max(map(len, packs), default=1)
+    workers = 1 if chains else max(1, min(SIDE_BY_SIDE[device], PACK_NETWORKS // most))
+    if workers == 1:
+        return sum(map(work, packs))
+    with ThreadPoolExecutor(workers) as pool:
+        under_way = [pool.submit(_on_a_stream, work, pack, device) for pack in packs]
+        try:
+            return sum(one.result() for one in as_completed(under_way))
+        except BaseException:
+            progress.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _on_a_stream(work: Callable[[Sequence[Trajectory]], int], pack: Sequence[Trajectory], device: str) -> int:
+    if device == "cpu":
+        return work(pack)
+    import torch
+
+    with torch.cuda.stream(torch.cuda.Stream()):
+        return work(pack)
+
+
+def _ahead(planned: Plan, packs: Iterable[Sequence[Trajectory]], store: "Store") -> tuple[int, float]:
+    """How many networks the store lacks of packs, and how many sample-steps they will take."""
+    networks, sample_steps = 0, 0.0
+    for one in chain.from_iterable(packs):
+        missing = [step for step in one.checkpoints if not store.has(one.id, step)]
+        if missing:
+            networks += len(missing)
+            reached = max((step for step in store.steps(one.id) if step < missing[0]), default=0)
+            each = (one.axes.get("train_points") or planned.facts[one.dataset].train) * one.axes.get(
+                "leapfrog_steps", 1
+            )
+            sample_steps += each * (missing[-1] - reached)
+    return networks, sample_steps
+
+
+def _trained_pack(
+    planned: Plan, pack: Sequence[Trajectory], dataset: "Dataset", store: "Store", progress: Progress
+) -> int:
     """Train what the store lacks of a pack, and first of what it is pruned from; returns how many of the pack."""
     lacking = [one.parent for one in pack if one.parent and not all(store.has(one.id, at) for at in one.checkpoints)]
     for parents in planned.packed(parent for parent in lacking if not store.has(*parent)):
-        _trained_pack(planned, parents, dataset, store)
+        _trained_pack(planned, parents, dataset, store, progress)
     room = importlib.import_module(f"deltaball.training.{TRAINING[pack[0].method]}")
-    return room.train(pack, planned.layers(pack[0]), dataset, store, planned.study.compute.device)
+    return room.train(pack, planned.layers(pack[0]), dataset, store, planned.study.compute.device, progress)
 
 
 def _trunks(planned: Plan, shard: Shard) -> list[tuple[Trajectory, ...]]:

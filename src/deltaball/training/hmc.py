@@ -13,7 +13,6 @@ any number of kills; on a GPU the chains of a pack take each transition together
 import hashlib
 import os
 import platform
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +35,7 @@ from deltaball.plan import Trajectory
 from deltaball.store import Checkpoint, Store
 from deltaball.training import sgd
 from deltaball.training.diagnostics import convergence
+from deltaball.training.progress import SILENT, Progress
 
 # Transitions between writes to the store: what a kill can lose.
 PART = 25
@@ -50,7 +50,14 @@ STUCK = 0.01
 WARM = {"optimizer": "sgd", "learning_rate": 0.05, "batch_size": 128}
 
 
-def train(trajectories: Sequence[Trajectory], layers: Layers, dataset: Dataset, store: Store, device: str) -> int:
+def train(
+    trajectories: Sequence[Trajectory],
+    layers: Layers,
+    dataset: Dataset,
+    store: Store,
+    device: str,
+    progress: Progress = SILENT,
+) -> int:
     """Sample what the store lacks of a pack's chains; returns how many networks were added.
 
     Every checkpoint, and every PART transitions on the way, go to the store as soon as they are reached.
@@ -68,11 +75,12 @@ def train(trajectories: Sequence[Trajectory], layers: Layers, dataset: Dataset, 
         step, parts = next(((step, parts) for step, parts in found if parts is not None), (0, []))
         if parts and parts[-1].facts["status"] == "diverged":
             sgd.mark_diverged(trajectory, step, parts[-1].facts, store)
+            progress.finish(len(missing))
         else:
             groups[step, missing[-1]].append(Chain(trajectory, step, parts))
     for (_, last), chains in groups.items():
         for together in [chains] if device == "cuda" else [[chain] for chain in chains]:
-            Run(together, layers, dataset, store, device).until(last)
+            Run(together, layers, dataset, store, device, progress).until(last)
     return trained
 
 
@@ -155,8 +163,17 @@ def _spread(values: np.ndarray, most: int) -> np.ndarray:
 class Run:
     """Chains that go on from the same step, sampled as one pack on a device."""
 
-    def __init__(self, chains: Sequence[Chain], layers: Layers, dataset: Dataset, store: Store, device: str) -> None:
+    def __init__(
+        self,
+        chains: Sequence[Chain],
+        layers: Layers,
+        dataset: Dataset,
+        store: Store,
+        device: str,
+        progress: Progress = SILENT,
+    ) -> None:
         self.chains, self.layers, self.dataset, self.store = list(chains), layers, dataset, store
+        self.progress = progress
         self.device, self.step, self.axes = device, chains[0].step, chains[0].trajectory.axes
         self.on, self.facts = _device(device), _provenance(dataset, device)
         self.chosen = [seen_points(dataset.facts, one.trajectory.axes) for one in chains]
@@ -182,13 +199,14 @@ class Run:
             broken = ~np.isfinite(state.potential_energy)
             for k in np.flatnonzero(broken):
                 sgd.mark_diverged(self.chains[k].trajectory, self.step, {**self.facts, "after": 0}, self.store)
+                self.progress.finish(len(self.chains[k].trajectory.checkpoints))
             alive = [k for k in range(len(self.chains)) if not broken[k]]
             for _ in range(self.axes["burn_in"] if alive and not self.step else 0):
                 state = self.kernel.transition(state, *self.posterior)
-            started, first = time.monotonic(), self.step
             while alive and self.step < last:
                 state = self.kernel.transition(state, *self.posterior)
                 self.step += 1
+                self.progress.advance(len(alive) * self.axes["leapfrog_steps"] * self.x_train.shape[-4])
                 weights = [np.asarray(weight) for weight in state.z]
                 rows = np.stack([state.potential_energy, state.accept_prob, state.diverging], 1).astype(np.float32)
                 for k in alive:
@@ -196,8 +214,6 @@ class Run:
                 if any(self.chains[k].is_due for k in alive):
                     for k in alive:
                         self._keep(k, state)
-                    rate = len(alive) * (self.step - first) / (time.monotonic() - started)
-                    print(f"transition {self.step}/{last}: {len(alive)} chains, {rate:.3g} transitions/s", flush=True)
 
     def _start(self) -> Any:
         """The state of the chains: where the store left them, or before the first transition."""
@@ -239,7 +255,7 @@ class Run:
         run.until(self.axes["warm_epochs"])
         if not run.starts:  # its loss is not finite: the chain will not be either
             return [np.full_like(array, np.nan) for array in weights]
-        return [array[0].detach().cpu().numpy() for array in run.weights]
+        return [array[0].cpu().numpy() for array in run.weights]
 
     def _note(self, k: int, weights: list[np.ndarray], transition: np.ndarray) -> None:
         test = np.asarray(self.kernel.log_softmax(weights, self.x_test))
@@ -262,6 +278,7 @@ class Run:
         kept |= {"potential": np.asarray(state.potential_energy)[[k]], "key": np.asarray(state.rng_key)[k]}
         part = chain.part(labels, kept, weight_shapes(self.layers))
         self.store.save(chain.trajectory.id, chain.step, replace(part, facts={**self.facts, **part.facts}))
+        self.progress.finish(chain.step in chain.trajectory.checkpoints)
 
 
 class Kernel(NamedTuple):

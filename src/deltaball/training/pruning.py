@@ -17,10 +17,18 @@ from deltaball.errors import InputError
 from deltaball.packs import initial_weights
 from deltaball.plan import Trajectory
 from deltaball.store import Checkpoint, Store
+from deltaball.training.progress import SILENT, Progress
 from deltaball.training.sgd import Run, Start, generator, mark_diverged, missing_steps
 
 
-def train(trajectories: Sequence[Trajectory], layers: Layers, dataset: Dataset, store: Store, device: str) -> int:
+def train(
+    trajectories: Sequence[Trajectory],
+    layers: Layers,
+    dataset: Dataset,
+    store: Store,
+    device: str,
+    progress: Progress = SILENT,
+) -> int:
     """Train what the store lacks of a pack of pruned trajectories; returns how many networks were trained.
 
     Their parents must be in the store. A network whose parent diverged has diverged. Raises InputError when a parent
@@ -35,10 +43,11 @@ def train(trajectories: Sequence[Trajectory], layers: Layers, dataset: Dataset, 
             raise InputError(f"{trajectory.id} prunes {parent_id}, which is not in the store; run again")
         if parent.facts["status"] == "diverged":
             mark_diverged(trajectory, trajectory.checkpoints[0], parent.facts, store)
+            progress.finish(1)
             continue
         starts.append(_start(trajectory, parent, layers))
     if starts:
-        Run(starts, layers, dataset, store, device).until(starts[0].trajectory.checkpoints[-1])
+        Run(starts, layers, dataset, store, device, progress).until(starts[0].trajectory.checkpoints[-1])
     return len(missing)
 
 

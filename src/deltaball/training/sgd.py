@@ -7,10 +7,10 @@ had never stopped.
 
 import hashlib
 import platform
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,14 @@ from deltaball.packs import Pack, initial_weights, logits
 from deltaball.plan import Trajectory
 from deltaball.store import Checkpoint, Store
 from deltaball.training.objectives import cross_entropy
+from deltaball.training.progress import SILENT, Progress
+from deltaball.training.steps import Recipe, Steps
 
 EVALUATION_BATCH = 1000
 # Activations, as float32 numbers, of which forward and backward pass profit from a core's cache.
 CACHED = 2_000_000
+# A cross-entropy of so much is not learning any more. Guessing has log(classes).
+BEYOND = 1e4
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,18 @@ class Start:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def train(trajectories: Sequence[Trajectory], layers: Layers, dataset: Dataset, store: Store, device: str) -> int:
+def train(
+    trajectories: Sequence[Trajectory],
+    layers: Layers,
+    dataset: Dataset,
+    store: Store,
+    device: str,
+    progress: Progress = SILENT,
+) -> int:
     """Train what the store lacks of a pack's trajectories; returns how many networks were trained.
 
-    Every checkpoint goes to the store as soon as it is reached. A network whose loss is no longer finite is
-    marked `diverged` from that checkpoint on and leaves the pack; the others go on undisturbed.
+    Every checkpoint goes to the store as soon as it is reached. A network whose loss, the mean of an epoch, is not
+    below BEYOND is marked `diverged` from that checkpoint on and leaves the pack; the others go on undisturbed.
     """
     groups: dict[tuple[int, int], list[Start]] = defaultdict(list)
     trained = 0
@@ -69,11 +80,12 @@ def train(trajectories: Sequence[Trajectory], layers: Layers, dataset: Dataset, 
             groups[0, missing[-1]].append(Start(trajectory, 0, weights, {}))
         elif resumed.facts["status"] == "diverged":
             mark_diverged(trajectory, epoch, resumed.facts, store)
+            progress.finish(len(missing))
         else:
             groups[epoch, missing[-1]].append(Start(trajectory, epoch, resumed.weights, resumed.state))
     for (_, last), starts in groups.items():
         for some in together(starts, layers, dataset.facts.shape, device):
-            Run(some, layers, dataset, store, device).until(last)
+            Run(some, layers, dataset, store, device, progress).until(last)
     return trained
 
 
@@ -94,7 +106,7 @@ def missing_steps(trajectory: Trajectory, store: Store) -> list[int]:
 
 def mark_diverged(trajectory: Trajectory, epoch: int, facts: Mapping[str, Any], store: Store) -> None:
     """Mark a trajectory's checkpoints from `epoch` on as diverged; `facts` are those of where it was trained."""
-    reason = f"diverged by epoch {epoch}: its loss is not finite"
+    reason = f"diverged by epoch {epoch}: its loss is not below {BEYOND:,.0f}"
     print(f"{trajectory.id} {reason}", flush=True)
     for step in trajectory.checkpoints:
         if step >= epoch:
@@ -104,15 +116,20 @@ def mark_diverged(trajectory: Trajectory, epoch: int, facts: Mapping[str, Any], 
 class Run:
     """Trajectories that start from the same epoch, trained as one pack on a device."""
 
-    def __init__(self, starts: Sequence[Start], layers: Layers, dataset: Dataset, store: Store, device: str) -> None:
-        self.layers, self.store, self.device = layers, store, device
+    def __init__(
+        self,
+        starts: Sequence[Start],
+        layers: Layers,
+        dataset: Dataset,
+        store: Store,
+        device: str,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.layers, self.store, self.device, self.progress = layers, store, device, progress
         self.epoch = starts[0].epoch
         self.starts = list(starts)
         self.facts = _provenance(dataset, device)
-        self.x_train, self.y_train, self.x_test, self.y_test = (
-            torch.from_numpy(array).to(device)
-            for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test)
-        )
+        self.x_train, self.y_train, self.x_test, self.y_test = resident(dataset, device)
         self.weights = Pack.of(layers, [one.weights for one in starts], device).weights
         self.masks = Pack.of(layers, [one.masks for one in starts], device).weights
         self.moments: tuple[torch.Tensor, ...] = ()
@@ -121,6 +138,7 @@ class Run:
                 store.note("began", one.id, one.checkpoints[-1])
         if self.axes["optimizer"] == "adam":
             self.moments = Pack.of(layers, [_moments(one) for one in starts], device).weights
+        self.steps = self._steps()
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -134,53 +152,32 @@ class Run:
     def until(self, last: int) -> None:
         """Train to epoch `last`, keeping every planned checkpoint on the way."""
         while self.epoch < last and self.starts:
-            started = time.monotonic()
             loss = self._train_epoch()
             self.epoch += 1
-            self._drop(~torch.isfinite(loss))
-            seconds = time.monotonic() - started
-            print(
-                f"epoch {self.epoch}/{last}: {len(self.starts)} networks, "
-                f"{len(loss) * len(self.x_train) / seconds:,.0f} samples/s",
-                flush=True,
-            )
+            self.progress.advance(len(loss) * len(self.x_train))
+            self._drop(~(loss < BEYOND))
             if any(self.epoch in one.checkpoints for one in self.trajectories):
                 self._keep()
 
+    def _steps(self) -> Steps:
+        recipe = Recipe(self.layers, self.axes["batch_size"], self.axes["optimizer"])
+        return Steps(recipe, self.weights, self.moments, self.masks, self.x_train, self.y_train)
+
     def _train_epoch(self) -> torch.Tensor:
-        points, size = len(self.x_train), self.axes["batch_size"]
-        adam = self.axes["optimizer"] == "adam"
         purpose = f"order of epoch {self.epoch}"
-        orders = [generator(one.origin, purpose).permutation(points) for one in self.trajectories]
-        order = torch.from_numpy(np.stack(orders)).to(self.device)
-        rates = torch.tensor([one.axes["learning_rate"] for one in self.trajectories], device=self.device)
-        total = torch.zeros(len(self.starts), device=self.device)
-        batches = -(-points // size)
-        for batch in range(batches):
-            chosen = order[:, batch * size : (batch + 1) * size]
-            weights = [weight.requires_grad_() for weight in self.weights]
-            loss = cross_entropy(logits(self.layers, weights, self.x_train[chosen]), self.y_train[chosen])
-            gradients = torch.autograd.grad(loss.sum(), weights)
-            with torch.no_grad():
-                total += loss
-                if self.masks:
-                    # where, not a product: a gradient that is not finite must not reach a pruned weight.
-                    pairs = zip(self.masks, gradients, strict=True)
-                    gradients = [torch.where(mask, gradient, 0.0) for mask, gradient in pairs]
-                if adam:
-                    adam_step(weights, gradients, self.moments, rates, self.epoch * batches + batch + 1)
-                else:
-                    sgd_step(weights, gradients, rates)
-        return total / batches
+        points = len(self.x_train)
+        order = np.stack([generator(one.origin, purpose).permutation(points) for one in self.trajectories])
+        rates = torch.tensor([one.axes["learning_rate"] for one in self.trajectories])
+        return self.steps.epoch(order, rates, self.epoch * -(-points // self.axes["batch_size"]))
 
     def _keep(self) -> None:
         with torch.no_grad():
             train_accuracy, _ = self._evaluated(self.x_train, self.y_train)
             test_accuracy, test_loss = self._evaluated(self.x_test, self.y_test)
-        finite = torch.isfinite(test_loss)
-        self._drop(~finite)
-        train_accuracy, test_accuracy, test_loss = train_accuracy[finite], test_accuracy[finite], test_loss[finite]
-        weights = [weight.detach().cpu().numpy() for weight in self.weights]
+        sound = test_loss < BEYOND
+        self._drop(~sound)
+        train_accuracy, test_accuracy, test_loss = train_accuracy[sound], test_accuracy[sound], test_loss[sound]
+        weights = [weight.cpu().numpy() for weight in self.weights]
         moments = [moment.cpu().numpy() for moment in self.moments]
         for k, start in enumerate(self.starts):
             # Another job may have finished it meanwhile; its weights stay, for outcomes may have been taken of them.
@@ -197,6 +194,7 @@ class Run:
                 kept = Checkpoint(tuple(weight[k] for weight in weights), state, facts)
                 self.store.save(start.trajectory.id, self.epoch, kept)
                 self.store.note("kept", start.trajectory.id, self.epoch)
+        self.progress.finish(sum(self.epoch in one.checkpoints for one in self.trajectories))
 
     def _evaluated(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Accuracy [K] in float64 and mean cross-entropy [K] on all of `images`."""
@@ -215,11 +213,24 @@ class Run:
         for k in torch.nonzero(broken).flatten().tolist():
             start = self.starts[k]
             mark_diverged(start.trajectory, self.epoch, {**self.facts, **start.facts}, self.store)
+            self.progress.finish(sum(step >= self.epoch for step in start.trajectory.checkpoints))
         keep = torch.nonzero(~broken).flatten()
-        self.weights = tuple(weight.detach()[keep] for weight in self.weights)
+        self.weights = tuple(weight[keep] for weight in self.weights)
         self.moments = tuple(moment[keep] for moment in self.moments)
         self.masks = tuple(mask[keep] for mask in self.masks)
         self.starts = [self.starts[k] for k in keep.tolist()]
+        if self.starts:
+            self.steps = self._steps()
+
+
+@lru_cache(maxsize=2)
+def resident(dataset: Dataset, device: str) -> tuple[torch.Tensor, ...]:
+    """Images and labels of the training and of the test split, on the device once for all packs."""
+    arrays = (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test)
+    found = tuple(torch.from_numpy(array).to(device) for array in arrays)
+    if device == "cuda":  # whatever stream reads them
+        torch.cuda.synchronize()
+    return found
 
 
 def _moments(start: Start) -> list[np.ndarray]:
@@ -232,39 +243,6 @@ def generator(trajectory_id: str, purpose: str) -> np.random.Generator:
     """The random numbers of a trajectory for one purpose; the same on every machine and in every pack."""
     key = hashlib.sha256(f"{trajectory_id} {purpose}".encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
-
-
-def sgd_step(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], rates: torch.Tensor) -> None:
-    """w ← w - r g in place, with a learning rate [K] per network."""
-    for weight, gradient in zip(weights, gradients, strict=True):
-        weight.sub_(_per_network(rates, weight) * gradient)
-
-
-def adam_step(
-    weights: Sequence[torch.Tensor],
-    gradients: Sequence[torch.Tensor],
-    moments: Sequence[torch.Tensor],
-    rates: torch.Tensor,
-    step: int,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    epsilon: float = 1e-7,
-) -> None:
-    """Adam in place, as Keras computes it (Kingma & Ba 2015, Section 2's efficient form), rates [K].
-
-    `moments` are all first moments, then all second ones; `step` counts from 1.
-    """
-    count = len(weights)
-    correction = (1 - beta2**step) ** 0.5 / (1 - beta1**step)
-    for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
-        first, second = moments[index], moments[count + index]
-        first.lerp_(gradient, 1 - beta1)
-        second.lerp_(gradient.square(), 1 - beta2)
-        weight.sub_(_per_network(rates * correction, weight) * first / (second.sqrt() + epsilon))
-
-
-def _per_network(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def _provenance(dataset: Dataset, device: str) -> dict[str, Any]:

@@ -1,0 +1,84 @@
+"""How far the training of a job is: networks done, sample-steps per second, the time that is left."""
+
+import sys
+import threading
+import time
+from typing import TextIO
+
+EVERY = {True: 0.5, False: 20.0}  # seconds between two reports, by whether a terminal shows them
+
+
+class Stopped(BaseException):
+    """The job is to end. No Exception, so that no network is blamed for it."""
+
+
+class Progress:
+    """Counts what a job trains, and reports it now and then: on a terminal in place, in a log as lines of their own.
+
+    A sample-step is one image in one step of one network. Several threads may count at once.
+    """
+
+    def __init__(self, networks: int, sample_steps: float, out: TextIO | None = None) -> None:
+        self.networks, self.sample_steps = networks, sample_steps  # that are to come
+        self.out = out or sys.stdout
+        self.done, self.taken = 0, 0.0
+        self.began = self.said = time.monotonic()
+        self.stopped, self.lock = False, threading.Lock()
+
+    def advance(self, sample_steps: float) -> None:
+        """Count what was trained. Raises Stopped once the job is to end."""
+        if self.stopped:
+            raise Stopped
+        with self.lock:
+            self.taken += sample_steps
+            self._report()
+
+    def finish(self, networks: int) -> None:
+        """Count networks that need no more training."""
+        with self.lock:
+            self.done += networks
+
+    def stop(self) -> None:
+        """End the work of all that count here, wherever each counts next."""
+        self.stopped = True
+
+    def line(self) -> str:
+        """What is reported."""
+        seconds = time.monotonic() - self.began
+        rate = self.taken / max(seconds, 1e-9)
+        left = max(0.0, self.sample_steps - self.taken) / rate if rate else float("inf")
+        return f"{self.done} of {self.networks} networks trained, {rate:,.0f} sample-steps/s, {_spoken(left)} left"
+
+    def close(self) -> None:
+        """Report for the last time."""
+        if self.taken:
+            self.out.write(f"{self._start()}{self.line()}\n")
+            self.out.flush()
+
+    def _report(self) -> None:
+        if time.monotonic() - self.said < EVERY[self.out.isatty()]:
+            return
+        self.said = time.monotonic()
+        self.out.write(f"{self._start()}{self.line()}" if self.out.isatty() else f"{self.line()}\n")
+        self.out.flush()
+
+    def _start(self) -> str:
+        return "\r\x1b[K" if self.out.isatty() else ""
+
+
+class _Silent(Progress):
+    """Of training that is a part of something else."""
+
+    def _report(self) -> None:
+        pass
+
+
+SILENT = _Silent(0, 0)
+
+
+def _spoken(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "unknown time"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

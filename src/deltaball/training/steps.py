@@ -1,0 +1,237 @@
+"""The steps of a pack: what one does to K networks, and how a device takes many without waiting for Python.
+
+A step reads and writes tensors that never move: it gathers its minibatch, finds the gradients and updates weights and
+moments in place, and it counts itself, on the device. So it is the same work whenever it is taken, and on a GPU some
+of it, repeated, is captured in a CUDA graph and replayed. A CPU takes it as it is written.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from deltaball.architectures import Layers
+from deltaball.packs import logits
+from deltaball.training.objectives import cross_entropy
+
+# Steps of one replay. A graph of more starts no faster and takes longer to capture.
+BLOCK = 16
+# Steps of a size that are taken as they are written first: in them libraries choose their kernels and reserve memory.
+WARM_UP = 2
+# Of Adam, Keras' defaults.
+BETAS, EPSILON = (0.9, 0.999), 1e-7
+# Only one thread captures at a time.
+CAPTURING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a step of a pack is; the same for all its networks.
+
+    `precision` is that of activations and of products; weights, moments, updates and the loss are float32 always
+    (mixed precision: Micikevicius et al. 2018, Section 3.1).
+    """
+
+    layers: Layers
+    batch_size: int
+    optimizer: str = "sgd"
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a device computes a step. Ways differ in speed, and in how float32 rounds."""
+
+    convolution: str = "looped"  # one of packs.CONVOLUTIONS
+    lanes: int = 1  # parts of the pack that a GPU works on at once, each on a stream of its own
+
+
+class Steps:
+    """The steps of K networks on `images` [n, h, w, c] in [0, 1] and `labels` [n], all on one device.
+
+    `weights` and `moments` (all first ones, then all second; none for SGD), each [K, *shape], are updated in place.
+    Where `masks` are given and False, a weight is pruned: its gradient is zero.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        weights: Sequence[torch.Tensor],
+        moments: Sequence[torch.Tensor],
+        masks: Sequence[torch.Tensor],
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        way: Way = Way(),
+        record: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
+    ) -> None:
+        self.recipe, self.weights, self.moments, self.masks, self.way = recipe, weights, moments, masks, way
+        self.images, self.labels = images, labels
+        device, networks = images.device, len(weights[0])
+        self.order = torch.zeros(networks, len(images), dtype=torch.int64, device=device)
+        self.rates = torch.zeros(networks, -(-len(images) // recipe.batch_size), device=device)
+        self.places = torch.arange(recipe.batch_size, device=device)
+        self.taken = torch.zeros(1, dtype=torch.int64, device=device)
+        self.loss = torch.zeros(networks, device=device)
+        size = -(-networks // way.lanes)
+        self.parts = [slice(start, start + size) for start in range(0, networks, size)]
+        self.lanes = [torch.cuda.Stream() for _ in self.parts] if way.lanes > 1 else []
+        record = record or (captured if device.type == "cuda" else None)
+        self.take = _Replayed(self._step, record) if record else self._taken_as_written
+
+    def epoch(self, order: np.ndarray, rates: torch.Tensor, before: int) -> torch.Tensor:
+        """Take an epoch's steps; returns the mean loss [K] of its minibatches.
+
+        `order` [K, n] is each network's permutation of the points, `rates` [K], on the CPU, are learning rates, and
+        `before` is the number of steps taken in earlier epochs. The last minibatch has what is left.
+        """
+        steps = self.rates.shape[1]
+        self.order.copy_(torch.from_numpy(order))
+        self.rates.copy_(rates[:, None] * corrections(self.recipe.optimizer, before, steps))
+        self.taken.zero_()
+        self.loss.zero_()
+        whole, left = divmod(len(self.images), self.recipe.batch_size)
+        self.take(self.recipe.batch_size, whole)
+        if left:
+            self.take(left, 1)
+        return self.loss / steps
+
+    def _taken_as_written(self, size: int, count: int) -> None:
+        for _ in range(count):
+            self._step(size)
+
+    def _step(self, size: int) -> None:
+        chosen = self.order.index_select(1, self.taken * self.recipe.batch_size + self.places[:size])
+        rates = self.rates.index_select(1, self.taken)
+        if self.way.lanes == 1:
+            self._descend(slice(None), chosen, rates)
+        else:
+            self._descend_side_by_side(chosen, rates)
+        self.taken += 1
+
+    def _descend_side_by_side(self, chosen: torch.Tensor, rates: torch.Tensor) -> None:
+        here = torch.cuda.current_stream()
+        for part, lane in zip(self.parts, self.lanes, strict=True):
+            lane.wait_stream(here)
+            with torch.cuda.stream(lane):
+                self._descend(part, chosen, rates)
+        for lane in self.lanes:
+            here.wait_stream(lane)
+
+    def _descend(self, part: slice, chosen: torch.Tensor, rates: torch.Tensor) -> None:
+        weights = [weight[part].detach().requires_grad_() for weight in self.weights]
+        found = forward(self.recipe, weights, self.images[chosen[part]], self.way.convolution)
+        loss = cross_entropy(found, self.labels[chosen[part]])
+        gradients = torch.autograd.grad(loss.sum(), weights)
+        with torch.no_grad():
+            self.loss[part] += loss
+            if self.masks:
+                # where, not a product: a gradient that is not finite must not reach a pruned weight.
+                pairs = zip(self.masks, gradients, strict=True)
+                gradients = [torch.where(mask[part], gradient, 0.0) for mask, gradient in pairs]
+            if self.recipe.optimizer == "adam":
+                adam_step(weights, gradients, [moment[part] for moment in self.moments], rates[part])
+            else:
+                sgd_step(weights, gradients, rates[part])
+
+
+def forward(
+    recipe: Recipe, weights: Sequence[torch.Tensor], images: torch.Tensor, convolution: str = "looped"
+) -> torch.Tensor:
+    """Logits [K, n, classes], float32, of a step's forward pass in the recipe's precision."""
+    if recipe.precision == "float32":
+        return logits(recipe.layers, weights, images, convolution)
+    lower = getattr(torch, recipe.precision)
+    return logits(recipe.layers, [weight.to(lower) for weight in weights], images.to(lower), convolution).float()
+
+
+class _Replayed:
+    """Steps by replays of what `record` makes of them: BLOCK at a time, the rest one by one."""
+
+    def __init__(self, step: Callable[[int], None], record: Callable[[Callable[[], None]], Callable[[], None]]) -> None:
+        self.step, self.record = step, record
+        self.warm: Counter[int] = Counter()
+        self.replays: dict[tuple[int, int], Callable[[], None]] = {}
+
+    def __call__(self, size: int, count: int) -> None:
+        while count:
+            if self.warm[size] < WARM_UP:
+                self.step(size)
+                self.warm[size] += 1
+                count -= 1
+                continue
+            block = BLOCK if count >= BLOCK else 1
+            self._replay(size, block)()
+            count -= block
+
+    def _replay(self, size: int, block: int) -> Callable[[], None]:
+        if (size, block) not in self.replays:
+
+            def work() -> None:
+                for _ in range(block):
+                    self.step(size)
+
+            self.replays[size, block] = self.record(work)
+        return self.replays[size, block]
+
+
+def captured(work: Callable[[], None]) -> Callable[[], None]:
+    """A CUDA graph of `work`, to be replayed on any stream; `work` itself, and a line, where it cannot be captured."""
+    graph, here, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.Stream()
+    stream.wait_stream(here)
+    try:
+        with CAPTURING, torch.cuda.stream(stream):
+            # Other threads train and allocate meanwhile.
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                work()
+            finally:
+                graph.capture_end()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as problem:
+        print(f"steps are not captured in a CUDA graph, and slower: {problem}".splitlines()[0], flush=True)
+        return work
+    here.wait_stream(stream)
+    return graph.replay
+
+
+def sgd_step(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], rates: torch.Tensor) -> None:
+    """w ← w - r g in place, with a learning rate per network, [K] or [K, 1]."""
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.addcmul_(_per_network(rates, weight), gradient, value=-1)
+
+
+def adam_step(
+    weights: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor],
+    moments: Sequence[torch.Tensor],
+    rates: torch.Tensor,
+) -> None:
+    """Adam in place, as Keras computes it (Kingma & Ba 2015, Section 2's efficient form).
+
+    `moments` are all first moments, then all second ones; `rates`, [K] or [K, 1], are those times `corrections`.
+    """
+    count = len(weights)
+    for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
+        first, second = moments[index], moments[count + index]
+        first.lerp_(gradient, 1 - BETAS[0])
+        second.lerp_(gradient.square(), 1 - BETAS[1])
+        weight.sub_(_per_network(rates, weight) * first / (second.sqrt() + EPSILON))
+
+
+def corrections(optimizer: str, before: int, steps: int) -> torch.Tensor:
+    """What the learning rate of each of `steps` steps, the first after `before` others, is multiplied by, [steps].
+
+    Adam corrects so the bias of its moments.
+    """
+    if optimizer == "sgd":
+        return torch.ones(steps)
+    number = np.arange(before + 1, before + steps + 1)
+    return torch.from_numpy(np.sqrt(1 - BETAS[1] ** number) / (1 - BETAS[0] ** number)).float()
+
+
+def _per_network(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))
