@@ -13,6 +13,7 @@ FLOORS = [
         "training.objectives",
         "training.progress",
         "training.steps",
+        "training.ways",
         "training.sgd",
         "training.pruning",
         "training.diagnostics",

@@ -23,7 +23,9 @@ CNN = {"filters": 4, "fc_width": 12, "learning_rate": [0.2, 0.1], "batch_size": 
 CASES = {
     "fcn by sgd": grid("fcn", "sgd", **FCN),
     "fcn by adam": grid("fcn", "sgd", **{**FCN, "optimizer": "adam", "learning_rate": [0.01, 0.001]}),
+    "fcn in bfloat16": grid("fcn", "sgd", **FCN, precision="bfloat16"),
     "cnn by sgd": grid("cnn", "sgd", **CNN),
+    "cnn in bfloat16": grid("cnn", "sgd", **CNN, precision="bfloat16"),
     "cnn by adam": grid("cnn", "sgd", **{**CNN, "optimizer": "adam", "learning_rate": [0.01, 0.001]}),
 }
 EPOCHS = [1, 2, 4]

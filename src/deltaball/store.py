@@ -53,6 +53,11 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def ways(self) -> Path:
+        """The folder of what trials found of this store's devices; it may be deleted at any time."""
+        return self.folder / "ways"
+
     def save_dataset(self, dataset: Dataset) -> None:
         """Keep the arrays under their fingerprint."""
         arrays = {name: getattr(dataset, name) for name in ARRAYS}

@@ -66,6 +66,7 @@ Seeds = axis(Seed)
 Delays = axis(Annotated[int, Field(ge=0)])
 Activations = axis(ActivationName)
 Optimizers = axis(Literal["sgd", "adam"])
+Precisions = axis(Literal["float32", "bfloat16"])
 
 
 class _Strict(BaseModel):
@@ -110,6 +111,9 @@ class Sgd(_Strict):
     learning_rate: Rates
     epochs: Counts = Field(description="passes over the training split")
     batch_size: Counts = [128]
+    precision: Precisions = Field(
+        ["float32"], description="of products and activations in training; weights, updates and measures are float32"
+    )
     seed: Seeds = Field([0], description="draws the initial weights and the order of the data")
 
 
@@ -129,6 +133,7 @@ class Imp(_Strict):
     learning_rate: Rates
     epochs: Counts = Field(description="passes over the training split in each round")
     batch_size: Counts = [128]
+    precision: Precisions = ["float32"]
     seed: Seeds = [0]
 
 

@@ -25,6 +25,7 @@ from deltaball.store import Checkpoint, Store
 from deltaball.training.objectives import cross_entropy
 from deltaball.training.progress import SILENT, Progress
 from deltaball.training.steps import Recipe, Steps
+from deltaball.training.ways import fastest
 
 EVALUATION_BATCH = 1000
 # Activations, as float32 numbers, of which forward and backward pass profit from a core's cache.
@@ -160,8 +161,10 @@ class Run:
                 self._keep()
 
     def _steps(self) -> Steps:
-        recipe = Recipe(self.layers, self.axes["batch_size"], self.axes["optimizer"])
-        return Steps(recipe, self.weights, self.moments, self.masks, self.x_train, self.y_train)
+        precision = self.axes.get("precision", "float32")
+        recipe = Recipe(self.layers, self.axes["batch_size"], self.axes["optimizer"], precision)
+        tensors = (self.weights, self.moments, self.masks, self.x_train, self.y_train)
+        return Steps(recipe, *tensors, fastest(recipe, *tensors, self.store.ways))
 
     def _train_epoch(self) -> torch.Tensor:
         purpose = f"order of epoch {self.epoch}"

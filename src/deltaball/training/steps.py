@@ -122,8 +122,11 @@ class Steps:
 
     def _descend(self, part: slice, chosen: torch.Tensor, rates: torch.Tensor) -> None:
         weights = [weight[part].detach().requires_grad_() for weight in self.weights]
-        found = forward(self.recipe, weights, self.images[chosen[part]], self.way.convolution)
-        loss = cross_entropy(found, self.labels[chosen[part]])
+        chosen = chosen[part]
+        # Whole rows, and not [chosen], which copies number by number.
+        images = self.images.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
+        found = forward(self.recipe, weights, images, self.way.convolution)
+        loss = cross_entropy(found, self.labels[chosen])
         gradients = torch.autograd.grad(loss.sum(), weights)
         with torch.no_grad():
             self.loss[part] += loss

@@ -1,0 +1,256 @@
+"""Steps replayed are the steps as written; every way of computing one agrees; a broken network stays alone."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from deltaball.architectures import Layers, layers
+from deltaball.packs import CONVOLUTIONS, initial_weights, logits
+from deltaball.training import steps as room
+from deltaball.training import ways
+from deltaball.training.steps import BLOCK, WARM_UP, Recipe, Steps, Way, forward
+
+SHAPE, NETWORKS, BATCH, POINTS = (6, 5, 2), 3, 4, 90  # 22 minibatches and one of 2: a block, single steps, a rest
+CNN = {"fc_depth": 1, "fc_width": 8, "filters": 3, "kernel": 3, "conv_depth": 1, "activation": "relu"}
+SHAPES: dict[str, Layers] = {
+    "fcn": layers("fcn", {"depth": 2, "width": 7, "activation": "tanh"}, SHAPE, 3),
+    "cnn": layers("cnn", CNN, SHAPE, 3),
+}
+
+
+def made(
+    kind: str = "fcn", optimizer: str = "sgd", pruned: bool = False, networks: int = NETWORKS, **how: Any
+) -> tuple[Steps, torch.Tensor]:
+    """Steps of a pack whose networks are the same however many there are, and their learning rates."""
+    recipe = Recipe(SHAPES[kind], BATCH, optimizer, how.pop("precision", "float32"))
+    drawn = [initial_weights(recipe.layers, np.random.default_rng(k)) for k in range(networks)]
+    weights = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*drawn, strict=True)]
+    moments = [torch.zeros_like(one) for one in (*weights, *weights)] if optimizer == "adam" else []
+    masks = [torch.arange(one.numel()).view(one.shape) % 3 > 0 for one in weights] if pruned else []
+    for weight, mask in zip(weights, masks, strict=False):
+        weight *= mask
+    random = np.random.default_rng(0)
+    images = torch.from_numpy(random.random((POINTS, *SHAPE), dtype=np.float32))
+    labels = torch.from_numpy(random.integers(0, 3, POINTS))
+    rates = torch.tensor([0.5, 0.1, 0.02] if optimizer == "sgd" else [0.02, 0.01, 0.001])[:networks]
+    return Steps(recipe, weights, moments, masks, images, labels, **how), rates
+
+
+def trained(steps: Steps, rates: torch.Tensor, epochs: int = 3) -> list[torch.Tensor]:
+    """The losses of some epochs, whose orders are always the same."""
+    per_epoch = steps.rates.shape[1]
+    return [
+        steps.epoch(
+            np.stack([np.random.default_rng([k, epoch]).permutation(POINTS) for k in range(len(rates))]),
+            rates,
+            epoch * per_epoch,
+        )
+        for epoch in range(epochs)
+    ]
+
+
+class Traced:
+    """Records work as a CUDA graph does: once, without doing it, as operations on tensors that stay where they are.
+
+    The tensors have no values while it records: work that asked for one, to decide something by it, would raise.
+    """
+
+    def __init__(self) -> None:
+        self.steps: Steps | None = None
+        self.graphs: list[torch.fx.GraphModule] = []
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        s = self.steps
+        return [*s.weights, *s.moments, *s.masks, s.images, s.labels, s.order, s.rates, s.places, s.taken, s.loss]
+
+    @tensors.setter
+    def tensors(self, given: Sequence[torch.Tensor]) -> None:
+        s, rest = self.steps, iter(given)
+        s.weights, s.moments, s.masks = ([next(rest) for _ in many] for many in (s.weights, s.moments, s.masks))
+        s.images, s.labels, s.order, s.rates, s.places, s.taken, s.loss = rest
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        real = self.tensors
+
+        def on(*given: torch.Tensor) -> None:
+            self.tensors = given
+            work()
+
+        graph = make_fx(on, tracing_mode="fake")(*real)
+        self.tensors = real
+        self.graphs.append(graph)
+        return lambda: graph(*real)
+
+
+def replayed(*arguments: Any, **how: Any) -> tuple[Steps, torch.Tensor, Traced]:
+    recorder = Traced()
+    recorder.steps, rates = made(*arguments, **how, record=recorder)
+    return recorder.steps, rates, recorder
+
+
+CASES = [("fcn", "sgd", False), ("fcn", "adam", False), ("fcn", "adam", True), ("cnn", "sgd", True)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("kind", "optimizer", "pruned"), CASES)
+def test_steps_replayed_are_the_steps_as_written(kind: str, optimizer: str, pruned: bool, precision: str) -> None:
+    written, rates = made(kind, optimizer, pruned, precision=precision)
+    again, _, recorder = replayed(kind, optimizer, pruned, precision=precision)
+    before = [one.data_ptr() for one in recorder.tensors]
+    start = [one.clone() for one in again.weights]
+    for one, other in zip(trained(written, rates), trained(again, rates), strict=True):
+        assert torch.equal(one, other)
+    # A block, a single step and the last minibatch: each was recorded once and replayed since.
+    assert len(recorder.graphs) == 3
+    assert [one.data_ptr() for one in recorder.tensors] == before
+    for one, other, old in zip(written.weights, again.weights, start, strict=True):
+        assert torch.equal(one, other)
+        assert not torch.equal(one, old)
+    for one, other in zip(written.moments, again.moments, strict=True):
+        assert torch.equal(one, other)
+
+
+@given(st.integers(0, 70), st.integers(0, 3), st.integers(1, 4))
+@settings(deadline=None)
+def test_no_step_is_left_out_or_taken_twice(whole: int, left: int, epochs: int) -> None:
+    taken: list[int] = []
+    recorded: list[list[int]] = []
+
+    def record(work: Callable[[], None]) -> Callable[[], None]:
+        before = len(taken)
+        work()
+        recorded.append(taken[before:])
+        del taken[before:]
+        mine = recorded[-1]
+        return lambda: taken.extend(mine)
+
+    take = room._Replayed(taken.append, record)
+    for _ in range(epochs):
+        take(BATCH, whole)
+        if left:
+            take(left, 1)
+    assert taken == ([BATCH] * whole + ([left] if left else [])) * epochs
+    assert Counter(map(len, recorded)).keys() <= {1, BLOCK}
+    assert all(take.warm[size] <= WARM_UP for size in (BATCH, left))
+
+
+@pytest.mark.parametrize("record", [False, True], ids=["as written", "replayed"])
+@pytest.mark.parametrize(("kind", "optimizer"), [("fcn", "sgd"), ("fcn", "adam"), ("cnn", "sgd")])
+@pytest.mark.parametrize("place", range(NETWORKS))
+def test_a_nan_in_one_network_changes_no_bit_of_the_others(place: int, kind: str, optimizer: str, record: bool) -> None:
+    reference, rates = made(kind, optimizer)
+    ill = replayed(kind, optimizer)[0] if record else made(kind, optimizer)[0]
+    for one in (reference, ill):
+        trained(one, rates, 1)
+        if one is ill:
+            one.weights[0][place, ..., 0] = float("nan")
+        losses = trained(one, rates, 2)[-1]
+    assert losses[place].isnan()
+    others = [k for k in range(NETWORKS) if k != place]
+    for one, other in zip(ill.weights, reference.weights, strict=True):
+        assert torch.equal(one[others], other[others])
+        assert not torch.equal(one[place], other[place])
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_pruned_weight_stays_zero(optimizer: str, pruned: bool) -> None:
+    steps, rates = made("fcn", optimizer, pruned)
+    trained(steps, rates)
+    zeros = sum(int((weight == 0).sum()) for weight in steps.weights)
+    assert zeros == sum(int((~mask).sum()) for mask in steps.masks)
+
+
+def test_lower_precision_is_mixed_precision() -> None:
+    full, rates = made("cnn")
+    mixed, _ = made("cnn", precision="bfloat16")
+    losses = [[one.mean().item() for one in trained(steps, rates, 6)] for steps in (full, mixed)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
+    for other in mixed.weights:
+        assert other.dtype == torch.float32
+        # The master weights have more digits than bfloat16 holds, so small updates are not lost.
+        assert (other != other.bfloat16().float()).float().mean() > 0.5
+    # Three layers, each of which rounds to 8 binary digits.
+    images = full.images[:20]
+    one, other = (
+        forward(Recipe(SHAPES["cnn"], BATCH, "sgd", p), full.weights, images) for p in ("float32", "bfloat16")
+    )
+    assert other.dtype == torch.float32
+    assert 0 < (one - other).abs().max() < 3 * 2**-7 * one.abs().max()
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+@pytest.mark.parametrize("convolution", sorted(CONVOLUTIONS))
+def test_every_way_of_convolving_gives_the_same_logits_and_gradients(convolution: str, kernel: int) -> None:
+    network = layers("cnn", {**CNN, "kernel": kernel, "activation": "tanh"}, SHAPE, 3)
+    random = np.random.default_rng(1)
+    drawn = [initial_weights(network, random) for _ in range(NETWORKS)]
+    weights = [torch.from_numpy(np.stack(one)).double().requires_grad_() for one in zip(*drawn, strict=True)]
+    for images in (random.random((4, *SHAPE)), random.random((NETWORKS, 4, *SHAPE))):
+        x = torch.from_numpy(images).requires_grad_()
+        found = [logits(network, weights, x, way) for way in ("looped", convolution)]
+        torch.testing.assert_close(found[1], found[0], atol=1e-12, rtol=1e-10)
+        slopes = [torch.autograd.grad(one.square().sum(), [x, *weights]) for one in found]
+        for one, other in zip(*slopes, strict=True):
+            torch.testing.assert_close(other, one, atol=1e-12, rtol=1e-10)
+
+
+def decided(folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: dict[Way, float], tried: list[Way]) -> Way:
+    """What `fastest` says where ways take so many seconds; those that are not named fail."""
+    steps, _ = made("cnn")
+
+    def trial(*arguments: Any) -> float:
+        tried.append(arguments[-1])
+        if arguments[-1] not in seconds:
+            raise torch.OutOfMemoryError("more than there is")
+        return seconds[arguments[-1]]
+
+    monkeypatch.setattr(ways, "candidates", lambda *_: [Way(), Way("grouped"), Way("unfolded")])
+    monkeypatch.setattr(ways, "_trial", trial)
+    tensors = (steps.weights, steps.moments, steps.masks, steps.images, steps.labels)
+    return ways.fastest(steps.recipe, *tensors, folder)
+
+
+def test_the_fastest_way_that_works_is_taken_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Way] = []
+    assert decided(tmp_path, monkeypatch, {Way(): 2.0, Way("grouped"): 1.0}, tried) == Way("grouped")
+    assert tried == [Way(), Way("grouped"), Way("unfolded")]
+    assert decided(tmp_path, monkeypatch, {Way(): 0.1}, tried) == Way("grouped")
+    assert len(tried) == 3
+    (file,) = tmp_path.glob("*.json")
+    assert [one["seconds per step"] for one in json.loads(file.read_text())["trial"]] == [2.0, 1.0]
+    file.write_text(file.read_text()[:-9])
+    assert decided(tmp_path, monkeypatch, {Way(): 0.1}, tried) == Way()
+
+
+def test_a_pack_for_which_every_way_fails_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        decided(tmp_path, monkeypatch, {}, [])
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("convolution", sorted(CONVOLUTIONS))
+def test_a_trial_trains_nothing_and_takes_time(convolution: str) -> None:
+    steps, _ = made("cnn", "adam")
+    before = [one.clone() for one in (*steps.weights, *steps.moments)]
+    tensors = (steps.weights, steps.moments, steps.masks, steps.images, steps.labels)
+    assert ways._trial(steps.recipe, *tensors, Way(convolution)) > 0
+    for one, old in zip((*steps.weights, *steps.moments), before, strict=True):
+        assert torch.equal(one, old)
+
+
+def test_no_stopwatch_decides_on_a_cpu() -> None:
+    assert ways.candidates(SHAPES["cnn"], 4, "cpu") == [Way()]
+    assert ways.candidates(SHAPES["fcn"], 4, "cuda") == [Way()]
+    assert {one.convolution for one in ways.candidates(SHAPES["cnn"], 4, "cuda")} == set(CONVOLUTIONS)
