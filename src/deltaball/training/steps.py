@@ -213,7 +213,7 @@ def adam_step(
     moments: Sequence[torch.Tensor],
     rates: torch.Tensor,
 ) -> None:
-    """Adam in place, as Keras computes it (Kingma & Ba 2015, Section 2's efficient form).
+    """Adam in place, as Keras computes it (Kingma & Ba 2015, Section 2's efficient form); overwrites `gradients`.
 
     `moments` are all first moments, then all second ones; `rates`, [K] or [K, 1], are those times `corrections`.
     """
@@ -221,8 +221,10 @@ def adam_step(
     for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
         first, second = moments[index], moments[count + index]
         first.lerp_(gradient, 1 - BETAS[0])
-        second.lerp_(gradient.square(), 1 - BETAS[1])
-        weight.sub_(_per_network(rates, weight) * first / (second.sqrt() + EPSILON))
+        second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        # The gradient has served: its memory takes the divisor, because memory is what a step of Adam waits for.
+        divisor = torch.sqrt(second, out=gradient).add_(EPSILON).div_(_per_network(rates, weight))
+        weight.addcdiv_(first, divisor, value=-1)
 
 
 def corrections(optimizer: str, before: int, steps: int) -> torch.Tensor:
