@@ -309,7 +309,7 @@ def test_adam_is_keras_adam():
     moments = [torch.zeros_like(one) for one in (*weights, *weights)]
     for step, gradient in enumerate(gradients):
         rates = torch.tensor(RATES) * corrections("adam", step, 1)
-        adam_step(weights, [torch.from_numpy(one) for one in gradient], moments, rates)
+        adam_step(weights, [torch.from_numpy(one.copy()) for one in gradient], moments, rates)
     for k, rate in enumerate(RATES):
         variables = [keras.Variable(one[k]) for one in start]
         optimizer = keras.optimizers.Adam(rate)
