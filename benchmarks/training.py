@@ -4,9 +4,10 @@
 
 For each network: sample-steps per second (images through a step of SGD, batches of 128, whole epochs with their
 shuffling), TFLOP/s counted as three forward passes, that as a share of what this device reaches in a large float32
-matrix product by torch, and the ratio to Keras `fit` on torch. On a CPU everything has one thread and is timed by its
-CPU time, which other jobs do not stretch; on a GPU by the clock. The median of TURNS counts. Keras' compilation is not
-counted, nor are our imports.
+matrix product by torch, the bytes that a step must move at least as a share of what a large copy moves here, the ratio
+to Keras `fit` on torch, and by how many seconds the first epoch was longer than a later one (compilation, trials,
+capture). On a CPU everything has one thread and is timed by its CPU time, which other jobs do not stretch; on a GPU by
+the clock. The median of TURNS counts, after a first epoch. Imports are not counted.
 """
 
 import json
@@ -26,7 +27,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 
 import numpy as np
 
-from deltaball.architectures import Layers, forward_flop, keras_model, layers
+from deltaball.architectures import Layers, activations, forward_flop, keras_model, layers, parameters
 
 BATCH, TURNS = 128, 3
 FCN = {"activation": "relu"}
@@ -99,7 +100,18 @@ def plain_torch(name: str, device: str) -> Callable[[], object]:
     return epoch
 
 
-def ours(name: str, device: str, networks: int, folder: str) -> Callable[[], object]:
+def bytes_moved(network: Layers, shape: tuple[int, int, int]) -> float:
+    """Per sample-step, at least: what no cache of a large pack holds until it is used again.
+
+    A weight is read in the forward and in the backward pass, its gradient written and read, and it is updated. An
+    image is gathered (read and written) and read in both passes; so are activations, whose gradients are as many.
+    """
+    image, *others = activations(network, shape)
+    passing = 4 * image + 6 * sum(others)
+    return 4 * (6 * parameters(network) / BATCH + passing)
+
+
+def ours(name: str, device: str, networks: int, folder: str, precision: str = "float32") -> Callable[[], object]:
     """An epoch of a pack."""
     from deltaball.datasets import from_arrays
     from deltaball.packs import initial_weights
@@ -110,7 +122,7 @@ def ours(name: str, device: str, networks: int, folder: str) -> Callable[[], obj
     network, shape, points = NETWORKS[name]
     x, y = arrays(shape, points * LONGER[device])
     data = from_arrays("random", {"x_train": x, "y_train": y, "x_test": x[:10], "y_test": y[:10]}, "")
-    axes = {"learning_rate": 0.01, "batch_size": BATCH, "optimizer": "sgd", "seed": 0}
+    axes = {"learning_rate": 0.01, "batch_size": BATCH, "optimizer": "sgd", "seed": 0, "precision": precision}
     starts = [
         sgd.Start(
             Trajectory(str(k), "g", "random", "sgd", "fcn", axes, (), None, str(k), 0, 0.0),
@@ -145,18 +157,19 @@ def seconds(work: Callable[[], object], device: str) -> float:
     return time.monotonic() - began
 
 
-def timed(work: Callable[[], object], device: str) -> float:
-    """Median seconds of TURNS calls after one that warms up."""
-    work()
-    return statistics.median(seconds(work, device) for _ in range(TURNS))
+def timed(work: Callable[[], object], device: str) -> tuple[float, float]:
+    """Median seconds of TURNS calls after a first one, and by how many that one was longer."""
+    first = seconds(work, device)
+    median = statistics.median(seconds(work, device) for _ in range(TURNS))
+    return median, max(0.0, first - median)
 
 
-def keras_seconds(backend: str, name: str, device: str) -> float:
-    """Of an epoch of `fit`, in a process of its own, because Keras has one backend per process."""
+def keras_timed(backend: str, name: str, device: str) -> tuple[float, float]:
+    """`timed` of an epoch of `fit`, in a process of its own, because Keras has one backend per process."""
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, __file__, "--keras", name, device]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else float("nan")
+    return tuple(json.loads(done.stdout.splitlines()[-1])) if done.returncode == 0 else (float("nan"),) * 2
 
 
 def ceilings(device: str) -> tuple[float, float]:
@@ -167,7 +180,8 @@ def ceilings(device: str) -> tuple[float, float]:
     a, b = (torch.randn(2048, 2048, device=device) for _ in range(2))
     line = torch.zeros(64_000_000, device=device)
     other = torch.empty_like(line)
-    return 2 * 2048**3 / timed(lambda: a @ b, device), 2 * 4 * len(line) / timed(lambda: other.copy_(line), device)
+    product, copy = timed(lambda: a @ b, device)[0], timed(lambda: other.copy_(line), device)[0]
+    return 2 * 2048**3 / product, 2 * 4 * len(line) / copy
 
 
 def main(names: list[str]) -> None:
@@ -178,23 +192,26 @@ def main(names: list[str]) -> None:
     hardware = torch.cuda.get_device_name() if device == "cuda" else f"one core, {platform.machine()}"
     product, memory = ceilings(device)
     print(f"{hardware}; float32 product {product / 1e12:.3g} TFLOP/s, memory {memory / 1e9:.3g} GB/s")
-    print(f"{'network':14} {'trained by':22} {'sample-steps/s':>14} {'TFLOP/s':>9} {'of product':>10} {'ratio':>7}")
+    print(f"{'network':14} {'trained by':32} {'sample-steps/s':>14} {'TFLOP/s':>9} {'of product':>10} ", end="")
+    print(f"{'of memory':>9} {'ratio':>7} {'first':>7}")
     for name in names or NETWORKS:
-        network, _, points = NETWORKS[name]
+        network, shape, points = NETWORKS[name]
         samples = points * LONGER[device]
-        rates = {f"Keras fit, {one}": samples / keras_seconds(one, name, device) for one in ("torch", "jax")}
-        rates["plain torch, 1 network"] = samples / timed(plain_torch(name, device), device)
-        for networks in PACKS[device]:
-            with TemporaryDirectory() as folder, open(os.devnull, "w") as silent:
-                epoch, sys.stdout = ours(name, device, networks, folder), silent
-                try:
-                    rates[f"deltaball, pack of {networks}"] = networks * samples / timed(epoch, device)
-                finally:
-                    sys.stdout = sys.__stdout__
-        for who, rate in rates.items():
-            flop, ratio = rate * 3 * forward_flop(network), rate / rates["Keras fit, torch"]
-            shares = f"{flop / 1e12:9.3g} {flop / product:10.1%} {ratio:7.1f}"
-            print(f"{name:14} {who:22} {rate:14,.0f} {shares}", flush=True)
+        took = {f"Keras fit, {one}": (1, *keras_timed(one, name, device)) for one in ("torch", "jax")}
+        took["plain torch, 1 network"] = (1, *timed(plain_torch(name, device), device))
+        for precision in ("float32", "bfloat16"):
+            for networks in PACKS[device]:
+                with TemporaryDirectory() as folder:
+                    epoch = ours(name, device, networks, folder, precision)
+                    took[f"deltaball, pack of {networks}, {precision}"] = (networks, *timed(epoch, device))
+        slowest = samples / took["Keras fit, torch"][1]
+        for who, (networks, each, start) in took.items():
+            rate = networks * samples / each
+            flop, moved = rate * 3 * forward_flop(network), rate * bytes_moved(network, shape)
+            shares = (
+                f"{flop / 1e12:9.3g} {flop / product:10.1%} {moved / memory:9.1%} {rate / slowest:7.1f} {start:7.2f}"
+            )
+            print(f"{name:14} {who:32} {rate:14,.0f} {shares} {rate / slowest:7.1f} {start:7.2f}", flush=True)
 
 
 if __name__ == "__main__":

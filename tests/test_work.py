@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -122,13 +123,39 @@ def test_memory_for_two_networks_at_a_time_trains_them_all(
     assert all(one["status"] == "done" for one in jobs.records(planned))
 
 
+def test_a_lost_gpu_is_no_networks_failure_and_costs_one_interval(
+    reference: dict, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = cut(tmp_path, data_folder)
+    shard = next(iter(planned.shards.values()))
+    with monkeypatch.context() as until_lost:
+        epochs = count()
+        one_epoch = Steps.epoch
+
+        def lost(steps: Steps, *arguments: object) -> torch.Tensor:
+            if next(epochs) == 2:
+                raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
+            return one_epoch(steps, *arguments)
+
+        until_lost.setattr(Steps, "epoch", lost)
+        reason = "the GPU failed: CUDA error: unspecified launch failure"
+        with pytest.raises(InputError, match=f"shard {shard.id}: {reason}$"):
+            trained(planned)
+    (record,) = jobs.records(planned)
+    assert (record["status"], record["failures"]) == ("failed", {})
+    # What was reached before stays: the first pack's checkpoint of epoch 1.
+    kept = Store(planned.study.store)
+    assert any(kept.has(one.id, 1) for one in shard.packs[0])
+    assert everything(planned, trained(planned)) == reference
+
+
 def test_a_job_says_how_far_it_is(data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planned = cut(tmp_path, data_folder)
     trained(planned)
     said = [line for line in capsys.readouterr().out.splitlines() if "sample-steps/s" in line]
     # The last line of each shard: all of its networks (rounds of pruning too), nothing left.
-    counts = [sum(len(one.checkpoints) for one in shard.trajectories) for shard in planned.shards.values()]
-    assert [line.split()[:3] for line in said] == [[str(count), "of", str(count)] for count in counts]
+    totals = [sum(len(one.checkpoints) for one in shard.trajectories) for shard in planned.shards.values()]
+    assert [line.split()[:3] for line in said] == [[str(total), "of", str(total)] for total in totals]
     assert all(line.endswith("0 s left") for line in said)
     trained(planned)
     assert "sample-steps/s" not in capsys.readouterr().out

@@ -51,8 +51,8 @@ class Job:
     def isolated(self, pack: Sequence[Trajectory], work: Callable[[Sequence[Trajectory]], int]) -> int:
         """`work` on a pack. Where it raises, on its halves, down to the network that fails; the others go on.
 
-        So a pack that is too large for the memory is halved, too. A disk that is full or gone (OSError) is no
-        network's failure. Returns the sum of what `work` returns.
+        So a pack that is too large for the memory is halved, too. A disk that is full or gone, or a GPU that is lost
+        (raised as OSError), is no network's failure. Returns the sum of what `work` returns.
         """
         if not pack:
             return 0
@@ -61,6 +61,8 @@ class Job:
         except OSError:
             raise
         except Exception as problem:
+            if type(problem).__name__ == "AcceleratorError":  # torch's, which this light room does not import
+                raise OSError(f"the GPU failed: {f'{problem}'.splitlines()[0]}") from problem
             reason = " ".join(f"{type(problem).__name__}: {problem}".split())
             if isinstance(problem, InputError):
                 reason = str(problem)
