@@ -232,7 +232,7 @@ def resident(dataset: Dataset, device: str) -> tuple[torch.Tensor, ...]:
     arrays = (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test)
     found = tuple(torch.from_numpy(array).to(device) for array in arrays)
     if device == "cuda":  # whatever stream reads them
-        torch.cuda.synchronize()
+        torch.cuda.current_stream().synchronize()
     return found
 
 

@@ -78,7 +78,7 @@ class Steps:
         size = -(-networks // way.lanes)
         self.parts = [slice(start, start + size) for start in range(0, networks, size)]
         self.lanes = [torch.cuda.Stream() for _ in self.parts] if way.lanes > 1 else []
-        record = record or (captured if device.type == "cuda" else None)
+        record = record or (_Captured() if device.type == "cuda" else None)
         self.take = _Replayed(self._step, record) if record else self._taken_as_written
 
     def epoch(self, order: np.ndarray, rates: torch.Tensor, before: int) -> torch.Tensor:
@@ -180,25 +180,30 @@ class _Replayed:
         return self.replays[size, block]
 
 
-def captured(work: Callable[[], None]) -> Callable[[], None]:
-    """A CUDA graph of `work`, to be replayed on any stream; `work` itself, and a line, where it cannot be captured."""
-    graph, here, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.Stream()
-    stream.wait_stream(here)
-    try:
-        with CAPTURING, torch.cuda.stream(stream):
-            # Other threads train and allocate meanwhile.
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                work()
-            finally:
-                graph.capture_end()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as problem:
-        print(f"steps are not captured in a CUDA graph, and slower: {problem}".splitlines()[0], flush=True)
-        return work
-    here.wait_stream(stream)
-    return graph.replay
+class _Captured:
+    """Makes CUDA graphs, which share the memory of what they compute on the way: they never run at the same time."""
+
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        """A graph of `work`, to be replayed; `work` itself, and a line, where it cannot be captured."""
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        try:
+            with CAPTURING, torch.cuda.stream(stream):
+                # thread_local, because other threads train and allocate meanwhile.
+                graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+                try:
+                    work()
+                finally:
+                    graph.capture_end()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as problem:
+            print(f"steps are not captured in a CUDA graph, and slower: {problem}".splitlines()[0], flush=True)
+            return work
+        return graph.replay
 
 
 def sgd_step(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], rates: torch.Tensor) -> None:
