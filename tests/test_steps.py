@@ -28,20 +28,20 @@ SHAPES: dict[str, Layers] = {
 
 
 def made(
-    kind: str = "fcn", optimizer: str = "sgd", pruned: bool = False, networks: int = NETWORKS, **how: Any
+    kind: str = "fcn", optimizer: str = "sgd", pruned: bool = False, device: str = "cpu", **how: Any
 ) -> tuple[Steps, torch.Tensor]:
-    """Steps of a pack whose networks are the same however many there are, and their learning rates."""
+    """Steps of a pack, and their learning rates."""
     recipe = Recipe(SHAPES[kind], BATCH, optimizer, how.pop("precision", "float32"))
-    drawn = [initial_weights(recipe.layers, np.random.default_rng(k)) for k in range(networks)]
-    weights = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*drawn, strict=True)]
+    drawn = [initial_weights(recipe.layers, np.random.default_rng(k)) for k in range(NETWORKS)]
+    weights = [torch.from_numpy(np.stack(arrays)).to(device) for arrays in zip(*drawn, strict=True)]
     moments = [torch.zeros_like(one) for one in (*weights, *weights)] if optimizer == "adam" else []
-    masks = [torch.arange(one.numel()).view(one.shape) % 3 > 0 for one in weights] if pruned else []
+    masks = [torch.arange(one.numel(), device=device).view(one.shape) % 3 > 0 for one in weights] if pruned else []
     for weight, mask in zip(weights, masks, strict=False):
         weight *= mask
     random = np.random.default_rng(0)
-    images = torch.from_numpy(random.random((POINTS, *SHAPE), dtype=np.float32))
-    labels = torch.from_numpy(random.integers(0, 3, POINTS))
-    rates = torch.tensor([0.5, 0.1, 0.02] if optimizer == "sgd" else [0.02, 0.01, 0.001])[:networks]
+    images = torch.from_numpy(random.random((POINTS, *SHAPE), dtype=np.float32)).to(device)
+    labels = torch.from_numpy(random.integers(0, 3, POINTS)).to(device)
+    rates = torch.tensor([0.5, 0.1, 0.02] if optimizer == "sgd" else [0.02, 0.01, 0.001])
     return Steps(recipe, weights, moments, masks, images, labels, **how), rates
 
 
@@ -98,6 +98,7 @@ def replayed(*arguments: Any, **how: Any) -> tuple[Steps, torch.Tensor, Traced]:
     return recorder.steps, rates, recorder
 
 
+ON_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 CASES = [("fcn", "sgd", False), ("fcn", "adam", False), ("fcn", "adam", True), ("cnn", "sgd", True)]
 
 
@@ -118,6 +119,24 @@ def test_steps_replayed_are_the_steps_as_written(kind: str, optimizer: str, prun
         assert not torch.equal(one, old)
     for one, other in zip(written.moments, again.moments, strict=True):
         assert torch.equal(one, other)
+
+
+@ON_A_GPU
+@pytest.mark.parametrize("way", [Way(), Way(lanes=2), Way("grouped"), Way("unfolded")], ids=str)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("kind", "optimizer", "pruned"), CASES)
+def test_a_gpu_replays_the_steps_as_written(
+    kind: str, optimizer: str, pruned: bool, precision: str, way: Way, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_cpu, rates = made(kind, optimizer, pruned, precision=precision)
+    written, _ = made(kind, optimizer, pruned, "cuda", precision=precision, way=way, record=lambda work: work)
+    again, _ = made(kind, optimizer, pruned, "cuda", precision=precision, way=way)
+    losses = [trained(one, rates) for one in (on_cpu, written, again)]
+    assert "not captured" not in capsys.readouterr().out
+    near = {"rtol": 1e-4, "atol": 1e-5} if precision == "float32" else {"rtol": 0.05, "atol": 0.02}
+    for on_a_cpu, as_written, from_a_graph in zip(*losses, strict=True):
+        torch.testing.assert_close(from_a_graph, as_written, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(from_a_graph.cpu(), on_a_cpu, **near)
 
 
 @given(st.integers(0, 70), st.integers(0, 3), st.integers(1, 4))
