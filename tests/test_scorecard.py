@@ -10,22 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulations import pruned, simulated
 
+from deltaball.analysis.claims import RULES, TESTS, Deviation, Evidence, Part, Share
 from deltaball.analysis.clustered import Student
-from deltaball.analysis.scorecard import (
-    COLUMNS,
-    RULES,
-    TESTS,
-    VERDICTS,
-    Deviation,
-    Evidence,
-    Part,
-    Share,
-    _decided,
-    _row,
-    _together,
-    scorecard,
-    write_json,
-)
+from deltaball.analysis.scorecard import COLUMNS, VERDICTS, _decided, _row, _together, scorecard, write_json
 
 CLAIMS = [claim["claim"] for claim in RULES["claims"]]
 SETTINGS = {"margin": 0.05, "confidence": 0.95}

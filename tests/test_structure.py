@@ -40,6 +40,7 @@ FLOORS = [
         "analysis.bayes",
         "analysis.enclosures",
         "analysis.convergence",
+        "analysis.claims",
         "analysis.scorecard",
         "analysis",
         "figures.style",
