@@ -43,7 +43,8 @@ NETWORKS: dict[str, tuple[Layers, tuple[int, int, int], int]] = {
         ("VGG 48 k3 ×2", "vgg", {**CNN, "filters": 48, "kernel": 3, "conv_depth": 2}, (32, 32, 3), 256),
     )
 }
-PACKS = {"cpu": (1, 4, 16), "cuda": (1, 16, 64, 256)}
+# Networks in a pack, and packs at a time: on a GPU, small packs of several shapes fill it together.
+PACKS = {"cpu": ((1, 1), (4, 1), (16, 1)), "cuda": ((1, 1), (4, 8), (16, 1), (64, 1), (256, 1))}
 # A CPU's epochs are this much longer on a GPU, which would be over before they began.
 LONGER = {"cpu": 1, "cuda": 16}
 
@@ -111,35 +112,40 @@ def bytes_moved(network: Layers, shape: tuple[int, int, int]) -> float:
     return 4 * (6 * parameters(network) / BATCH + passing)
 
 
-def ours(name: str, device: str, networks: int, folder: str, precision: str = "float32") -> Callable[[], object]:
-    """An epoch of a pack."""
+def ours(
+    name: str, device: str, networks: int, folder: str, precision: str = "float32", packs: int = 1
+) -> Callable[[], object]:
+    """An epoch of so many packs of so many networks each, side by side as a job trains them."""
     from deltaball.datasets import from_arrays
     from deltaball.packs import initial_weights
     from deltaball.plan import Trajectory
     from deltaball.store import Store
     from deltaball.training import sgd
+    from deltaball.training.progress import SILENT
+    from deltaball.work import side_by_side
 
     network, shape, points = NETWORKS[name]
     x, y = arrays(shape, points * LONGER[device])
     data = from_arrays("random", {"x_train": x, "y_train": y, "x_test": x[:10], "y_test": y[:10]}, "")
     axes = {"learning_rate": 0.01, "batch_size": BATCH, "optimizer": "sgd", "seed": 0, "precision": precision}
-    starts = [
-        sgd.Start(
-            Trajectory(str(k), "g", "random", "sgd", "fcn", axes, (), None, str(k), 0, 0.0),
-            0,
-            initial_weights(network, np.random.default_rng(k)),
-            {},
+    store, whole, runs = Store(Path(folder)), [], {}
+    for first in range(0, packs * networks, networks):
+        pack = tuple(
+            Trajectory(str(k), "g", "random", "sgd", "fcn", axes, (), None, str(k), 0, 0.0)
+            for k in range(first, first + networks)
         )
-        for k in range(networks)
-    ]
-    store = Store(Path(folder))
-    runs = [sgd.Run(some, network, data, store, device) for some in sgd.together(starts, network, shape, device)]
+        whole.append(pack)
+        starts = [sgd.Start(one, 0, initial_weights(network, sgd.generator(one.id, "weights")), {}) for one in pack]
+        runs[pack[0].id] = [
+            sgd.Run(some, network, data, store, device) for some in sgd.together(starts, network, shape, device)
+        ]
 
-    def epoch() -> None:
-        for run in runs:
+    def train(pack: tuple[Trajectory, ...]) -> int:
+        for run in runs[pack[0].id]:
             run.until(run.epoch + 1)
+        return 0
 
-    return epoch
+    return lambda: side_by_side(whole, train, device, SILENT)
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
@@ -200,17 +206,16 @@ def main(names: list[str]) -> None:
         took = {f"Keras fit, {one}": (1, *keras_timed(one, name, device)) for one in ("torch", "jax")}
         took["plain torch, 1 network"] = (1, *timed(plain_torch(name, device), device))
         for precision in ("float32", "bfloat16"):
-            for networks in PACKS[device]:
+            for networks, packs in PACKS[device]:
                 with TemporaryDirectory() as folder:
-                    epoch = ours(name, device, networks, folder, precision)
-                    took[f"deltaball, pack of {networks}, {precision}"] = (networks, *timed(epoch, device))
+                    epoch = ours(name, device, networks, folder, precision, packs)
+                    who = f"deltaball, {f'{packs} packs' if packs > 1 else 'pack'} of {networks}, {precision}"
+                    took[who] = (packs * networks, *timed(epoch, device))
         slowest = samples / took["Keras fit, torch"][1]
         for who, (networks, each, start) in took.items():
             rate = networks * samples / each
             flop, moved = rate * 3 * forward_flop(network), rate * bytes_moved(network, shape)
-            shares = (
-                f"{flop / 1e12:9.3g} {flop / product:10.1%} {moved / memory:9.1%} {rate / slowest:7.1f} {start:7.2f}"
-            )
+            shares = f"{flop / 1e12:9.3g} {flop / product:10.1%} {moved / memory:9.1%}"
             print(f"{name:14} {who:32} {rate:14,.0f} {shares} {rate / slowest:7.1f} {start:7.2f}", flush=True)
 
 
