@@ -61,6 +61,21 @@ def test_a_terminal_has_one_line(clock: Clock) -> None:
     assert out.getvalue().count("\r") == 5
 
 
+def test_a_terminal_beside_a_log_is_told_too_and_left_clean(clock: Clock) -> None:
+    log, terminal = io.StringIO(), Terminal()
+    one = Progress(4, 4000, log, terminal)
+    for _ in range(40):
+        clock.now += 1
+        one.advance(100)
+    one.close()
+    assert log.getvalue().count("\n") == 3
+    assert terminal.getvalue().count("\r") == 41
+    assert terminal.getvalue().endswith("\r\x1b[K")
+    alone = Terminal()
+    Progress(4, 4000, alone, terminal).close()
+    assert Progress(4, 4000, log, io.StringIO()).beside is Progress(4, 4000, alone, terminal).beside is None
+
+
 def test_what_trains_nothing_says_nothing() -> None:
     out = io.StringIO()
     Progress(0, 0, out).close()

@@ -7,6 +7,8 @@ from typing import TextIO
 
 EVERY = {True: 0.5, False: 20.0}  # seconds between two reports, by whether a terminal shows them
 
+IN_PLACE = "\r\x1b[K"  # to the start of the line, which is erased
+
 
 class Stopped(BaseException):
     """The job is to end. No Exception, so that no network is blamed for it."""
@@ -15,14 +17,19 @@ class Stopped(BaseException):
 class Progress:
     """Counts what a job trains, and reports it now and then: on a terminal in place, in a log as lines of their own.
 
-    A sample-step is one image in one step of one network. Several threads may count at once.
+    A sample-step is one image in one step of one network. Several threads may count at once. Where `out` (sys.stdout)
+    is a log and the process has a terminal all the same (its standard error), both are told.
     """
 
-    def __init__(self, networks: int, sample_steps: float, out: TextIO | None = None) -> None:
+    def __init__(
+        self, networks: int, sample_steps: float, out: TextIO | None = None, terminal: TextIO | None = sys.__stderr__
+    ) -> None:
         self.networks, self.sample_steps = networks, sample_steps  # that are to come
         self.out = out or sys.stdout
+        self.beside = terminal if terminal and terminal.isatty() and not self.out.isatty() else None
         self.done, self.taken = 0, 0.0
-        self.began = self.said = time.monotonic()
+        self.began = time.monotonic()
+        self.said = {place: self.began for place in (self.out, self.beside) if place}
         self.stopped, self.lock = False, threading.Lock()
 
     def advance(self, sample_steps: float) -> None:
@@ -50,20 +57,24 @@ class Progress:
         return f"{self.done} of {self.networks} networks trained, {rate:,.0f} sample-steps/s, {_spoken(left)} left"
 
     def close(self) -> None:
-        """Report for the last time."""
-        if self.taken:
-            self.out.write(f"{self._start()}{self.line()}\n")
-            self.out.flush()
+        """Report for the last time; on a terminal beside a log, leave no trace."""
+        if not self.taken:
+            return
+        if self.beside:
+            _write(self.beside, IN_PLACE)
+        _write(self.out, f"{IN_PLACE if self.out.isatty() else ''}{self.line()}\n")
 
     def _report(self) -> None:
-        if time.monotonic() - self.said < EVERY[self.out.isatty()]:
-            return
-        self.said = time.monotonic()
-        self.out.write(f"{self._start()}{self.line()}" if self.out.isatty() else f"{self.line()}\n")
-        self.out.flush()
+        for place, said in self.said.items():
+            is_terminal = place.isatty()
+            if time.monotonic() - said >= EVERY[is_terminal]:
+                self.said[place] = time.monotonic()
+                _write(place, f"{IN_PLACE}{self.line()}" if is_terminal else f"{self.line()}\n")
 
-    def _start(self) -> str:
-        return "\r\x1b[K" if self.out.isatty() else ""
+
+def _write(place: TextIO, text: str) -> None:
+    place.write(text)
+    place.flush()
 
 
 class _Silent(Progress):
