@@ -59,7 +59,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "CNN-5-k5-x2-0.01": {**CNN, "fc_depth": 2, "filters": 5, "kernel": 5, "conv_depth": 2, "learning_rate": 0.01},
 }
 # What of ours is compared, and the axes in which it differs from what a study trains by default.
-OURS: dict[str, dict[str, Any]] = {"deltaball": {}}
+OURS: dict[str, dict[str, Any]] = {"deltaball": {}, "in bfloat16": {"precision": "bfloat16"}}
 # On one core the backend that is faster there.
 BACKENDS = {"fcn": "jax", "cnn": "torch"}
 POINTS, TIMES = 0.3, 1.5

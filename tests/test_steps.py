@@ -17,14 +17,19 @@ from deltaball.architectures import Layers, layers
 from deltaball.packs import CONVOLUTIONS, initial_weights, logits
 from deltaball.training import steps as room
 from deltaball.training import ways
-from deltaball.training.steps import BLOCK, WARM_UP, Recipe, Steps, Way, forward
+from deltaball.training.steps import WARM_UP, Recipe, Steps, Way, forward
 
-SHAPE, NETWORKS, BATCH, POINTS = (6, 5, 2), 3, 4, 90  # 22 minibatches and one of 2: a block, single steps, a rest
+SHAPE, NETWORKS, BATCH, POINTS = (6, 5, 2), 3, 4, 62  # 15 minibatches and one of 2: blocks of 4, single steps, a rest
 CNN = {"fc_depth": 1, "fc_width": 8, "filters": 3, "kernel": 3, "conv_depth": 1, "activation": "relu"}
 SHAPES: dict[str, Layers] = {
     "fcn": layers("fcn", {"depth": 2, "width": 7, "activation": "tanh"}, SHAPE, 3),
     "cnn": layers("cnn", CNN, SHAPE, 3),
 }
+
+
+@pytest.fixture(autouse=True)
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "BLOCK", 4)
 
 
 def made(
@@ -159,7 +164,7 @@ def test_no_step_is_left_out_or_taken_twice(whole: int, left: int, epochs: int) 
         if left:
             take(left, 1)
     assert taken == ([BATCH] * whole + ([left] if left else [])) * epochs
-    assert Counter(map(len, recorded)).keys() <= {1, BLOCK}
+    assert Counter(map(len, recorded)).keys() <= {1, room.BLOCK}
     assert all(take.warm[size] <= WARM_UP for size in (BATCH, left))
 
 
