@@ -25,7 +25,6 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 from training import seconds
 
 from deltaball import costs, study_file, work
@@ -55,7 +54,8 @@ def descent(planned: Plan, pack: tuple[Trajectory, ...], dataset: Dataset, devic
     starts = []
     for one in pack:
         weights = initial_weights(layers, sgd.generator(one.origin, "weights"))
-        masks = [np.arange(weight.size).reshape(weight.shape) % 4 == 0 for weight in weights]
+        draws = sgd.generator(one.id, "masks")
+        masks = [draws.random(weight.shape) < one.axes.get("kept", [1])[-1] for weight in weights]
         # As in a study, a network that diverges costs nothing more; so none does here.
         axes = {**one.axes, "learning_rate": 1e-4}
         started = replace(one, axes=axes, checkpoints=(4,), parent=None)
