@@ -192,7 +192,7 @@ def test_a_pruned_weight_stays_zero(optimizer: str, pruned: bool) -> None:
     steps, rates = made("fcn", optimizer, pruned)
     trained(steps, rates)
     zeros = sum(int((weight == 0).sum()) for weight in steps.weights)
-    assert zeros == sum(int((~mask).sum()) for mask in steps.masks)
+    assert zeros == sum(int((mask == 0).sum()) for mask in steps.masks)
 
 
 def test_lower_precision_is_mixed_precision() -> None:

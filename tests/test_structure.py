@@ -7,7 +7,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "src/deltaball"
 FLOORS = [
     ["errors", "files", "guarantees", "catalogue", "architectures", "study", "study_file"],
-    ["plan", "resources", "jobs", "stages", "datasets", "packs", "store", "tables"],
+    ["costs", "plan", "resources", "jobs", "stages", "datasets", "packs", "store", "tables"],
     ["local.notions", "local.neighbourhoods", "local.attacks", "local.certificates", "local.exact"],
     [
         "training.objectives",
@@ -62,7 +62,19 @@ FLOORS = [
         "report.explorer",
         "report",
     ],
-    ["devices", "launch", "preview", "sampling", "work", "running", "merging", "provenance", "cli", "__main__"],
+    [
+        "devices",
+        "launch",
+        "preview",
+        "sampling",
+        "work",
+        "calibration",
+        "running",
+        "merging",
+        "provenance",
+        "cli",
+        "__main__",
+    ],
 ]
 # Training and estimation stand on one floor and do not know each other.
 STRANGERS = {"training": "estimation", "estimation": "training"}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from builders import grid, study
 
-from deltaball import jobs, plan, work
+from deltaball import costs, jobs, plan, work
 from deltaball.errors import InputError
 from deltaball.plan import Plan, Trajectory
 from deltaball.store import Store
@@ -73,10 +73,8 @@ def test_packs_and_shards_of_any_size_give_the_same_bits(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from deltaball.training import sgd
-
     monkeypatch.setattr(plan, "PACK_NETWORKS", networks)
-    monkeypatch.setattr(sgd, "CACHED", at_once)
+    monkeypatch.setattr(costs, "CACHED", at_once)
     planned = cut(tmp_path, data_folder, minutes=minutes)
     assert max(len(pack) for shard in planned.shards.values() for pack in shard.packs) <= networks
     assert everything(planned, trained(planned)) == reference

@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
 
     command("study", _study, "run the whole study on this machine, with Snakemake")
     command("plan", _plan, "print what the study would train and measure, and what it costs")
+    calibrate = command("calibrate", _calibrate, "measure what training takes here, for the plan's estimates")
+    calibrate.add_argument("--device", choices=("cpu", "cuda"), help="default: the study's")
     command("data", _data, "prepare a data set in the store").add_argument("dataset")
     for name, run, summary in (
         ("train", _as_job("train", work.train), "train what the store lacks of a shard"),
@@ -128,6 +130,25 @@ def _plan(chosen: argparse.Namespace) -> None:
     print("\n".join(preview.lines(planned, _store(planned))))
     if chosen.shards:
         print("\n".join(preview.shards(planned)))
+
+
+def _calibrate(chosen: argparse.Namespace) -> None:
+    """Shards are cut by estimated minutes, so new rates give shards other ids.
+
+    What is trained and measured is found in the store all the same, but a study that is under way would meet shards
+    that it does not know: so not while one runs here.
+    """
+    from deltaball import calibration, costs, devices, launch
+
+    study = study_file.load(chosen.study)
+    device = chosen.device or study.compute.device
+    with launch.claim(), devices.held() if device == "cuda" else contextlib.nullcontext():
+        work.prepare_torch(device)
+        work.prepare_jax()
+        rates = calibration.calibrated(device, study.store, calibration.PROBES)
+    share = costs.within(rates.ratios.values(), 1.5)
+    print(f"{costs.write(rates, study.store)}: rates of {rates.hardware}; {share:.0%} of the probes within 1.5 ×")
+    print("shards are cut by them from now on; what is trained stays, and is found in the store")
 
 
 def _store(planned: Plan) -> "Store":

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from deltaball import architectures
+from deltaball import architectures, costs
 from deltaball.architectures import Layers
 from deltaball.catalogue import DatasetFacts
 from deltaball.errors import InputError
@@ -33,16 +33,6 @@ from deltaball.study import (
     how_many,
 )
 
-# Sustained training FLOP/s of one device. cpu: one core of an AMD EPYC server, from the logs of the demo study.
-# cuda: one H200 as measured by a pilot of packed training (FCN 256×2 in packs of 64; CNN of 20 filters; VGG of 48
-# filters; HMC 512×2); not yet calibrated against this code.
-FLOP_PER_SECOND = {
-    "cpu": {"fcn": 2.5e10, "cnn": 6.0e10, "vgg": 6.0e10, "hmc": 1.0e11},
-    "cuda": {"fcn": 5.3e13, "cnn": 1.3e13, "vgg": 6.4e13, "hmc": 4.0e13},
-}
-# Seconds that one step of a pack takes however small it is. On a CPU the rates above contain it; on a GPU, starting
-# the few hundred kernels of a step takes about a millisecond (not yet calibrated).
-STEP_SECONDS = {"cpu": 0.0, "cuda": 1e-3}
 # How many numbers a pack may stack: parameters of all its networks together. A CPU core's cache holds about
 # a million floats; a GPU is filled by more.
 PACK_PARAMETERS = {"cpu": 2_000_000, "cuda": 64_000_000}
@@ -222,12 +212,13 @@ def _overlap(study: Study, one: Measure, other: Measure) -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a study asks for. Built by `plan`; the same study always gives the same plan."""
+    """Everything a study asks for. Built by `plan`; the same study and rates always give the same plan."""
 
     study: Study
     facts: dict[str, DatasetFacts]
     networks: list[Network]
     trajectories: dict[str, Trajectory]
+    rates: costs.Rates  # of the study's device
 
     @cached_property
     def shards(self) -> dict[str, Shard]:
@@ -301,9 +292,16 @@ class Plan:
         facts = self.facts[trajectory.dataset]
         return architectures.layers(trajectory.architecture, trajectory.axes, facts.shape, facts.classes)
 
+    def seconds(self, pack: Sequence[Trajectory]) -> float:
+        """Estimated seconds of training a pack on the study's device."""
+        first, checkpoints = pack[0], [one.checkpoints for one in pack]
+        facts, device = self.facts[first.dataset], self.study.compute.device
+        work = costs.training(first.method, first.axes, self.layers(first), facts, checkpoints, device)
+        return self.rates.of(work)
+
 
 def plan(study: Study) -> Plan:
-    """Plan a study. Raises InputError when two grids contain the same network."""
+    """Plan a study. Raises InputError when two grids contain the same network, or the device's rates are damaged."""
     facts = study.facts()
     networks: list[Network] = []
     steps: dict[str, _Step] = {}
@@ -346,7 +344,7 @@ def plan(study: Study) -> Plan:
         if one.parent and trajectories[one.parent[0]].grid in evicting:
             owner = trajectories[one.parent[0]].grid
             raise InputError(f"grids: {owner}: weights: 'evict', but grid '{one.grid}' prunes them; possible: keep")
-    return Plan(study, facts, networks, trajectories)
+    return Plan(study, facts, networks, trajectories, costs.read(study.store, study.compute.device))
 
 
 @dataclass(frozen=True)
@@ -446,19 +444,6 @@ def _costed(step: _Step, checkpoints: tuple[int, ...], facts: DatasetFacts) -> T
     )
 
 
-def training_minutes(trajectory: Trajectory, device: str) -> float:
-    """Estimated minutes of a trajectory's training on one device of this kind."""
-    rates = FLOP_PER_SECOND[device]
-    return trajectory.flop / rates["hmc" if trajectory.method == "hmc" else trajectory.architecture] / 60
-
-
-def pack_minutes(pack: Iterable[Trajectory], facts: DatasetFacts, device: str) -> float:
-    """Estimated minutes of training a pack, whose trajectories make their steps together."""
-    pack = list(pack)
-    steps = max(one.checkpoints[-1] for one in pack) * -(-facts.train // pack[0].axes.get("batch_size", facts.train))
-    return sum(training_minutes(one, device) for one in pack) + steps * STEP_SECONDS[device] / 60
-
-
 def trainings_alone(networks: Iterable[Network]) -> int:
     """How many trainings these networks would take if nothing were shared: one, and one more per round of pruning."""
     return sum(1 + (network.axes["iterations"] if network.axes.get("proportion") else 0) for network in networks)
@@ -477,15 +462,15 @@ def stored_bytes(trajectory: Trajectory) -> int:
 
 
 def _shards(plan: Plan) -> Iterator[Shard]:
-    device, target = plan.study.compute.device, plan.study.compute.shard_minutes
+    target = plan.study.compute.shard_minutes
     by_grid: dict[str, list[Trajectory]] = {grid.name: [] for grid in plan.study.grids}
     for trajectory in plan.trajectories.values():
         by_grid[trajectory.grid].append(trajectory)
     for members in by_grid.values():
         current: list[tuple[Trajectory, ...]] = []
         spent = 0.0
-        for pack in _packs(members, device):
-            minutes = pack_minutes(pack, plan.facts[pack[0].dataset], device)
+        for pack in _packs(members, plan.study.compute.device):
+            minutes = plan.seconds(pack) / 60
             if current and spent + minutes > target:
                 yield _shard(current, spent)
                 current, spent = [], 0.0

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from deltaball import resources
+from deltaball import costs, resources
 from deltaball.plan import Plan, Shard, Trajectory, stored_bytes, trainings_alone
 from deltaball.store import Store
 from deltaball.study import how_many
@@ -39,9 +39,19 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
         yield f"guarantee: {samples} test points give ε = {epsilon:g} at {confidence:.4g} for {each} (Hoeffding)"
     yield from _measures(plan)
     yield from _evicted(plan)
-    kind = "one core of the machine the rates were measured on" if device == "cpu" else "one H200; not yet calibrated"
     yield _jobs(plan)
-    yield f"hours are estimates of training time on {kind}; a trajectory that grids share is counted in the first"
+    yield "hours are estimates of training time; a trajectory that grids share is counted in the first"
+    yield _rates(plan)
+
+
+def _rates(plan: Plan) -> str:
+    """By which rates times are estimated."""
+    rates, one = plan.rates, "one core of " if plan.study.compute.device == "cpu" else ""
+    if rates.shipped:
+        source = "they ship with deltaball; `deltaball calibrate` measures this machine"
+    else:
+        source = str(costs.path(plan.study.store, rates.device))
+    return f"estimates are for {one}{rates.hardware}, measured {rates.measured}: {source}"
 
 
 def _measures(plan: Plan) -> Iterator[str]:

@@ -7,13 +7,16 @@ that is too high waits longer in a queue.
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from typing import Any
 
-from deltaball import architectures
+from deltaball import architectures, costs
 from deltaball.architectures import Conv, Dense, Layers
-from deltaball.plan import FLOP_PER_SECOND, Measure, Plan, Shard, Trajectory
+from deltaball.plan import Measure, Plan, Shard, Trajectory
 from deltaball.study import PGD_RESTARTS, PGD_STEPS
 
-SAFETY = 3  # how much slower than the machine that the rates are from another one may be
+# Of it 1.5 is how far the estimate itself may be off (benchmarks/costs.py), and 2 how much slower than the machine that
+# the rates are from another one may be, or one whose disk and memory others use too.
+SAFETY = 3
 STARTING_MINUTES = 10  # importing torch from a network disk, loading data, waiting for a device
 
 # Memory of the host in MB. A process that has imported everything has 300 MB on a CPU; with CUDA's context, about 3 GB.
@@ -24,7 +27,7 @@ MEASURED_AT_ONCE = 1024  # images × networks on a CPU, of estimation/estimate.p
 FLOAT = 4  # bytes
 
 # Of exact answers: the share of points that neither PGD nor CROWN settles, and what branch and bound takes for each.
-LEFT_OPEN, SOLVING_SECONDS = 0.25, 1.0
+LEFT_OPEN, SOLVING_SECONDS = 0.25, 0.2
 
 
 @dataclass(frozen=True)
@@ -64,28 +67,32 @@ def training(plan: Plan, shard: Shard) -> Request:
 
 def measuring(plan: Plan, shard: Shard) -> Request:
     """What measuring a shard asks for. Training again what the store lost is not in it: for that there are retries."""
-    flop, seconds = 0.0, 0.0
+    seconds = 0.0
     asked: dict[str, Counter[Measure]] = defaultdict(Counter)
     for network in plan.networks_of(shard.trajectories):
         # A posterior mean takes a pass per sample.
-        average = network.checkpoint if network.method == "hmc" else 1
+        average = network.checkpoint // network.axes["thinning"] if network.method == "hmc" else 1
         asked[network.trajectory_id].update({one: samples * average for one, samples in plan.asked_of(network).items()})
     for trajectory in shard.trajectories:
         layers = plan.layers(trajectory)
-        forward = architectures.forward_flop(layers)
+        pixels = math.prod(plan.facts[shard.dataset].shape)
+        # An attack also moves the image itself.
+        forward = plan.rates.of({**costs.passes(layers, 1), "pixel": pixels})
+        needed: dict[Any, float] = defaultdict(float)  # passes, of what is done once for several measures
         for one, samples in asked[trajectory.id].items():
-            flop += samples * passes(one, layers) * forward
+            work = _shared(one)
+            needed[work] = max(needed[work], samples * passes(one, layers))
             seconds += samples * LEFT_OPEN * SOLVING_SECONDS if one.by == "exact" else 0
-    minutes = flop / FLOP_PER_SECOND[plan.study.compute.device][shard.trajectories[0].architecture] / 60
-    return _request(plan, shard, minutes + seconds / 60, max(_measuring_bytes(plan, pack) for pack in shard.packs))
+        seconds += sum(needed.values()) * forward
+    return _request(plan, shard, seconds / 60, max(_measuring_bytes(plan, pack) for pack in shard.packs))
 
 
 def passes(one: Measure, layers: Layers) -> float:
     """How many forward passes of one image judging a point takes, about. A gradient is worth three.
 
-    Attacks' searches are shared between notions, and what is settled is skipped, so this is an upper bound. CROWN
-    pulls every unit after the first layer back to the image, twice, and the rows it is asked for; float64 takes twice
-    as long.
+    PGD leaves a point alone once it is settled, and CROWN one that an attack has settled, so this is an upper bound.
+    CROWN pulls every unit after the first layer back to the image, twice, and the rows it is asked for; float64 takes
+    twice as long.
     """
     settings = dict(one.settings)
     match one.by:
@@ -103,6 +110,18 @@ def passes(one: Measure, layers: Layers) -> float:
     ]
     rows = units[-1] ** 2 if one.notion in ("softmax_variation", "variation_above") else units[-1]
     return pgd + 2 * (2 * sum(units[1:-1]) + rows)
+
+
+def _shared(one: Measure) -> tuple[Any, ...]:
+    """Measures for which this is equal are judged by one search."""
+    match one.by:
+        case "fgsm":
+            return one.by, one.norm, one.delta
+        case "pgd":
+            return one.by, one.settings, one.norm, one.delta, one.notion == "class_change"
+        case "fmn":
+            return one.by, one.settings, one.norm
+    return one.name, ()
 
 
 def _request(plan: Plan, shard: Shard, minutes: float, workspace: float) -> Request:

@@ -12,7 +12,7 @@ from typing import Any
 
 from deltaball import jobs, resources
 from deltaball.errors import InputError
-from deltaball.plan import Plan, Shard, pack_minutes
+from deltaball.plan import Plan, Shard
 from deltaball.store import Store
 
 STARTING_SECONDS = 2.0  # of a job, whatever its size
@@ -151,9 +151,8 @@ class _Pace:
     def _estimate(self, stage: str, shard: Shard) -> float:
         if stage == "measure":
             return 60 * resources.measuring(self.plan, shard).minutes
-        facts, device = self.plan.facts[shard.dataset], self.plan.study.compute.device
         packs = [[left for one in pack if (left := self._left(one))] for pack in shard.packs]
-        return 60 * sum(pack_minutes(pack, facts, device) for pack in packs if pack)
+        return sum(self.plan.seconds(pack) for pack in packs if pack)
 
     def _left(self, one: Any) -> Any:
         """What the store lacks of a trajectory, about; None when it lacks nothing."""
@@ -161,8 +160,7 @@ class _Pace:
         if not missing:
             return None
         reached = max((step for step in one.checkpoints if step < missing[0]), default=0)
-        share = (missing[-1] - reached) / one.checkpoints[-1]
-        return replace(one, flop=one.flop * share, checkpoints=(missing[-1] - reached,))
+        return replace(one, checkpoints=tuple(step - reached for step in missing))
 
     @staticmethod
     def _kind(stage: str, shard: Shard) -> tuple[str, str, str]:

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 import deltaball
-from deltaball.architectures import Layers, activations
+from deltaball.architectures import Layers
+from deltaball.costs import taken_together
 from deltaball.datasets import Dataset
 from deltaball.packs import Pack, initial_weights, logits
 from deltaball.plan import Trajectory
@@ -28,8 +29,6 @@ from deltaball.training.steps import Recipe, Steps
 from deltaball.training.ways import fastest
 
 EVALUATION_BATCH = 1000
-# Activations, as float32 numbers, of which forward and backward pass profit from a core's cache.
-CACHED = 2_000_000
 # A cross-entropy of so much is not learning any more. Guessing has log(classes).
 BEYOND = 1e4
 
@@ -91,11 +90,8 @@ def train(
 
 
 def together(starts: list[Start], layers: Layers, shape: tuple[int, int, int], device: str) -> Iterator[list[Start]]:
-    """The networks of a pack that take each step together: on a CPU, as many as its cache holds activations of."""
-    size = len(starts)
-    if device == "cpu":
-        step = starts[0].trajectory.axes["batch_size"] * sum(activations(layers, shape))
-        size = max(1, CACHED // step)
+    """The networks of a pack that take each step together."""
+    size = taken_together(len(starts), layers, shape, starts[0].trajectory.axes["batch_size"], device)
     for first in range(0, len(starts), size):
         yield starts[first : first + size]
 

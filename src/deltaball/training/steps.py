@@ -67,7 +67,9 @@ class Steps:
         way: Way = Way(),
         record: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
     ) -> None:
-        self.recipe, self.weights, self.moments, self.masks, self.way = recipe, weights, moments, masks, way
+        self.recipe, self.weights, self.moments, self.way = recipe, weights, moments, way
+        # All bits of a weight that stays and none of one that is pruned.
+        self.masks = [-mask.to(torch.int32) for mask in masks]
         self.images, self.labels = images, labels
         device, networks = images.device, len(weights[0])
         self.order = torch.zeros(networks, len(images), dtype=torch.int64, device=device)
@@ -130,10 +132,10 @@ class Steps:
         gradients = torch.autograd.grad(loss.sum(), weights)
         with torch.no_grad():
             self.loss[part] += loss
-            if self.masks:
-                # where, not a product: a gradient that is not finite must not reach a pruned weight.
-                pairs = zip(self.masks, gradients, strict=True)
-                gradients = [torch.where(mask[part], gradient, 0.0) for mask, gradient in pairs]
+            for mask, gradient in zip(self.masks, gradients, strict=bool(self.masks)):
+                # Not a product: a gradient that is not finite must not reach a pruned weight. Nor torch.where, which
+                # on CPUs takes 40 times as long.
+                gradient.view(torch.int32).bitwise_and_(mask[part])
             if self.recipe.optimizer == "adam":
                 adam_step(weights, gradients, [moment[part] for moment in self.moments], rates[part])
             else:
