@@ -61,6 +61,15 @@ def test_a_step_is_made_of_what_can_be_counted():
     }
 
 
+def test_lower_precision_has_rates_of_its_own():
+    full, lower = (
+        costs.epochs("sgd", {**SGD, "precision": precision}, network("cnn"), MNIST, [2], "cpu")
+        for precision in ("float32", "bfloat16")
+    )
+    flop = [unit for unit in full if unit.endswith("_flop")]
+    assert {f"{unit}_bfloat16" if unit in flop else unit: amount for unit, amount in full.items()} == lower
+
+
 def test_a_chain_is_made_of_gradients_and_of_what_is_noted_of_it():
     forward = 2 * (784 * 64 + 64 * 10)
     for device, leapfrogs in (("cpu", 10 * (120 + 70)), ("cuda", 10 * 120)):

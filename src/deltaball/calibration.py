@@ -60,7 +60,8 @@ class Probe:
             dense = f"{axes['fc_width']}×{axes['fc_depth']}"
             network = f"{self.architecture} {axes['filters']} k{axes['kernel']} ×{axes['conv_depth']} {dense}"
         batch = f" by {axes['batch_size']}" if self.method != "hmc" else f" {self.points:,} points"
-        return f"{self.method} {network} on {image}{batch}, pack of {self.networks}"
+        precision = f" in {axes['precision']}" if "precision" in axes else ""
+        return f"{self.method} {network} on {image}{batch}{precision}, pack of {self.networks}"
 
 
 def _fcn(width: int, depth: int, batch: int, networks: int, method: str = "sgd", **other: Any) -> Probe:
@@ -113,6 +114,12 @@ PROBES = (
     _cnn(24, 7, 2, 32, 1, vgg=True),
     _cnn(48, 3, 2, 32, 1, vgg=True),
     _cnn(64, 5, 3, 32, 1, vgg=True),
+    _fcn(64, 1, 128, 16, precision="bfloat16"),
+    _fcn(256, 2, 128, 4, precision="bfloat16"),
+    _fcn(512, 3, 128, 1, precision="bfloat16"),
+    _cnn(10, 3, 1, 128, 2, precision="bfloat16"),
+    _cnn(20, 5, 2, 128, 2, precision="bfloat16"),
+    _cnn(48, 3, 2, 32, 1, vgg=True, precision="bfloat16"),
     _chains(64, 1, 500),
     _chains(256, 2, 2000),
 )

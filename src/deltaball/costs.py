@@ -25,6 +25,8 @@ UNITS = {
     "convolution": "convolution of one network in a step",
     "product_flop": "of dense layers; a backward pass has twice those of a forward pass",
     "convolution_flop": "of convolutions, as if their filters were a multiple of LANES",
+    "product_flop_bfloat16": "of dense layers where that is the precision of training",
+    "convolution_flop_bfloat16": "of convolutions there",
     "point": "of the data put in order, and chosen, for one network",
     "pixel": "of such a point",
     "number": "that a layer with weights gives for it in a step",
@@ -144,13 +146,14 @@ def epochs(
     pack_steps, own_steps = max(each) * steps * math.ceil(networks / together), sum(each) * steps
     points, weights = sum(each) * facts.train, own_steps * parameters(layers)
     forward = passes(layers, points)
+    lower = "" if axes.get("precision", "float32") == "float32" else f"_{axes['precision']}"
     return {
         "step": pack_steps,
         "layer": pack_steps * len(weighted),
         "product": own_steps * (len(weighted) - convolutions),
         "convolution": own_steps * convolutions,
-        "product_flop": 3 * forward["product_flop"],
-        "convolution_flop": 3 * forward["convolution_flop"],
+        f"product_flop{lower}": 3 * forward["product_flop"],
+        f"convolution_flop{lower}": 3 * forward["convolution_flop"],
         "point": points,
         "pixel": points * math.prod(facts.shape),
         "number": forward["evaluated"],
