@@ -159,6 +159,11 @@ class Hmc(_Strict):
     seed: Seeds = Field([0], description="draws the training points, the start and the chain")
 
 
+# Axes by which samples are drawn even where they are at their defaults. Closed: what was drawn must stay drawn.
+DRAWN_BY = frozenset({"optimizer", "batch_size", "seed", "ranking", "thinning", "prior_scale", "likelihood_scale"})
+DRAWN_BY |= {"train_points", "burn_in", "start", "warm_epochs"}
+
+
 class Sample(_Strict):
     """A part of a grid that is drawn by a seed: what is too dear as a whole is still spread over all its axes."""
 
@@ -211,7 +216,10 @@ class Grid(_Strict):
             yield dict(zip(names, values, strict=True))
 
     def _trajectory(self, axes: Mapping[str, Any]) -> str:
-        return " ".join(f"{name}={value}" for name, value in axes.items() if name != self.ALONG)
+        """A trajectory as it is drawn by; an axis that is added later, at its default, changes no draw."""
+        defaults = {name: value for name, value in self.defaults().items() if name not in DRAWN_BY}
+        named = {name: value for name, value in axes.items() if name not in defaults or value != defaults[name]}
+        return " ".join(f"{name}={value}" for name, value in named.items() if name != self.ALONG)
 
     @model_validator(mode="after")
     def _enough_to_draw(self) -> "Grid":
