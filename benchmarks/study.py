@@ -26,6 +26,7 @@ from deltaball import stages
 from deltaball.architectures import keras_model
 from deltaball.datasets import Dataset, load
 from deltaball.plan import Plan, Trajectory
+from deltaball.work import prepare_torch
 
 
 def packs_of(plan: Plan) -> list[tuple[Trajectory, ...]]:
@@ -81,8 +82,11 @@ def keras_epochs(study: Path, backend: str) -> list[float]:
 def main(study: Path, keras_alone: bool) -> None:
     import torch
 
-    torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if keras_alone:
+        torch.set_num_threads(1)
+    else:
+        prepare_torch(device)
     plan = stages.planned(study)
     packs = packs_of(plan)
     data = {name: load(name, Path(plan.study.data)) for name in {pack[0].dataset for pack in packs}}

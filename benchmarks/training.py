@@ -7,7 +7,8 @@ shuffling), TFLOP/s counted as three forward passes, that as a share of what thi
 matrix product by torch, the bytes that a step must move at least as a share of what a large copy moves here, the ratio
 to Keras `fit` on torch, and by how many seconds the first epoch was longer than a later one (compilation, trials,
 capture). On a CPU everything has one thread and is timed by its CPU time, which other jobs do not stretch; on a GPU by
-the clock. The median of TURNS counts, after a first epoch. Imports are not counted.
+the clock. The median of TURNS counts, after a first epoch. Imports are not counted. Plain torch runs in our process, so
+malloc keeps its memory for it too; Keras has processes of its own, as its users have.
 """
 
 import json
@@ -28,6 +29,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 import numpy as np
 
 from deltaball.architectures import Layers, activations, forward_flop, keras_model, layers, parameters
+from deltaball.work import prepare_torch, side_by_side
 
 BATCH, TURNS = 128, 3
 FCN = {"activation": "relu"}
@@ -122,7 +124,6 @@ def ours(
     from deltaball.store import Store
     from deltaball.training import sgd
     from deltaball.training.progress import SILENT
-    from deltaball.work import side_by_side
 
     network, shape, points = NETWORKS[name]
     x, y = arrays(shape, points * LONGER[device])
@@ -193,8 +194,8 @@ def ceilings(device: str) -> tuple[float, float]:
 def main(names: list[str]) -> None:
     import torch
 
-    torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    prepare_torch(device)
     hardware = torch.cuda.get_device_name() if device == "cuda" else f"one core, {platform.machine()}"
     product, memory = ceilings(device)
     print(f"{hardware}; float32 product {product / 1e12:.3g} TFLOP/s, memory {memory / 1e9:.3g} GB/s")

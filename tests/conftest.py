@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 from deltaball.datasets import Dataset, from_arrays, load
+from deltaball.work import prepare_torch
 
-torch.set_num_threads(1)
+prepare_torch("cpu")
 # A busy machine is no failure; fixtures are folders into which every example writes anew.
 settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
