@@ -19,8 +19,8 @@ from deltaball.study import PGD_RESTARTS, PGD_STEPS
 SAFETY = 3
 STARTING_MINUTES = 10  # importing torch from a network disk, loading data, waiting for a device
 
-# Memory of the host in MB. A process that has imported everything has 300 MB on a CPU, and malloc keeps what was freed in
-# pieces between; with CUDA's context, about 3 GB.
+# Memory of the host in MB. A process that has imported everything has 300 MB on a CPU, and malloc keeps what was freed
+# in pieces between; with CUDA's context, about 3 GB.
 PROCESS_MB = {"cpu": 600, "cuda": 3500}
 MEMORY_SAFETY = 1.5
 EVALUATION_BATCH = 1000  # images at a time, of training/sgd.py
