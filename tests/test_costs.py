@@ -111,10 +111,9 @@ def test_more_work_takes_longer(device: str):
         assert rise(*(seconds([[5]], network(kind, filters=filters), device=device) for filters in (4, 20, 64)))
 
 
-def test_on_a_cpu_adam_masks_and_checkpoints_take_longer():
+def test_on_a_cpu_adam_and_checkpoints_take_longer():
     plain = seconds([[5]], network(width=256))
     assert seconds([[5]], network(width=256), optimizer="adam") > plain
-    assert seconds([[5]], network(width=256), method="imp") > plain
     assert seconds([[1, 2, 3, 4, 5]], network(width=256)) > plain
 
 

@@ -77,7 +77,7 @@ class Wild:
 
     def interval(self, confidence: float) -> tuple[float, float]:
         lower, upper = self.jackknife.interval(confidence)
-        return min(lower, self._end(-1, 1 - confidence)), max(upper, self._end(1, 1 - confidence))
+        return self._end(-1, lower, 1 - confidence), self._end(1, upper, 1 - confidence)
 
     def _share(self, null: float) -> float:
         """The bootstrap's p-value."""
@@ -88,18 +88,24 @@ class Wild:
         extreme = numerator >= squared * (1 - _TIE) * np.maximum(variance, 0)
         return float((1 + extreme.sum()) / (1 + extreme.size))
 
-    def _end(self, side: int, alpha: float) -> float:
+    def _end(self, side: int, least: float, alpha: float) -> float:
+        """The jackknife's end, `least`, or the next null beyond it that the bootstrap rejects, too."""
+        if self._share(least) <= alpha:
+            return least
+
+        def is_inside(step: float) -> bool:
+            # What the bootstrap rejects and the jackknife does not is no end: beyond it the bootstrap may not reject.
+            null = self.estimate + side * step * self.error
+            return side * (null - least) < 0 or self._share(null) > alpha
+
         inside, step = 0.0, 1.0
-        while self._share(self.estimate + side * step * self.error) > alpha:
+        while is_inside(step):
             inside, step = step, 2 * step
             if step > _FARTHEST:
                 return side * np.inf
         for _ in range(_HALVINGS):
             middle = (inside + step) / 2
-            if self._share(self.estimate + side * middle * self.error) > alpha:
-                inside = middle
-            else:
-                step = middle
+            inside, step = (middle, step) if is_inside(middle) else (inside, middle)
         return self.estimate + side * step * self.error
 
 
