@@ -117,6 +117,13 @@ def test_on_a_cpu_adam_and_checkpoints_take_longer():
     assert seconds([[1, 2, 3, 4, 5]], network(width=256)) > plain
 
 
+def test_masks_are_of_the_weights_of_pruned_networks():
+    plain, pruned = (costs.epochs(method, SGD, network(width=256), MNIST, [5], "cpu") for method in ("sgd", "imp"))
+    assert plain["mask"] == 0
+    assert pruned["mask"] == pruned["weight"] == 5 * 469 * (785 * 256 + 257 * 10)
+    assert rates(mask=1e-9).of(pruned) == pytest.approx(1e-9 * pruned["mask"])
+
+
 def test_networks_whose_activations_a_cache_cannot_hold_do_not_step_together():
     small, large = network(width=64), network("cnn", filters=20)
     assert costs.taken_together(4, small, MNIST.shape, 128, "cpu") == 4
