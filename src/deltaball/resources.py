@@ -21,7 +21,7 @@ STARTING_MINUTES = 10  # importing torch from a network disk, loading data, wait
 
 # Memory of the host in MB. A process that has imported everything has 300 MB on a CPU, and malloc keeps what was freed
 # in pieces between; with CUDA's context, about 3 GB.
-PROCESS_MB = {"cpu": 550, "cuda": 3500}
+PROCESS_MB = {"cpu": 540, "cuda": 3500}
 MEMORY_SAFETY = 1.5
 EVALUATION_BATCH = 1000  # images at a time, of training/sgd.py
 MEASURED_AT_ONCE = 1024  # images × networks on a CPU, of estimation/estimate.py
