@@ -288,8 +288,7 @@ def prepare_torch(device: str) -> ModuleType:
 def _keep_memory() -> None:
     """Let malloc keep what is freed for the next layer, where it is glibc's.
 
-    Else it gives activations back to the system after every step, and convolutional networks wait for fresh pages for
-    a third of their time.
+    Else it gives activations back to the system after every step, and convolutional networks wait for fresh pages.
     """
     with contextlib.suppress(OSError, AttributeError):  # another system
         mallopt = ctypes.CDLL(None).mallopt
