@@ -12,12 +12,13 @@ from pathlib import Path
 
 # Every cluster job executes this file again, so it imports only what is light: no array library.
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
-from deltaball import jobs, launch, resources, stages
-from deltaball.errors import InputError
+from deltaball.base.errors import InputError
+from deltaball.plan import loading
+from deltaball.workflow import jobs, launch, resources, stages
 
 try:
-    STUDY = stages.chosen_study(workflow.configfiles, workflow.config_settings.config)
-    PLAN = stages.planned(STUDY)
+    STUDY = loading.chosen_study(workflow.configfiles, workflow.config_settings.config)
+    PLAN = loading.planned(STUDY)
     CLAIM = None
     if workflow.is_main_process and not workflow.dryrun:
         # Held until Snakemake ends: `deltaball study` must not take its lock for a dead run's.

@@ -40,8 +40,9 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from deltaball.architectures import keras_model, layers
-from deltaball.datasets import Dataset, load
+from deltaball.data.datasets import Dataset, load
+from deltaball.networks.keras_models import keras_model
+from deltaball.study.architectures import layers
 
 SEEDS, BATCH = 10, 128
 FCN = {"architecture": "fcn", "epochs": 5}
@@ -102,9 +103,9 @@ def keras_alone(architecture: str, folder: Path) -> dict[str, list[float]]:
 
 def our_accuracies(changed: dict[str, Any], folder: Path, device: str) -> np.ndarray:
     """[configurations, SEEDS] of a study that plans these networks, from its store."""
-    from deltaball.plan import plan
-    from deltaball.store import Store
-    from deltaball.study import Study
+    from deltaball.plan.plan import plan
+    from deltaball.store.store import Store
+    from deltaball.study.study import Study
     from deltaball.training import sgd
 
     same = {"dataset": "mnist", "method": "sgd", "batch_size": BATCH, "seed": [*range(SEEDS)], **changed}

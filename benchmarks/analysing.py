@@ -16,10 +16,12 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from deltaball import analysis, stages, tables
-from deltaball.estimation.estimate import described
-from deltaball.plan import Plan
-from deltaball.study import NOTIONS
+from deltaball.analysis import writing
+from deltaball.estimation.estimates import described
+from deltaball.plan import loading
+from deltaball.plan.plan import Plan
+from deltaball.study.measures import NOTIONS
+from deltaball.tables import columns, frames
 
 
 def simulated_tables(plan: Plan, seed: int = 0) -> dict[str, pd.DataFrame]:
@@ -28,7 +30,7 @@ def simulated_tables(plan: Plan, seed: int = 0) -> dict[str, pd.DataFrame]:
     Accuracy rises with learning rate and epochs and differs by trajectory; R falls with accuracy and width.
     """
     generator = np.random.default_rng(seed)
-    networks = tables.networks(plan, [])
+    networks = frames.networks(plan, [])
     trajectories = networks["trajectory_id"].astype("category").cat.codes.to_numpy()
     own = generator.normal(size=trajectories.max() + 1)[trajectories]
     speed = networks["learning_rate"].fillna(0.01).astype(float).clip(upper=0.05) * networks["epochs"].fillna(
@@ -81,28 +83,28 @@ def simulated_tables(plan: Plan, seed: int = 0) -> dict[str, pd.DataFrame]:
                 }
             )
             values.append(found)
-    robustness = pd.DataFrame(rows).reindex(columns=list(tables.ROBUSTNESS)).astype(tables.ROBUSTNESS)
+    robustness = pd.DataFrame(rows).reindex(columns=list(columns.ROBUSTNESS)).astype(columns.ROBUSTNESS)
     return {
         "networks": networks,
         "robustness": robustness,
         "outcomes": robustness[["network_id", "measure"]].assign(values=values),
-        "curves": pd.DataFrame(columns=list(tables.CURVES)).astype(tables.CURVES),
-        "convergence": pd.DataFrame(columns=list(tables.CONVERGENCE)).astype(tables.CONVERGENCE),
+        "curves": pd.DataFrame(columns=list(columns.CURVES)).astype(columns.CURVES),
+        "convergence": pd.DataFrame(columns=list(columns.CONVERGENCE)).astype(columns.CONVERGENCE),
     }
 
 
 def main() -> None:
     study = Path(sys.argv[1] if len(sys.argv) > 1 else "studies/paper.yaml")
-    plan = stages.planned(study)
+    plan = loading.planned(study)
     with tempfile.TemporaryDirectory() as folder:
         plan.study.__dict__["results"] = folder
         for name, table in simulated_tables(plan).items():
-            tables.write(table, plan.study.folder / f"{name}.parquet")
+            frames.write(table, plan.study.folder / f"{name}.parquet")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         seconds: dict[str, float] = {}
         started = time.process_time()
-        with mock.patch.multiple(analysis, **{name: _timed(getattr(analysis, name), seconds) for name in STEPS}):
-            analysis.write_tables(plan)
+        with mock.patch.multiple(writing, **{name: _timed(getattr(writing, name), seconds) for name in STEPS}):
+            writing.write_tables(plan)
         whole = time.process_time() - started
     print(f"{study}: {len(plan.networks):,} networks, simulated")
     for name in STEPS:
@@ -112,7 +114,7 @@ def main() -> None:
     print(f"peak memory                {peak / 2**20:6.2f} GiB ({before / 2**20:.2f} GiB to simulate them)")
 
 
-STEPS = [name for name, step in vars(analysis).items() if inspect.isfunction(step) and not name.startswith("write")]
+STEPS = [name for name, step in vars(writing).items() if inspect.isfunction(step) and not name.startswith("write")]
 
 
 def _timed(step, seconds):

@@ -20,12 +20,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deltaball.architectures import layers
-from deltaball.datasets import Dataset, load
-from deltaball.local.certificates import differences
-from deltaball.local.neighbourhoods import Ball
-from deltaball.local.notions import ClassChange, margin_loss
-from deltaball.packs import Pack, initial_weights, logits
+from deltaball.data.datasets import Dataset, load
+from deltaball.local.balls import Ball
+from deltaball.local.certificates.differences import differences
+from deltaball.local.losses import margin_loss
+from deltaball.local.notions import ClassChange
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.packs import Pack, logits
+from deltaball.study.architectures import layers
 
 CNN = {"fc_depth": 1, "fc_width": 128, "activation": "relu"}
 NETWORKS = {

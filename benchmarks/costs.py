@@ -27,11 +27,16 @@ from tempfile import TemporaryDirectory
 
 from training import seconds
 
-from deltaball import costs, study_file, work
-from deltaball.datasets import Dataset, load
-from deltaball.packs import initial_weights
-from deltaball.plan import Plan, Trajectory, plan
-from deltaball.store import Store
+from deltaball.base.draws import generator
+from deltaball.data.datasets import Dataset, load
+from deltaball.networks.initial import initial_weights
+from deltaball.plan import costs
+from deltaball.plan.networks import Trajectory
+from deltaball.plan.plan import Plan, plan
+from deltaball.run import libraries
+from deltaball.store.store import Store
+from deltaball.study import reading
+from deltaball.training import descent as descending
 from deltaball.training import hmc, sgd
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +46,7 @@ FACTOR = 1.5
 
 
 def descent(planned: Plan, pack: tuple[Trajectory, ...], dataset: Dataset, device: str, folder: Path) -> float:
-    """Seconds of a pack's training by gradient descent."""
+    """Seconds of a pack's training by gradient descending."""
     layers, batch, facts = planned.layers(pack[0]), pack[0].axes["batch_size"], dataset.facts
     each = [one.checkpoints[-1] for one in pack]
     epoch = costs.epochs(pack[0].method, pack[0].axes, layers, facts, [1] * len(pack), device)
@@ -53,15 +58,15 @@ def descent(planned: Plan, pack: tuple[Trajectory, ...], dataset: Dataset, devic
     )
     starts = []
     for one in pack:
-        weights = initial_weights(layers, sgd.generator(one.origin, "weights"))
-        draws = sgd.generator(one.id, "masks")
+        weights = initial_weights(layers, generator(one.origin, "weights"))
+        draws = generator(one.id, "masks")
         masks = [draws.random(weight.shape) < one.axes.get("kept", [1])[-1] for weight in weights]
         # As in a study, a network that diverges costs nothing more; so none does here.
         axes = {**one.axes, "learning_rate": 1e-4}
         started = replace(one, axes=axes, checkpoints=(4,), parent=None)
-        starts.append(sgd.Start(started, 0, weights, {}, masks if one.method == "imp" else ()))
+        starts.append(descending.Start(started, 0, weights, {}, masks if one.method == "imp" else ()))
     parted = [starts] if pack[0].method == "imp" else sgd.together(starts, layers, facts.shape, device)
-    runs = [sgd.Run(some, layers, shown, Store(folder), device) for some in parted]
+    runs = [descending.Run(some, layers, shown, Store(folder), device) for some in parted]
     taken = [silent(lambda: [run.until(run.epoch + 1) for run in runs], device) for _ in range(4)]
     epoch = statistics.mean(taken[1:3])
     kept = max(0.0, taken[3] - epoch) * (facts.train + facts.test) / (few + tested)
@@ -91,15 +96,15 @@ def silent(do: Callable[[], object], device: str) -> float:
 
 def main() -> None:
     data = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "data"
-    demo = plan(study_file.load(ROOT / "config.yaml"))
-    paper = study_file.load(ROOT / "studies/paper.yaml")
+    demo = plan(reading.load(ROOT / "config.yaml"))
+    paper = reading.load(ROOT / "studies/paper.yaml")
     device = demo.study.compute.device
     compute = paper.compute.model_copy(update={"device": device, "shard_minutes": SHARD_MINUTES})
     planned = plan(paper.model_copy(update={"compute": compute, "results": demo.study.results}))
     rates = demo.rates
     print(f"rates of {rates.hardware}, measured {rates.measured}{', as shipped' if rates.shipped else ''}; on {device}")
     draw, ratios = random.Random(0), {}
-    work.prepare_torch(device)
+    libraries.prepare_torch(device)
     for one, name in [(planned, grid) for grid in GRIDS] + [(demo, grid.name) for grid in demo.study.grids]:
         shards = [shard for shard in one.shards.values() if shard.grid == name]
         drawn = draw.sample(shards, min(SHARDS, len(shards)))

@@ -24,16 +24,16 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 import numpy as np
 import torch
 
-from deltaball.datasets import Dataset, load
-from deltaball.local.attacks import Pgd
-from deltaball.local.certificates import differences
+from deltaball.data.datasets import Dataset, load
+from deltaball.local.attacks.pgd import Pgd
+from deltaball.local.balls import Ball
+from deltaball.local.certificates.differences import differences
 from deltaball.local.exact import decide
-from deltaball.local.neighbourhoods import Ball
 from deltaball.local.notions import ClassChange
-from deltaball.packs import Pack
-from deltaball.plan import plan
-from deltaball.store import Store
-from deltaball.study import Study
+from deltaball.networks.packs import Pack
+from deltaball.plan.plan import plan
+from deltaball.store.store import Store
+from deltaball.study.study import Study
 from deltaball.training import sgd
 
 NETWORKS = {(1, 64): 60.0, (2, 64): 60.0, (2, 128): 5.0, (3, 64): 5.0}  # depth, width: seconds per point

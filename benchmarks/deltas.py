@@ -18,17 +18,17 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 
 import numpy as np
 
-from deltaball import stages
-from deltaball.estimation.estimate import outcomes
-from deltaball.packs import Pack
-from deltaball.store import Store
+from deltaball.estimation.outcomes import outcomes
+from deltaball.networks.packs import Pack
+from deltaball.plan import loading
+from deltaball.store.store import Store
 
 IMAGES = 320
 
 
 def main() -> None:
     study = Path(sys.argv[1] if len(sys.argv) > 1 else "config.yaml")
-    plan = stages.planned(study)
+    plan = loading.planned(study)
     store, found = Store(plan.study.store), defaultdict(list)
     for pack in plan.packed((one.trajectory_id, one.checkpoint) for one in plan.networks):
         facts = plan.facts[pack[0].dataset]

@@ -24,14 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import HMC, MCMC
 
-from deltaball.architectures import Layers
-from deltaball.datasets import Dataset, load
-from deltaball.packs import initial_weights
-from deltaball.plan import Plan, Trajectory, plan
-from deltaball.store import Store
-from deltaball.study import Study
+from deltaball.base.draws import generator
+from deltaball.data.datasets import Dataset, load
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.layers import Layers
+from deltaball.plan.networks import Trajectory
+from deltaball.plan.plan import Plan, plan
+from deltaball.store.store import Store
+from deltaball.study.study import Study
 from deltaball.training import hmc
-from deltaball.training.sgd import generator
 
 CHAINS, LEAPFROG, POINTS = 4, 20, 500
 

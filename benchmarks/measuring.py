@@ -26,14 +26,19 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 import numpy as np
 import torch
 
-from deltaball.architectures import Activation, Dense, Flatten, Layers, layers
-from deltaball.datasets import Dataset, load
-from deltaball.local.attacks import Attack, Fgsm, Pgd
-from deltaball.local.neighbourhoods import Ball
-from deltaball.local.notions import ClassChange, cross_entropy
-from deltaball.packs import Pack, initial_weights, logits
+from deltaball.data.datasets import Dataset, load
+from deltaball.local.attacks.attack import Attack
+from deltaball.local.attacks.fgsm import Fgsm
+from deltaball.local.attacks.pgd import Pgd
+from deltaball.local.balls import Ball
+from deltaball.local.losses import cross_entropy
+from deltaball.local.notions import ClassChange
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.layers import Activation, Dense, Flatten, Layers
+from deltaball.networks.packs import Pack, logits
+from deltaball.study.architectures import layers
 from deltaball.training import objectives
-from deltaball.training.steps import sgd_step
+from deltaball.training.optimizers import sgd_step
 
 NETWORKS, POINTS, TURNS = 64, 738, 5
 EPOCHS, RATE, BATCH = 5, 0.1, 50

@@ -24,9 +24,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from deltaball import stages, tables
-from deltaball.plan import Plan
-from deltaball.study import NOTIONS
+from deltaball.plan import loading
+from deltaball.plan.plan import Plan
+from deltaball.study.measures import NOTIONS
+from deltaball.tables import columns, frames
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = (("analyse", "figures"), ("report",))  # what waits for what
@@ -47,9 +48,9 @@ def main() -> None:
     study = folder / source.name
     settings = yaml.safe_load(source.read_text(encoding="utf-8"))
     study.write_text(yaml.safe_dump({**settings, "results": str(folder)}, allow_unicode=True), encoding="utf-8")
-    plan = stages.planned(study)
+    plan = loading.planned(study)
     invent(plan)
-    rows = len(tables.read(plan.study.folder / "robustness.parquet"))
+    rows = len(frames.read(plan.study.folder / "robustness.parquet"))
     print(f"{source}: {len(plan.networks):,} networks, {rows:,} estimates, in {folder}")
     started = time.perf_counter()
     for together in STAGES:
@@ -97,7 +98,7 @@ def _opened(page: Path) -> str:
 def invent(plan: Plan) -> None:
     """Write the tables of a study in which nearly everything was trained and measured."""
     generator = np.random.default_rng(0)
-    networks = tables.networks(plan, [])
+    networks = frames.networks(plan, [])
     size = np.log2(networks["parameters"] / networks["parameters"].median()).to_numpy(float)
     rate = np.log2(networks["learning_rate"].fillna(0.005).astype(float) / 0.005).to_numpy()
     length = np.log2(networks["epochs"].astype("float64").fillna(10).to_numpy() / 10)
@@ -163,15 +164,15 @@ def invent(plan: Plan) -> None:
             "undecided": pd.NA,
             "no_gradient": 0 if one.attack else pd.NA,
         }
-        parts.append(pd.DataFrame(rows).astype(tables.ROBUSTNESS))
-    robustness = tables.robustness(plan, parts)
+        parts.append(pd.DataFrame(rows).astype(columns.ROBUSTNESS))
+    robustness = frames.robustness(plan, parts)
     attacked = robustness.rename(columns={"estimate": "attacked"})
     folder = plan.study.folder
-    tables.write(tables.networks(plan, [facts[known]]), folder / "networks.parquet")
-    tables.write(robustness, folder / "robustness.parquet")
-    tables.write(attacked.reindex(columns=list(tables.CURVES)).astype(tables.CURVES), folder / "curves.parquet")
-    nothing = pd.DataFrame(columns=list(tables.CONVERGENCE)).astype(tables.CONVERGENCE)
-    tables.write(nothing, folder / "convergence.parquet")
+    frames.write(frames.networks(plan, [facts[known]]), folder / "networks.parquet")
+    frames.write(robustness, folder / "robustness.parquet")
+    frames.write(attacked.reindex(columns=list(columns.CURVES)).astype(columns.CURVES), folder / "curves.parquet")
+    nothing = pd.DataFrame(columns=list(columns.CONVERGENCE)).astype(columns.CONVERGENCE)
+    frames.write(nothing, folder / "convergence.parquet")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from deltaball import stages, tables
-from deltaball.plan import Plan
-from deltaball.study import all_axes
+from deltaball.plan import loading
+from deltaball.plan.plan import Plan
+from deltaball.study.grids import all_axes
+from deltaball.tables import frames
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -35,8 +36,8 @@ REPRODUCIBILITY = 2.8  # 1.96 √2
 def main() -> None:
     given = dict(enumerate(sys.argv))
     study, count, seed = Path(given.get(1, "studies/small-paper.yaml")), int(given.get(2, 20)), int(given.get(3, 0))
-    plan = stages.planned(study)
-    networks, robustness = tables.load(plan)
+    plan = loading.planned(study)
+    networks, robustness = frames.load(plan)
     robustness = robustness[robustness["notion"].isin(["class_change", "variation_above"])]
     robustness = robustness[robustness["attack"].isin(["fgsm", "pgd"])]
     margin = REPRODUCIBILITY * spread_of_seeds(networks, robustness)

@@ -22,11 +22,12 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 
 from training import seconds
 
-from deltaball import stages
-from deltaball.architectures import keras_model
-from deltaball.datasets import Dataset, load
-from deltaball.plan import Plan, Trajectory
-from deltaball.work import prepare_torch
+from deltaball.data.datasets import Dataset, load
+from deltaball.networks.keras_models import keras_model
+from deltaball.plan import loading
+from deltaball.plan.networks import Trajectory
+from deltaball.plan.plan import Plan
+from deltaball.run.libraries import prepare_torch
 
 
 def packs_of(plan: Plan) -> list[tuple[Trajectory, ...]]:
@@ -36,18 +37,19 @@ def packs_of(plan: Plan) -> list[tuple[Trajectory, ...]]:
 
 def ours(plan: Plan, pack: tuple[Trajectory, ...], dataset: Dataset, device: str) -> float:
     """Seconds of the pack's whole training, from those up to its first checkpoint and with it."""
-    from deltaball.packs import initial_weights
-    from deltaball.store import Store
-    from deltaball.training import sgd
+    from deltaball.base.draws import generator
+    from deltaball.networks.initial import initial_weights
+    from deltaball.store.store import Store
+    from deltaball.training import descent, sgd
 
     layers, first, last = plan.layers(pack[0]), pack[0].checkpoints[0], pack[0].checkpoints[-1]
-    starts = [sgd.Start(one, 0, initial_weights(layers, sgd.generator(one.origin, "weights")), {}) for one in pack]
+    starts = [descent.Start(one, 0, initial_weights(layers, generator(one.origin, "weights")), {}) for one in pack]
     total = 0.0
     with TemporaryDirectory() as folder, open(os.devnull, "w") as silent:
         sys.stdout = silent
         try:
             for some in sgd.together(starts, layers, dataset.facts.shape, device):
-                run = sgd.Run(some, layers, dataset, Store(Path(folder)), device)
+                run = descent.Run(some, layers, dataset, Store(Path(folder)), device)
                 total += seconds(lambda run=run: run.until(first), device) * last / first
         finally:
             sys.stdout = sys.__stdout__
@@ -87,7 +89,7 @@ def main(study: Path, keras_alone: bool) -> None:
         torch.set_num_threads(1)
     else:
         prepare_torch(device)
-    plan = stages.planned(study)
+    plan = loading.planned(study)
     packs = packs_of(plan)
     data = {name: load(name, Path(plan.study.data)) for name in {pack[0].dataset for pack in packs}}
     if keras_alone:

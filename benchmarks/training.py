@@ -28,8 +28,11 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 
 import numpy as np
 
-from deltaball.architectures import Layers, activations, forward_flop, keras_model, layers, parameters
-from deltaball.work import prepare_torch, side_by_side
+from deltaball.networks.keras_models import keras_model
+from deltaball.networks.layers import Layers, activations, forward_flop, parameters
+from deltaball.run.libraries import prepare_torch
+from deltaball.run.streams import side_by_side
+from deltaball.study.architectures import layers
 
 BATCH, TURNS = 128, 3
 FCN = {"activation": "relu"}
@@ -72,7 +75,7 @@ def plain_torch(name: str, device: str) -> Callable[[], object]:
     """An epoch of one network as a torch user writes it who keeps the data on the device."""
     import torch
 
-    from deltaball.architectures import Activation, Conv, Dense, Flatten
+    from deltaball.networks.layers import Activation, Conv, Dense, Flatten
 
     network, shape, points = NETWORKS[name]
     modules = {"relu": torch.nn.ReLU}
@@ -118,11 +121,12 @@ def ours(
     name: str, device: str, networks: int, folder: str, precision: str = "float32", packs: int = 1
 ) -> Callable[[], object]:
     """An epoch of so many packs of so many networks each, side by side as a job trains them."""
-    from deltaball.datasets import from_arrays
-    from deltaball.packs import initial_weights
-    from deltaball.plan import Trajectory
-    from deltaball.store import Store
-    from deltaball.training import sgd
+    from deltaball.base.draws import generator
+    from deltaball.data.datasets import from_arrays
+    from deltaball.networks.initial import initial_weights
+    from deltaball.plan.networks import Trajectory
+    from deltaball.store.store import Store
+    from deltaball.training import descent, sgd
     from deltaball.training.progress import SILENT
 
     network, shape, points = NETWORKS[name]
@@ -136,9 +140,9 @@ def ours(
             for k in range(first, first + networks)
         )
         whole.append(pack)
-        starts = [sgd.Start(one, 0, initial_weights(network, sgd.generator(one.id, "weights")), {}) for one in pack]
+        starts = [descent.Start(one, 0, initial_weights(network, generator(one.id, "weights")), {}) for one in pack]
         runs[pack[0].id] = [
-            sgd.Run(some, network, data, store, device) for some in sgd.together(starts, network, shape, device)
+            descent.Run(some, network, data, store, device) for some in sgd.together(starts, network, shape, device)
         ]
 
     def train(pack: tuple[Trajectory, ...]) -> int:

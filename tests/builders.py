@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from deltaball.plan import Plan, plan
-from deltaball.study import Study
+from deltaball.plan.plan import Plan, plan
+from deltaball.study.study import Study
 
 ELSEWHERE = "no-such-folder"  # a data folder that is not there: facts come from the catalogue alone
 

@@ -16,12 +16,16 @@ import pytest
 import torch
 from builders import grid, planned, planned_few, study
 
-from deltaball import cli, packs, tables
-from deltaball.architectures import Dense, Flatten, Layers, layers
-from deltaball.datasets import Dataset, from_arrays
-from deltaball.packs import Posterior
-from deltaball.plan import Plan, Trajectory
-from deltaball.store import Checkpoint, Store
+from deltaball.cli import main
+from deltaball.data.datasets import Dataset, from_arrays
+from deltaball.networks import packs
+from deltaball.networks.layers import Dense, Flatten, Layers
+from deltaball.networks.posteriors import Posterior
+from deltaball.plan.networks import Trajectory
+from deltaball.plan.plan import Plan
+from deltaball.store.store import Checkpoint, Store
+from deltaball.study.architectures import layers
+from deltaball.tables import frames
 from deltaball.training import hmc
 
 CHAINS = {"width": 8, "activation": "tanh", "prior_scale": 0.3, "step_size": [0.02, 0.01], "seed": [0, 1]}
@@ -263,19 +267,19 @@ def test_a_hopeless_step_size_is_stuck_and_stays_in_the_tables(
     content = study(grid("fcn", "hmc", **chains), data=str(data_folder))
     content |= {"guarantee": {"epsilon": 0.25, "confidence": 0.95}}
     Path("config.yaml").write_text(str(content).replace("'", '"').replace("None", "null"))
-    (shard,) = cli.stages.planned(Path("config.yaml")).shards
+    (shard,) = main.stages.planned(Path("config.yaml")).shards
     for command in (["data", "few"], ["train", shard], ["measure", shard], ["networks"], ["robustness"]):
-        assert cli.main(command) == 0
-    networks = tables.read(Path("results/test/networks.parquet")).set_index("step_size")
+        assert main.main(command) == 0
+    networks = frames.read(Path("results/test/networks.parquet")).set_index("step_size")
     assert networks.loc[0.02, "status"].tolist() == ["trained"] * 2
     assert networks.loc[3.0, "status"].tolist() == ["stuck"] * 2
     assert networks.loc[3.0, "acceptance"].max() < 0.01
     assert networks.loc[3.0, "divergences"].tolist() == [10, 30]
     assert networks.loc[3.0, ["ess_min", "rhat_max"]].isna().all(axis=None)
     assert networks["test_accuracy"].notna().all()
-    assert set(tables.read(Path("results/test/robustness.parquet"))["network_id"]) == set(networks["network_id"])
-    assert cli.main(["export", networks["network_id"].iloc[0]]) == 2
-    assert cli.main(["redraw"]) == 0
+    assert set(frames.read(Path("results/test/robustness.parquet"))["network_id"]) == set(networks["network_id"])
+    assert main.main(["export", networks["network_id"].iloc[0]]) == 2
+    assert main.main(["redraw"]) == 0
     page = Path("results/test/report.html").read_text(encoding="utf-8")
     assert "0 of 2 chains have converged" in page
     assert '<figure id="bayes_few_class_change">' in page

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from deltaball.datasets import Dataset, from_arrays, load
-from deltaball.work import prepare_torch
+from deltaball.data.datasets import Dataset, from_arrays, load
+from deltaball.run.libraries import prepare_torch
 
 prepare_torch("cpu")
 # A busy machine is no failure; fixtures are folders into which every example writes anew.

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deltaball import tables
-from deltaball.study import all_axes
+from deltaball.study.grids import all_axes
 
 
 def simulated(
@@ -41,7 +40,7 @@ def simulated(
     along = "posterior_samples" if method == "hmc" else "epochs"
     return pd.DataFrame(
         {
-            **dict.fromkeys([*tables.ROBUSTNESS, *tables.RESULTS, *all_axes()]),
+            **dict.fromkeys([*columns.ROBUSTNESS, *columns.RESULTS, *all_axes()]),
             "network_id": [f"{method} {dataset} {index}" for index in range(len(trajectory))],
             "trajectory_id": [f"{method} {dataset} {one}" for one in trajectory],
             "cluster": [f"{method} {dataset} {one}" for one in trajectory],

@@ -24,12 +24,16 @@ import json, os, sys
 from pathlib import Path
 import pandas as pd
 from test_figures import write_tables
-from deltaball import analysis, figures, stages, tables
+from deltaball.analysis import writing
+from deltaball.figures import drawing
+from deltaball.plan import loading
 from deltaball.report import explorer
+from deltaball.tables import frames
+from deltaball.workflow import stages
 
-plan = stages.planned(Path("config.yaml"))
+plan = loading.planned(Path("config.yaml"))
 write_tables(plan)
-analysis.write_tables(plan)
+writing.write_tables(plan)
 name = next(name for name in stages.figures(plan) if name.startswith("hyperparameters"))
 stages.figures = lambda _: [name]
 from deltaball.figures import style
@@ -39,9 +43,9 @@ def with_text():
     from matplotlib import rcParams
     rcParams["svg.fonttype"] = "none"
 style.use = with_text
-figures.draw(plan)
-networks, robustness = tables.load(plan)
-header = json.loads(explorer.explored(plan, networks, tables.measured(networks, robustness))["header"])
+drawing.draw(plan)
+networks, robustness = frames.load(plan)
+header = json.loads(explorer.explored(plan, networks, frames.measured(networks, robustness))["header"])
 print(json.dumps({
     "networks": {one.id: [one.axes, plan.trajectories[one.trajectory_id].parameters] for one in plan.networks},
     "axes": {one["name"]: one.get("levels") for one in header["axes"]},

@@ -15,7 +15,7 @@ from deltaball.analysis.groups import groups
 from deltaball.analysis.pruning import in_range
 from deltaball.analysis.regressions import regressions
 from deltaball.report.reading import csv
-from deltaball.study import all_axes
+from deltaball.study.grids import all_axes
 
 
 def measured(count: int = 40, draw: int = 0, **columns: object) -> pd.DataFrame:

@@ -3,8 +3,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deltaball import architectures
-from deltaball.architectures import (
+from deltaball.base.errors import InputError
+from deltaball.networks.keras_models import keras_model
+from deltaball.networks.layers import (
     Activation,
     Conv,
     Dense,
@@ -12,12 +13,11 @@ from deltaball.architectures import (
     Layers,
     MaxPool,
     forward_flop,
-    keras_model,
-    layers,
     parameters,
     weight_shapes,
 )
-from deltaball.errors import InputError
+from deltaball.study import architectures
+from deltaball.study.architectures import layers
 
 FCN = {"depth": 2, "width": 64, "activation": "relu"}
 CNN = {"fc_depth": 1, "fc_width": 128, "activation": "tanh", "filters": 5, "kernel": 3, "conv_depth": 2}
@@ -147,9 +147,9 @@ GOLDEN: dict[str, tuple[int, Layers, dict[str, Any], tuple[int, int, int]]] = {
 }
 
 
-@pytest.mark.parametrize("architecture", architectures.VERSIONS)
+@pytest.mark.parametrize("architecture", architectures.ARCHITECTURES)
 def test_a_version_means_these_layers(architecture: str):
     """If the layers change, raise the version: ids then change too, and no stored weights pass for another's."""
     version, expected, axes, shape = GOLDEN[architecture]
-    assert architectures.VERSIONS[architecture] == version
+    assert architectures.ARCHITECTURES[architecture].VERSION == version
     assert layers(architecture, axes, shape, 10) == expected

@@ -9,25 +9,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaball.architectures import Activation, Dense, Flatten, layers
-from deltaball.datasets import Dataset
-from deltaball.local import attacks
-from deltaball.local.attacks import Attack, Fgsm, Fmn, Found, Pgd, attack
-from deltaball.local.neighbourhoods import Ball
-from deltaball.local.notions import (
-    ClassChange,
-    Margin,
-    Notion,
-    SoftmaxVariation,
-    VariationAbove,
-    cross_entropy,
-    margin,
-    margin_loss,
-    variation,
-)
-from deltaball.packs import Pack, initial_weights, logits
+from deltaball.data.datasets import Dataset
+from deltaball.local import iterates, points
+from deltaball.local.attacks import attack as base
+from deltaball.local.attacks import gradients
+from deltaball.local.attacks.attack import Attack, Found
+from deltaball.local.attacks.fgsm import Fgsm
+from deltaball.local.attacks.fmn import Fmn
+from deltaball.local.attacks.pgd import Pgd
+from deltaball.local.balls import Ball
+from deltaball.local.judges import attack
+from deltaball.local.losses import cross_entropy, margin, margin_loss, variation
+from deltaball.local.notions import ClassChange, Margin, Notion, SoftmaxVariation, VariationAbove
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.layers import Activation, Dense, Flatten
+from deltaball.networks.packs import Pack, logits
+from deltaball.study.architectures import layers
 from deltaball.training import objectives
-from deltaball.training.steps import sgd_step
+from deltaball.training.optimizers import sgd_step
 
 SHAPE = (4, 3, 1)
 NORMS = ["linf", "l2", "l1"]
@@ -263,7 +262,7 @@ def test_an_l1_step_moves_the_steepest_pixels_that_can_move():
     x = torch.tensor([1.0] * 8 + [0.5, 0.5, 0.5, 0.0]).reshape(1, 1, *SHAPE)
     gradient = torch.tensor([9.0] * 8 + [4.0, -3.0, 2.0, -5.0]).reshape(x.shape)
     for length, moved in ((0.2, [0.7, 0.5, 0.5]), (0.8, [1.0, 0.2, 0.5]), (9.0, [1.0, 0.0, 1.0])):
-        stepped = attacks._stepped("l1", x, gradient.clone(), length).flatten()
+        stepped = iterates.stepped("l1", x, gradient.clone(), length).flatten()
         torch.testing.assert_close(stepped, torch.tensor([1.0] * 8 + [*moved, 0.0]))
 
 
@@ -272,8 +271,8 @@ def test_a_step_has_its_length(length: float | torch.Tensor):
     x, gradient = torch.full((1, 2, *SHAPE), 0.5), torch.randn(1, 2, *SHAPE, generator=torch.manual_seed(0))
     for norm in NORMS:
         for scale in (1.0, 1e-30, 1e30):
-            moved = attacks._stepped(norm, x, scale * gradient, length) - x
-            torch.testing.assert_close(attacks._length(norm, moved), torch.full((1, 2), 0.3))
+            moved = iterates.stepped(norm, x, scale * gradient, length) - x
+            torch.testing.assert_close(iterates.length_in(norm, moved), torch.full((1, 2), 0.3))
             assert (moved * gradient >= 0).all()
 
 
@@ -284,7 +283,7 @@ def test_a_retracted_image_is_inside_and_one_inside_stays(norm: str, radius: flo
     around = Ball(norm, radius).around(x)
     for scale in (0.01, 0.1, 1.0):
         beyond = x + scale * torch.randn(x.shape, generator=torch.manual_seed(0))
-        found = attacks._retracted(norm, beyond[None].clone(), x[None], radius)[0]
+        found = iterates.retracted(norm, beyond[None].clone(), x[None], radius)[0]
         assert 0 <= found.min()
         assert found.max() <= 1
         assert (around.distance(found) <= radius * (1 + 1e-5) + 1e-6).all()
@@ -298,7 +297,7 @@ def test_a_slope_that_would_vanish_on_its_way_is_scaled():
     """Logits lead by 60 and weights are 1e-20: the product of e⁻⁶⁰ and 1e-20 is below float32."""
     pack = Pack.of((Flatten(), Dense(12, 2)), [[np.full((12, 2), [1e-20, 0], np.float32), np.float32([60, 0])]])
     x = images(4)[None]
-    _, gradient = attacks._differentiated(pack, x, pack(x), cross_entropy)
+    _, gradient = gradients.differentiated(pack, x, pack(x), cross_entropy)
     assert (gradient < 0).all()
     assert one_found(Fgsm(), pack, x[0], Ball("linf", 0.1), ClassChange()).no_gradient.all()
 
@@ -307,9 +306,9 @@ def test_a_slope_that_would_vanish_on_its_way_is_scaled():
 def test_where_a_loss_is_flat_the_margin_takes_its_place(norm: str):
     # The variation has no slope at the point itself, where logits are not changed.
     pack, x = deep_pack(2), digits(32).expand(2, 32, 8, 8, 1)
-    found, expected = (attacks._differentiated(pack, x, pack(x), loss)[1] for loss in (variation, margin_loss))
+    found, expected = (gradients.differentiated(pack, x, pack(x), loss)[1] for loss in (variation, margin_loss))
     assert found.flatten(2).abs().amax(-1).min() > 0
-    torch.testing.assert_close(attacks._stepped(norm, x, found, 0.1), attacks._stepped(norm, x, expected, 0.1))
+    torch.testing.assert_close(iterates.stepped(norm, x, found, 0.1), iterates.stepped(norm, x, expected, 0.1))
 
 
 # Invariants
@@ -440,13 +439,13 @@ def test_a_larger_ball_that_was_not_asked_for_changes_nothing(norm: str):
 def test_a_search_stays_where_nothing_needs_to_be_brought_back(norm: str, monkeypatch: pytest.MonkeyPatch):
     """What is judged on the way must be what is judged at the end."""
     kept = []
-    original = attacks._contained
+    original = base._contained
 
-    def watched(candidate: torch.Tensor, points: attacks.Points, ball: Ball) -> torch.Tensor:
+    def watched(candidate: torch.Tensor, points: points.Points, ball: Ball) -> torch.Tensor:
         kept.append(ball.around(points.x).contains(candidate).all().item())
         return original(candidate, points, ball)
 
-    monkeypatch.setattr(attacks, "_contained", watched)
+    monkeypatch.setattr(base, "_contained", watched)
     for delta in (1e-6, 0.01, 0.1, 2.0):
         found_by(SHORT, deep_pack(2), digits(32), {Ball(norm, delta): JUDGED})
     assert kept == [True] * 12

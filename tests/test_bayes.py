@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deltaball import tables
 from deltaball.analysis.bayes import ESS, RHAT, bayes, converged
-from deltaball.study import all_axes
+from deltaball.study.grids import all_axes
+from deltaball.tables import columns
 
 
 def measured(chains: int = 20, slope: float = 0.2, unconverged: float = 3.0, noise: float = 0.0) -> pd.DataFrame:
@@ -22,7 +22,7 @@ def measured(chains: int = 20, slope: float = 0.2, unconverged: float = 3.0, noi
     )
     table = pd.DataFrame(
         {
-            **dict.fromkeys(tables.ROBUSTNESS),
+            **dict.fromkeys(columns.ROBUSTNESS),
             "dataset": "mnist",
             "architecture": "fcn",
             "measure": "class_change_linf_0.1_fgsm",

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaball.catalogue import CATALOGUE, facts, read_facts
-from deltaball.datasets import Dataset, from_arrays, load
-from deltaball.errors import InputError
+from deltaball.base.errors import InputError
+from deltaball.data.catalogue import CATALOGUE, facts, read_facts
+from deltaball.data.datasets import Dataset, from_arrays, load
 
 LABEL_DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"]
 Arrays = dict[str, np.ndarray]

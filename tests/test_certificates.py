@@ -10,20 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from deltaball.architectures import Activation, Conv, Dense, Flatten, Layers, MaxPool, layers
-from deltaball.local import certificates
-from deltaball.local.certificates import (
-    LINES,
-    backward,
-    differences,
-    layer_bounds,
-    pool_lines,
-    relu_lines,
-    rounding,
-)
-from deltaball.local.neighbourhoods import Ball, Neighbourhood
-from deltaball.local.notions import ClassChange, SoftmaxVariation, margin_loss, variation
-from deltaball.packs import ACTIVATIONS, Pack, initial_weights, logits
+from deltaball.local.balls import Ball, Neighbourhood
+from deltaball.local.certificates import crown, lines
+from deltaball.local.certificates import differences as room
+from deltaball.local.certificates.crown import backward, layer_bounds
+from deltaball.local.certificates.differences import differences
+from deltaball.local.certificates.lines import LINES, pool_lines, relu_lines
+from deltaball.local.certificates.rounding import rounding
+from deltaball.local.losses import margin_loss, variation
+from deltaball.local.notions import ClassChange, SoftmaxVariation
+from deltaball.networks.arithmetic import ACTIVATIONS
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers, MaxPool
+from deltaball.networks.packs import Pack, logits
+from deltaball.study.architectures import layers
 
 CLASSES = 4
 # Odd rows and columns to drop, an even kernel, several channels, three pools, convolutions without a pool between.
@@ -267,7 +267,7 @@ def test_lines_enclose_the_activation(activation: str):
 
 
 def test_lines_enclose_tanh_wherever_the_tangent_point_ends_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(certificates, "TANGENTS", 0)
+    monkeypatch.setattr(lines, "TANGENTS", 0)
     test_lines_enclose_the_activation("tanh")
 
 
@@ -410,7 +410,7 @@ def test_crown_tightens_all_layers_on_which_its_lines_depend(
     assert max(kept[1:]) < 0.98
     # Bounds of the others change nothing.
     found = bounded(pack, around)
-    monkeypatch.setattr(certificates, "_needed", lambda stage, low, high: torch.ones_like(low, dtype=torch.bool))
+    monkeypatch.setattr(crown, "_needed", lambda stage, low, high: torch.ones_like(low, dtype=torch.bool))
     torch.testing.assert_close(bounded(pack, around), found, rtol=1e-3, atol=1e-3)
 
 
@@ -456,7 +456,8 @@ def test_a_batch_is_what_its_networks_and_points_are_alone(
             torch.testing.assert_close(together[k : k + 1], found, rtol=1e-9, atol=1e-9, msg=norm)
             torch.testing.assert_close(each[k : k + 1], found if k == 0 else found.flip(1), rtol=1e-9, atol=1e-9)
         with monkeypatch.context() as small:
-            small.setattr(certificates, "ELEMENTS", {"cpu": 3000})
+            for one in (crown, room):
+                small.setattr(one, "ELEMENTS", {"cpu": 3000})
             torch.testing.assert_close(differences(pack, x, ball, by, every=True), together, rtol=1e-9, atol=1e-9)
             torch.testing.assert_close(differences(pack, own, ball, by, every=True), each, rtol=1e-9, atol=1e-9)
 

@@ -14,12 +14,17 @@ from builders import ARCHITECTURES, METHODS, grid, planned
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltaball import architectures, calibration, cli, costs, launch, preview
-from deltaball.architectures import Layers
-from deltaball.catalogue import CATALOGUE
-from deltaball.costs import UNITS, Rates
-from deltaball.errors import InputError
-from deltaball.store import Store
+from deltaball.base.errors import InputError
+from deltaball.cli import main
+from deltaball.data.catalogue import CATALOGUE
+from deltaball.networks import layers as layer_list
+from deltaball.networks.layers import Layers
+from deltaball.plan import costs
+from deltaball.plan.costs import UNITS, Rates
+from deltaball.run import calibration, preview
+from deltaball.store.store import Store
+from deltaball.study import architectures
+from deltaball.workflow import launch
 
 MNIST = CATALOGUE["mnist"]
 SGD = {"batch_size": 128, "optimizer": "sgd"}
@@ -201,7 +206,7 @@ def test_a_damaged_or_foreign_file_is_refused_in_a_line(
     with pytest.raises(InputError, match=problem):
         costs.read(path.parent, "cpu")
     Path("config.yaml").write_text(STUDY)
-    assert cli.main(["plan"]) == 2
+    assert main.main(["plan"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{path}: {problem}; write it again with `deltaball calibrate` where jobs run, or delete it" in line
 
@@ -231,7 +236,7 @@ def test_the_rates_that_ship_for_gpus_are_those_of_the_pilot():
         facts = replace(MNIST, shape=shape or (32, 32, 3))
         work = costs.epochs("sgd", SGD, layers, facts, [1] * 64, "cuda")
         found = costs.shipped("cuda").of({**work, "step": 0, "point": 0})
-        assert 3 * architectures.forward_flop(layers) * 60_000 * 64 / found == pytest.approx(sustained, rel=0.02)
+        assert 3 * layer_list.forward_flop(layers) * 60_000 * 64 / found == pytest.approx(sustained, rel=0.02)
 
 
 STUDY = """
@@ -244,7 +249,7 @@ grids:
 """
 TINY = """
 import sys
-from deltaball import calibration, cli
+from deltaball.cli import main as cli; from deltaball.run import calibration
 calibration.SECONDS = 0.001
 calibration.PROBES = [
     calibration._fcn(8, 1, 32, 2, shape=(8, 8, 1)),
@@ -275,7 +280,7 @@ def test_calibrating_measures_fits_and_is_used(
         line = next(line for line in done.stdout.splitlines() if line.startswith(name))
         assert float(line.split()[-1]) == pytest.approx(ratio, abs=0.01)
     assert list(path.parent.iterdir()) == [path]
-    assert cli.main(["plan"]) == 0
+    assert main.main(["plan"]) == 0
     assert str(path) in capsys.readouterr().out
 
 
@@ -286,7 +291,7 @@ def test_a_study_under_way_is_not_cut_anew(
     monkeypatch.delenv(launch.HELD, raising=False)
     Path("config.yaml").write_text(STUDY)
     with launch.claim():
-        assert cli.main(["calibrate"]) == 2
+        assert main.main(["calibrate"]) == 2
     assert "another run is under way" in capsys.readouterr().err
     assert not Path("results").exists()
 
@@ -294,7 +299,7 @@ def test_a_study_under_way_is_not_cut_anew(
 def test_probes_span_what_the_papers_study_trains():
     for probe in calibration.PROBES:
         assert set(METHODS) >= {probe.method}
-        assert probe.networks * architectures.parameters(probe.layers) < 10_000_000
+        assert probe.networks * layer_list.parameters(probe.layers) < 10_000_000
         for one in calibration._on("cuda", probe):
             assert 1 <= one.networks <= 64
     works = [

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from deltaball import tables
-from deltaball.errors import InputError
+from deltaball.base.errors import InputError
 from deltaball.estimation.convergence import convergence
 from deltaball.estimation.curves import MARGIN_STEPS, curves
-from deltaball.plan import Plan
+from deltaball.plan.plan import Plan
+from deltaball.tables import columns
 
 LOOSE = {"epsilon": 0.4, "confidence": 0.95}  # 12 points
 
@@ -149,7 +149,7 @@ def test_families_do_not_mix():
 
 def test_no_outcomes_make_an_empty_table():
     plan = one_network({"notion": "class_change", "delta": 0.1})
-    assert list(curves(plan, table_of(plan, {})).columns) == list(tables.CURVES)
+    assert list(curves(plan, table_of(plan, {})).columns) == list(columns.CURVES)
 
 
 @given(st.integers(0, 10_000))
@@ -188,7 +188,7 @@ def test_draws_are_of_the_size_that_epsilon_needs_and_scatter_as_overlapping_dra
     undecided[:100] = np.nan
     names = [one.name for one in plan.experiments[0].measures]
     found = convergence(plan, table_of(plan, dict(zip(names, (values, undecided), strict=True))))
-    assert list(found.columns) == list(tables.CONVERGENCE)
+    assert list(found.columns) == list(columns.CONVERGENCE)
     assert found.groupby(["epsilon", "measure"]).size().tolist() == [200] * 6
     assert dict(found.groupby("epsilon")["samples"].first()) == {0.05: 738, 0.1: 185, 0.2: 47}
     attacked = found[found["attack"] == "fgsm"]

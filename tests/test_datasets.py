@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltaball.catalogue import CATALOGUE
-from deltaball.datasets import Dataset, from_arrays, load
-from deltaball.errors import InputError
+from deltaball.base.errors import InputError
+from deltaball.data.catalogue import CATALOGUE
+from deltaball.data.datasets import Dataset, from_arrays, load
 
 
 def test_mnist5k_is_what_the_catalogue_says(mnist5k: Dataset):

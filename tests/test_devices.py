@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deltaball import devices
+from deltaball.run import devices
 
 JOB = """
 import os, sys, time

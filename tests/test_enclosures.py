@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deltaball import tables
 from deltaball.analysis import judges
 from deltaball.analysis.convergence import spread
 from deltaball.analysis.enclosures import COLUMNS, enclosures
+from deltaball.tables import columns
 
 NETWORKS = pd.DataFrame(
     {
@@ -41,8 +41,8 @@ def of(rows: list[dict], columns: dict[str, str]) -> pd.DataFrame:
 
 
 def enclosed(estimates: list[dict], curves: list[dict]) -> pd.DataFrame:
-    robustness = of([{**dict.fromkeys(tables.ROBUSTNESS), **row} for row in estimates], tables.ROBUSTNESS)
-    return enclosures(NETWORKS, robustness, of(curves, tables.CURVES))
+    robustness = of([{**dict.fromkeys(columns.ROBUSTNESS), **row} for row in estimates], columns.ROBUSTNESS)
+    return enclosures(NETWORKS, robustness, of(curves, columns.CURVES))
 
 
 def test_a_network_is_enclosed_where_both_sides_are_known() -> None:
@@ -123,7 +123,7 @@ def shown(table: pd.DataFrame) -> list[tuple]:
 
 
 def test_every_attack_and_certificate_has_its_strength() -> None:
-    from deltaball.study import ATTACKS, CERTIFICATES
+    from deltaball.study.judges import ATTACKS, CERTIFICATES
 
     assert set(judges.STRENGTH) == {*ATTACKS, *CERTIFICATES}
     ordered = ["fgsm", "fmn-10", "fmn", "pgd-10x1", "pgd-40x1", "pgd", "pgd-100x1", "ibp", "crown", "exact-5", "exact"]
@@ -164,7 +164,7 @@ def draws(population: list[float], size: int, epsilon: float, **changed: object)
     """Every set of `size` points of a population, each once, as draws."""
     values = np.array(population, float)
     rows = [
-        dict.fromkeys(tables.CONVERGENCE)
+        dict.fromkeys(columns.CONVERGENCE)
         | {"experiment": 0, "network_id": "a", "measure": "m", "notion": "class_change", "delta": 0.1, "gamma": np.nan}
         | {"attack": "pgd", "epsilon": epsilon, "samples": size, "draw": draw, "estimate": values[list(points)].mean()}
         | {"test_points": len(values), "whole": values.mean(), "deviation": values.std()}
@@ -215,6 +215,6 @@ def test_the_spread_is_per_experiment_network_measure_and_epsilon() -> None:
 
 
 def test_no_experiment_has_no_spread() -> None:
-    found = spread(NETWORKS, of([], tables.CONVERGENCE))
+    found = spread(NETWORKS, of([], columns.CONVERGENCE))
     assert len(found) == 0
     assert {"sd_expected", "dataset"} < set(found)

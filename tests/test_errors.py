@@ -1,4 +1,4 @@
-from deltaball.errors import alternatives, one_of
+from deltaball.base.errors import alternatives, one_of
 
 
 def test_the_close_names_are_offered():

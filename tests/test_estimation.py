@@ -10,15 +10,19 @@ import pytest
 from builders import grid, planned_few
 from scipy import stats
 
-from deltaball import tables
-from deltaball.catalogue import CATALOGUE
-from deltaball.datasets import Dataset
-from deltaball.estimation.estimate import draw_points, estimates, measure, outcome_key, outcomes
+from deltaball.base.guarantees import samples_needed
+from deltaball.data.catalogue import CATALOGUE
+from deltaball.data.datasets import Dataset
+from deltaball.estimation.estimates import estimates
 from deltaball.estimation.intervals import hoeffding
-from deltaball.guarantees import samples_needed
-from deltaball.packs import Pack
-from deltaball.plan import Measure, Plan, Trajectory
-from deltaball.store import Checkpoint, Store
+from deltaball.estimation.outcomes import measure, outcome_key, outcomes
+from deltaball.estimation.points import draw_points
+from deltaball.networks.packs import Pack
+from deltaball.plan.measures import Measure
+from deltaball.plan.networks import Trajectory
+from deltaball.plan.plan import Plan
+from deltaball.store.store import Checkpoint, Store
+from deltaball.tables import columns
 from deltaball.training.sgd import train
 
 SEED = 0
@@ -261,7 +265,7 @@ def rows(plan: Plan, pack: list[Trajectory], points: np.ndarray, store: Store) -
 
 def test_an_estimate_is_the_mean_outcome_with_its_interval(plan: Plan, pack: list[Trajectory], store: Store, rows: Any):
     table, lists = rows
-    assert list(table.columns) == list(tables.ROBUSTNESS)
+    assert list(table.columns) == list(columns.ROBUSTNESS)
     assert list(zip(table["network_id"], table["measure"], strict=True)) == [
         (network.id, one.name) for network in plan.networks for one in plan.measures
     ]
@@ -324,7 +328,7 @@ def test_too_few_points_make_no_estimate(plan: Plan, pack: list[Trajectory], poi
 
 def test_nothing_measured_gives_empty_tables(plan: Plan, pack: list[Trajectory], store: Store):
     table, lists = estimates(plan, pack, store)
-    assert list(table.columns) == list(tables.ROBUSTNESS)
+    assert list(table.columns) == list(columns.ROBUSTNESS)
     assert list(lists.columns) == ["network_id", "measure", "values"]
     assert len(table) == len(lists) == 0
 
@@ -439,14 +443,14 @@ def test_what_is_settled_beforehand_changes_no_certificate(
 def test_points_left_open_are_robust_for_nobody(
     both: Plan, pack: list[Trajectory], points: np.ndarray, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
-    from deltaball.estimation import estimate
+    from deltaball.estimation import outcomes as computing
 
     exact = [one for one in both.measures if one.by == "exact"][1]
 
     def give_up(network: Pack, x: Any, ball: Any, seconds: float) -> Any:
         return SimpleNamespace(outcome=np.full(len(x), np.nan, np.float32))
 
-    monkeypatch.setattr(estimate.exact, "decide", give_up)
+    monkeypatch.setattr(computing.exact, "decide", give_up)
     measured(both, pack, points, [exact], store)
     table, lists = estimates(both, pack, store)
     left = table[table["undecided"] > 0]

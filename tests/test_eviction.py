@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 from builders import grid, planned, study
 
-from deltaball import jobs, stages, tables
-from deltaball.errors import InputError
-from deltaball.store import EvictedError, Store
+from deltaball.base.errors import InputError
+from deltaball.plan import loading
+from deltaball.store.store import EvictedError, Store
+from deltaball.tables import frames
+from deltaball.workflow import jobs
 
 SGD = grid(width=8, learning_rate=[0.05, 0.1], epochs=[1, 2], dataset="few", name="sgd")
 HMC = grid(
@@ -38,10 +40,10 @@ def run(
     (folder / "config.yaml").write_text(json.dumps(content))
     lines = []
     for command in commands:
-        shards = stages.planned(folder / "config.yaml").shards if command in ("train", "measure") else ()
+        shards = loading.planned(folder / "config.yaml").shards if command in ("train", "measure") else ()
         lines += [[command, shard] for shard in shards] or [[command]]
     # In a process of its own, where Keras is on JAX.
-    together = [sys.executable, "-c", f"from deltaball.cli import main; print({{*map(main, {lines})}})"]
+    together = [sys.executable, "-c", f"from deltaball.cli.main import main; print({{*map(main, {lines})}})"]
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(together, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.endswith("{0}\n"), done.stderr
@@ -52,7 +54,7 @@ EVERYTHING = ("train", "measure", "networks", "robustness")
 
 
 def found(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return tuple(tables.read(folder / f"results/test/{name}.parquet") for name in ("networks", "robustness"))
+    return tuple(frames.read(folder / f"results/test/{name}.parquet") for name in ("networks", "robustness"))
 
 
 def trainings(folder: Path) -> int:
@@ -80,7 +82,7 @@ def test_the_tables_are_the_same_and_the_weights_are_gone(kept: Path, evicted: P
     pd.testing.assert_frame_equal(alike, networks)
     same = robustness[robustness["delta"] == 0.1].reset_index(drop=True)
     pd.testing.assert_frame_equal(fewer, same)
-    plan, store = stages.planned(evicted / "config.yaml"), Store(evicted / "results/store")
+    plan, store = loading.planned(evicted / "config.yaml"), Store(evicted / "results/store")
     for one in plan.networks:
         with pytest.raises(EvictedError):
             store.samples(one.trajectory_id, one.checkpoint)
@@ -100,7 +102,7 @@ def test_a_new_measure_trains_again_what_it_needs_and_lets_it_go(kept: Path, evi
     run(evicted, data_folder, "evict", [0.1, 0.2], "measure", "networks", "robustness")
     for here, there in zip(found(evicted), found(kept), strict=True):
         pd.testing.assert_frame_equal(here, there)
-    plan, store = stages.planned(evicted / "config.yaml"), Store(evicted / "results/store")
+    plan, store = loading.planned(evicted / "config.yaml"), Store(evicted / "results/store")
     assert all(store.find(one.trajectory_id, one.checkpoint) is None for one in plan.networks)
     # Of whoever then wants to keep them, they are trained once more, to the same bits.
     run(evicted, data_folder, "keep", [0.1, 0.2], "train")
@@ -117,7 +119,7 @@ def test_a_new_measure_trains_again_what_it_needs_and_lets_it_go(kept: Path, evi
 def test_a_job_killed_before_it_measured_loses_no_row(tmp_path: Path, data_folder: Path, kept: Path) -> None:
     # Trained and kept, as a kill between training and eviction leaves it.
     run(tmp_path, data_folder, "keep", [0.1, 0.2], "train", grids=[SGD])
-    plan = stages.planned(tmp_path / "config.yaml")
+    plan = loading.planned(tmp_path / "config.yaml")
     for shard in plan.shards:
         (tmp_path / jobs.part(plan, shard, "trained")).unlink()
     before = trainings(tmp_path)
@@ -135,7 +137,7 @@ def test_a_job_killed_before_it_let_go_does_so_the_next_time(tmp_path: Path, dat
     before = trainings(tmp_path)
     run(tmp_path, data_folder, "evict", [0.1], "train", grids=[SGD])
     assert trainings(tmp_path) == before > 0
-    plan, store = stages.planned(tmp_path / "config.yaml"), Store(tmp_path / "results/store")
+    plan, store = loading.planned(tmp_path / "config.yaml"), Store(tmp_path / "results/store")
     assert all(store.has(one.trajectory_id, one.checkpoint) for one in plan.networks)
     assert not any(store.find(one.trajectory_id, one.checkpoint) for one in plan.networks)
 

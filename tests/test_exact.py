@@ -11,14 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaball.architectures import Dense, Flatten, Layers, layers
 from deltaball.local import exact
-from deltaball.local.attacks import Pgd
-from deltaball.local.certificates import differences
+from deltaball.local.attacks.pgd import Pgd
+from deltaball.local.balls import Ball
+from deltaball.local.certificates.differences import differences
 from deltaball.local.exact import decide
-from deltaball.local.neighbourhoods import Ball
-from deltaball.local.notions import ClassChange, margin
-from deltaball.packs import Pack
+from deltaball.local.losses import margin
+from deltaball.local.notions import ClassChange
+from deltaball.networks import dense_form
+from deltaball.networks.layers import Dense, Flatten, Layers
+from deltaball.networks.packs import Pack
+from deltaball.study.architectures import layers
 
 LIMIT = 60.0
 CLOSE = 1e-4  # smallest margins nearer to 0 than this are left to rounding
@@ -251,7 +254,7 @@ def test_certified_is_robust_and_attacked_is_violated(norm: str):
 def test_a_convolutional_network_is_the_same_as_dense_layers(architecture: str, shape: tuple, depth: int):
     axes = {"fc_depth": 1, "fc_width": 5, "activation": "relu", "filters": 3, "kernel": 3, "conv_depth": depth}
     pack = drawn(layers(architecture, axes, shape, 4), seed=1)
-    dense, x = exact._as_dense(pack, shape), images(50, shape).double()
+    dense, x = dense_form.as_dense(pack, shape), images(50, shape).double()
     double = Pack(pack.layers, tuple(weight.double() for weight in pack.weights))
     torch.testing.assert_close(dense(x), double(x), rtol=1e-12, atol=1e-12)
     assert {type(layer).__name__ for layer in dense.layers} == {"Flatten", "Dense", "Activation"}
@@ -277,19 +280,19 @@ def test_a_convolutional_network_with_max_pool(shape: tuple, filters: int, ball:
         ).amin(1)[0]
         assert (decisions.outcome[(least <= 0).numpy()] == 0).all()
         for index, outcome in enumerate(decisions.outcome):
-            assert_agree(outcome, least_margin(exact._as_dense(pack, shape), x[index : index + 1].double(), ball))
+            assert_agree(outcome, least_margin(dense_form.as_dense(pack, shape), x[index : index + 1].double(), ball))
     assert outcomes == {0.0, 1.0}
 
 
 def test_a_convolutional_network_decided_by_linear_programs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(exact, "STEPS", 0)
-    monkeypatch.setattr(exact, "SPARSE", 1.0)
+    monkeypatch.setattr(dense_form, "SPARSE", 1.0)
     axes = {"fc_depth": 1, "fc_width": 2, "activation": "relu", "filters": 1, "kernel": 3, "conv_depth": 1}
     for seed in range(6):
         pack, x = drawn(layers("cnn", axes, (2, 3, 1), 2), seed), images(1, (2, 3, 1), seed)
         decisions = decide(pack, x, Ball("linf", 0.3), LIMIT)
         assert_witnesses(pack, x, Ball("linf", 0.3), decisions)
-        least = least_margin(exact._as_dense(pack, (2, 3, 1)), x.double(), Ball("linf", 0.3))
+        least = least_margin(dense_form.as_dense(pack, (2, 3, 1)), x.double(), Ball("linf", 0.3))
         assert_agree(decisions.outcome[0], least)
 
 
@@ -301,8 +304,8 @@ def test_a_pruned_network_is_decided_without_its_zeros():
             kernel = pack.weights[index]
             kernel *= torch.from_numpy(np.random.default_rng(seed).random(kernel.shape) < kept)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(exact, "SPARSE", 0.6)
-            assert any(kernel.is_sparse for kernel, _ in exact._affine(exact._as_dense(pack, (2, 2, 1))))
+            patch.setattr(dense_form, "SPARSE", 0.6)
+            assert any(kernel.is_sparse for kernel, _ in dense_form.affine_layers(dense_form.as_dense(pack, (2, 2, 1))))
             decisions = decide(pack, x, ball, LIMIT)
         assert_witnesses(pack, x, ball, decisions)
         np.testing.assert_array_equal(decisions.outcome, decide(pack, x, ball, LIMIT).outcome)
@@ -392,6 +395,6 @@ def test_what_has_no_exact_answer_is_refused(monkeypatch: pytest.MonkeyPatch):
     curved = layers("fcn", {"depth": 1, "width": 5, "activation": "tanh"}, (2, 2, 1), 3)
     with pytest.raises(ValueError, match="tanh"):
         decide(drawn(curved, 0), x, Ball("linf", 0.1), LIMIT)
-    monkeypatch.setattr(exact, "LARGEST", 20)
+    monkeypatch.setattr(dense_form, "LARGEST", 20)
     with pytest.raises(ValueError, match="too large"):
         decide(pack, x, Ball("linf", 0.1), LIMIT)

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from test_workflow import FCN, ROOT, TABLES, TINY, assert_equal_tables, checkpoints, command, jobs, tables, write_study
 
-from deltaball import stages
-from deltaball.jobs import records
-from deltaball.store import Store
+from deltaball.plan import loading
+from deltaball.store.store import Store
+from deltaball.workflow.jobs import records
 
 STUDY = {
     **TINY,
@@ -101,7 +101,7 @@ def test_a_network_that_fails_is_a_row_and_the_others_go_on(
         assert not failed.any()
     measured = healthy["networks"]["network_id"][~mine]
     assert set(found["robustness"]["network_id"]) == set(measured)
-    ends = [one["status"] for one in records(stages.planned(Path("config.yaml"))) if one["stage"] == stage]
+    ends = [one["status"] for one in records(loading.planned(Path("config.yaml"))) if one["stage"] == stage]
     assert sorted(ends) == ["done", "failed", "partial"]
     # What failed is tried again, in every run; what did not is left alone.
     assert jobs(run(tmp_path, *TABLES, "-n")[1])[stage] == 1
@@ -194,7 +194,7 @@ def test_where_nothing_can_be_written_one_line_says_so(tmp_path: Path, options: 
         assert f"results/tiny: {reason}" in line
         assert "Traceback" not in output
         assert not [path for path in results.rglob("*") if path.is_file()]
-        shard = next(iter(stages.planned(tmp_path / "config.yaml").shards))
+        shard = next(iter(loading.planned(tmp_path / "config.yaml").shards))
         done = subprocess.run(
             [sys.executable, "-m", "deltaball", "train", shard], cwd=tmp_path, capture_output=True, text=True
         )
@@ -243,7 +243,7 @@ def test_damaged_weights_are_named_and_trained_again(
 
 def test_two_jobs_of_one_shard_at_once_leave_one_result(tmp_path: Path, healthy: dict[str, pd.DataFrame]) -> None:
     write_study(tmp_path, STUDY)
-    plan = stages.planned(tmp_path / "config.yaml")
+    plan = loading.planned(tmp_path / "config.yaml")
     for stage in ("train", "measure"):
         twins = [
             subprocess.Popen([sys.executable, "-m", "deltaball", stage, shard], cwd=tmp_path, stdout=subprocess.DEVNULL)

@@ -12,12 +12,16 @@ from builders import grid, planned
 from matplotlib import rcParams
 from matplotlib.image import imread
 
-from deltaball import analysis, figures, report, stages, tables
+from deltaball.analysis import writing
 from deltaball.analysis.enclosures import enclosures
 from deltaball.estimation.convergence import convergence
 from deltaball.estimation.curves import curves
-from deltaball.figures import style
-from deltaball.plan import Measure, Plan
+from deltaball.figures import drawing, style
+from deltaball.plan.measures import Measure
+from deltaball.plan.plan import Plan
+from deltaball.report import page
+from deltaball.tables import columns, frames
+from deltaball.workflow import stages
 
 MEASURES = [
     {"notion": "class_change", "delta": [0.1, 0.05]},
@@ -138,18 +142,18 @@ def write_tables(plan: Plan, share: float = 1.0) -> None:
                 }
             )
     outcomes = pd.DataFrame(lists, columns=["network_id", "measure", "values"])
-    rows = pd.DataFrame(rows, columns=list(tables.ROBUSTNESS))
+    rows = pd.DataFrame(rows, columns=list(columns.ROBUSTNESS))
     folder = plan.study.folder
-    tables.write(tables.networks(plan, [facts] if len(facts) else []), folder / "networks.parquet")
-    tables.write(tables.robustness(plan, [rows]), folder / "robustness.parquet")
-    tables.write(curves(plan, outcomes), folder / "curves.parquet")
-    tables.write(convergence(plan, outcomes), folder / "convergence.parquet")
+    frames.write(frames.networks(plan, [facts] if len(facts) else []), folder / "networks.parquet")
+    frames.write(frames.robustness(plan, [rows]), folder / "robustness.parquet")
+    frames.write(curves(plan, outcomes), folder / "curves.parquet")
+    frames.write(convergence(plan, outcomes), folder / "convergence.parquet")
 
 
 def draw_all(plan: Plan) -> str:
-    analysis.write_tables(plan)
-    figures.draw(plan)
-    return report.write(plan, Path("config.yaml")).read_text()
+    writing.write_tables(plan)
+    drawing.draw(plan)
+    return page.write(plan, Path("config.yaml")).read_text()
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +174,7 @@ def test_every_data_set_and_notion_has_a_figure_and_the_numbers_behind_it(tmp_pa
         assert image[..., :3].std() > 0.05
         assert "<svg" in (plan.study.folder / f"figures/{name}.svg").read_text()
         shown = pd.read_csv(plan.study.folder / f"figures/{name}.csv")
-        every = tables.measured(*tables.load(plan))
+        every = frames.measured(*frames.load(plan))
         kind, _, rest = name.partition("_")
         alike = every[(every["dataset"] + "_" + every["notion"]) == rest]
         fcn = alike["architecture"] == "fcn"
@@ -195,8 +199,8 @@ def test_the_caption_says_what_one_must_know(tmp_path: Path) -> None:
 
     plan = two_data_sets(tmp_path)
     write_tables(plan, share=0.5)
-    networks, robustness = tables.load(plan)
-    shown = tables.measured(networks, robustness).query("dataset == 'mnist5k' and notion == 'class_change'")
+    networks, robustness = frames.load(plan)
+    shown = frames.measured(networks, robustness).query("dataset == 'mnist5k' and notion == 'class_change'")
     said = caption(shown, networks)
     assert f"{shown['network_id'].nunique()} of {len(plan.networks)} planned networks" in said
     for part in ("ε = 0.05", "confidence 0.95", "N = 738", "δ = 0.05, 0.1", "FGSM", "L∞", "no larger"):
@@ -220,7 +224,7 @@ def drawn(plan: Plan, name: str) -> tuple[pd.DataFrame, str]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(stages, "figures", lambda _: [name])
         patched.setattr(style, "use", with_text)
-        figures.draw(plan)
+        drawing.draw(plan)
     folder = plan.study.folder / "figures"
     text = " ".join(re.findall(r">([^<>]+)</text>", (folder / f"{name}.svg").read_text()))
     return pd.read_csv(folder / f"{name}.csv"), html.unescape(text)
@@ -256,7 +260,7 @@ def test_the_attack_of_most_networks_is_drawn(tmp_path: Path) -> None:
 def test_networks_are_drawn_between_both_sides_at_the_deltas_asked_for(tmp_path: Path) -> None:
     plan = small(tmp_path)
     write_tables(plan)
-    every = enclosures(*tables.load(plan), tables.load_curves(plan)[0])
+    every = enclosures(*frames.load(plan), frames.load_curves(plan)[0])
     for notion, of_all in (("class_change", 6), ("softmax_variation", 6), ("variation_above", 10), ("margin", 6)):
         shown, said = drawn(plan, f"enclosure_mnist5k_{notion}")
         asked = {one.delta for one in plan.measures if one.notion == notion}
@@ -279,7 +283,7 @@ def test_a_network_that_only_an_experiment_certifies_is_not_among_those_asked_fo
     experiment = {"notion": "class_change", "delta": 0.06, "attack": "pgd", "certificate": "crown", "only": other}
     plan = small(tmp_path, convergence=[{"measure": experiment, "epsilon": [0.2, 0.1], "draws": 5}])
     write_tables(plan)
-    every = enclosures(*tables.load(plan), tables.load_curves(plan)[0])
+    every = enclosures(*frames.load(plan), frames.load_curves(plan)[0])
     (added,) = plan.experiments[0].networks
     assert added.id in set(every["network_id"][every["notion"] == "class_change"])
     shown, said = drawn(plan, "enclosure_mnist5k_class_change")
@@ -303,7 +307,7 @@ def test_draws_are_drawn_with_what_is_expected_of_them(tmp_path: Path) -> None:
     write_tables(plan)
     shown, said = drawn(plan, "convergence_mnist5k")
     assert len(shown) == 2 * 3 * 5 * 50  # networks, sides, ε's, draws
-    assert len(tables.load_curves(plan)[1]) == len(shown)
+    assert len(frames.load_curves(plan)[1]) == len(shown)
     assert shown.groupby(["network_id", "measure", "epsilon"])["sd_expected"].nunique().max() == 1
     assert "2 of 2 planned networks. Each dot is the estimate from one of 50 draws" in said
     assert "T = 1000 test points, which holds every draw" in said
@@ -361,7 +365,7 @@ def test_capacity_is_binned_by_size_and_labelled_by_range(parameters: list[int],
 def test_the_papers_figures_show_the_middle_delta_of_each_data_set(tmp_path: Path) -> None:
     plan = two_data_sets(tmp_path)
     write_tables(plan)
-    every = tables.measured(*tables.load(plan))
+    every = frames.measured(*frames.load(plan))
     for name, methods in (("figure2", {"sgd"}), ("figure3", {"sgd", "imp"})):
         shown, said = drawn(plan, name)
         wanted = every[every["method"].isin(methods) & (every["delta"] == 0.1) & every["gamma"].isin([np.nan, 0.3])]

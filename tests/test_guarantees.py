@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaball.guarantees import confidence_each, epsilon_reached, samples_needed, spoken
+from deltaball.base.guarantees import confidence_each, epsilon_reached, samples_needed, spoken
 
 getcontext().prec = 60
 

@@ -10,14 +10,19 @@ import pytest
 import torch
 from builders import grid, network_ids, planned, study
 
-from deltaball import packs, study_file
-from deltaball.architectures import Layers, layers
-from deltaball.errors import InputError
-from deltaball.estimation import estimate
-from deltaball.local.attacks import IMAGES_MULTIPLE
-from deltaball.packs import Pack, Posterior
-from deltaball.plan import Trajectory, stored_bytes
-from deltaball.store import Checkpoint, Store
+from deltaball.base.errors import InputError
+from deltaball.estimation import outcomes
+from deltaball.local.points import IMAGES_MULTIPLE
+from deltaball.networks import layers as layer_list
+from deltaball.networks import packs, posteriors
+from deltaball.networks.layers import Layers
+from deltaball.networks.packs import Pack
+from deltaball.networks.posteriors import Posterior
+from deltaball.plan.methods import stored_bytes
+from deltaball.plan.networks import Trajectory
+from deltaball.store.store import Checkpoint, Store
+from deltaball.study import reading
+from deltaball.study.architectures import layers
 
 SHAPE = (4, 3, 1)
 FCN: Layers = layers("fcn", {"depth": 2, "width": 6, "activation": "tanh"}, SHAPE, 3)
@@ -37,14 +42,16 @@ def test_the_chains() -> None:
 
 def drawn(samples: int, scale: float = 1.0, network: Layers = FCN) -> list[np.ndarray]:
     random = np.random.default_rng(0)
-    return [random.normal(0, scale, (samples, *shape)).astype(np.float32) for shape in packs.weight_shapes(network)]
+    return [
+        random.normal(0, scale, (samples, *shape)).astype(np.float32) for shape in layer_list.weight_shapes(network)
+    ]
 
 
 def images(count: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(1).random((count, *SHAPE), dtype=np.float32))
 
 
-@pytest.mark.parametrize("samples", [1, 3, packs.SAMPLES_AT_ONCE, 2 * packs.SAMPLES_AT_ONCE + 1])
+@pytest.mark.parametrize("samples", [1, 3, posteriors.SAMPLES_AT_ONCE, 2 * posteriors.SAMPLES_AT_ONCE + 1])
 def test_softmax_of_the_logits_is_the_mean_of_softmax(samples: int) -> None:
     weights, x = drawn(samples), images(5)
     each = packs.logits(FCN, [torch.from_numpy(weight).double() for weight in weights], x.double())
@@ -62,7 +69,7 @@ def test_one_sample_is_its_network() -> None:
 
 def test_the_gradient_goes_through_the_mean() -> None:
     """Against central differences in float64, for a loss that mixes the classes."""
-    weights, x = drawn(2 * packs.SAMPLES_AT_ONCE + 1), images(4).double()
+    weights, x = drawn(2 * posteriors.SAMPLES_AT_ONCE + 1), images(4).double()
     posterior = Posterior(FCN, tuple(torch.from_numpy(weight).double() for weight in weights))
     mix = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     leaf = x[None].clone().requires_grad_()
@@ -105,12 +112,12 @@ def test_chains_are_measured_from_the_samples_in_the_store(tmp_path: Path) -> No
     shown = random.random((20, 28, 28, 1), dtype=np.float32)
     (measure,) = plan.measures
     asked = {(one.id, step): {measure: 20} for step in one.checkpoints}
-    assert estimate.measure(asked, network, shown, 0, store, "cpu", chains=True) == 40
+    assert outcomes.measure(asked, network, shown, 0, store, "cpu", chains=True) == 40
     kept = store.find_outcomes(one.id)
     for step in one.checkpoints:
         posterior = Posterior.of(network, [weight[:step] for weight in weights])
-        expected, _ = estimate.outcomes(posterior, shown, [measure], "cpu")
-        np.testing.assert_array_equal(kept[estimate.outcome_key(step, measure, 0)], expected[measure][0])
+        expected, _ = outcomes.outcomes(posterior, shown, [measure], "cpu")
+        np.testing.assert_array_equal(kept[outcomes.outcome_key(step, measure, 0)], expected[measure][0])
 
 
 def test_axes_left_out_change_no_id() -> None:
@@ -144,7 +151,7 @@ def test_a_chain_that_cannot_be_is_refused(changed: dict, said: str, tmp_path: P
     path = tmp_path / "study.yaml"
     path.write_text(str(study(grid("fcn", "hmc", **changed))).replace("'", '"'))
     with pytest.raises(InputError, match=said):
-        study_file.load(path)
+        reading.load(path)
 
 
 def autoregressive(count: int, correlation: float, quantities: int = 1) -> np.ndarray:
@@ -156,7 +163,7 @@ def autoregressive(count: int, correlation: float, quantities: int = 1) -> np.nd
 
 
 def test_diagnostics_of_chains_that_are_known() -> None:
-    from deltaball.training.diagnostics import convergence
+    from deltaball.training.mixing import convergence
 
     r_hat, size = convergence(np.random.default_rng(0).normal(size=(4000, 3)))
     assert r_hat < 1.002

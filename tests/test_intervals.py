@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from deltaball import sampling
-from deltaball.cli import main
-from deltaball.errors import InputError
+from deltaball.base.errors import InputError
+from deltaball.base.guarantees import epsilon_reached
+from deltaball.cli.main import main
+from deltaball.estimation import sample_sizes
 from deltaball.estimation.intervals import ROWS_AT_ONCE, betting, clopper_pearson, hoeffding, sandwich
-from deltaball.guarantees import epsilon_reached
 
 CONFIDENCE, ALPHA = 0.95, 0.05
 DRAWS, SAMPLES = 10_000, 200
@@ -329,7 +329,7 @@ def test_what_cannot_be_simulated_in_time_is_not(capsys: pytest.CaptureFixture):
 
 @pytest.mark.parametrize(("epsilon", "confidence", "networks"), [(0.05, 0.95, 1), (0.1, 0.8, 1), (0.05, 0.95, 14913)])
 def test_clopper_pearsons_samples_do_whatever_the_outcomes(epsilon: float, confidence: float, networks: int):
-    samples = sampling.clopper_pearson(sampling.Asked(epsilon, confidence, networks), 0.5)
+    samples = sample_sizes.clopper_pearson(sample_sizes.Asked(epsilon, confidence, networks), 0.5)
     confidence = 1 - (1 - confidence) / networks
     for enough in (samples, samples + 1):
         assert np.ptp(clopper_pearson(np.arange(enough + 1), enough, confidence), 0).max() <= 2 * epsilon
@@ -342,7 +342,7 @@ def test_clopper_pearsons_samples_do_whatever_the_outcomes(epsilon: float, confi
 
 @pytest.mark.parametrize(("share", "unit"), [(0.9, 10), (0.99, 100)])
 def test_clopper_pearsons_samples_at_a_share(share: float, unit: int):
-    samples = sampling.clopper_pearson(sampling.Asked(0.01, 0.95), share)
+    samples = sample_sizes.clopper_pearson(sample_sizes.Asked(0.01, 0.95), share)
     enough, too_few = math.ceil(samples / unit) * unit, math.ceil(samples / unit - 1) * unit
     for whole, narrow in ((enough, True), (too_few, False)):
         exact = binomtest(round(share * whole), whole).proportion_ci(0.95, "exact")
@@ -350,9 +350,9 @@ def test_clopper_pearsons_samples_at_a_share(share: float, unit: int):
 
 
 @pytest.mark.parametrize("networks", [1, 14913])
-@pytest.mark.parametrize("deviation", sampling.DEVIATIONS)
+@pytest.mark.parametrize("deviation", sample_sizes.DEVIATIONS)
 def test_bettings_samples_give_the_half_width(deviation: float, networks: int):
-    samples = sampling.betting(sampling.Asked(0.05, 0.95, networks), deviation)
+    samples = sample_sizes.betting(sample_sizes.Asked(0.05, 0.95, networks), deviation)
     shape = (1 / (4 * deviation**2) - 1) / 2
     for factor, narrow in ((1.1, True), (0.85, False)):
         draws = np.random.default_rng(11).beta(shape, shape, (300, round(factor * samples)))
@@ -360,11 +360,11 @@ def test_bettings_samples_give_the_half_width(deviation: float, networks: int):
         assert (np.median(np.diff(betting(draws, 1 - 0.05 / networks), axis=0)) <= 0.1) == narrow
 
 
-@pytest.mark.parametrize("asked", [sampling.Asked(0.05, 0.95), sampling.Asked(0.02, 0.9, 1000)])
-def test_chebyshev_and_the_normal_approximation_are_solved_for_samples(asked: sampling.Asked):
-    for samples, enough in ((sampling.chebyshev(asked), True), (sampling.chebyshev(asked) - 1, False)):
+@pytest.mark.parametrize("asked", [sample_sizes.Asked(0.05, 0.95), sample_sizes.Asked(0.02, 0.9, 1000)])
+def test_chebyshev_and_the_normal_approximation_are_solved_for_samples(asked: sample_sizes.Asked):
+    for samples, enough in ((sample_sizes.chebyshev(asked), True), (sample_sizes.chebyshev(asked) - 1, False)):
         assert (1 / (4 * samples * asked.epsilon**2) <= asked.alpha) == enough
-    for samples, enough in ((sampling.normal(asked), True), (sampling.normal(asked) - 1, False)):
+    for samples, enough in ((sample_sizes.normal(asked), True), (sample_sizes.normal(asked) - 1, False)):
         assert (math.erfc(asked.epsilon * math.sqrt(2 * samples)) <= asked.alpha) == enough
 
 
@@ -400,6 +400,6 @@ def test_samples_takes_no_study():
 
 
 def test_the_union_bound_asks_for_no_more_than_float64_tells():
-    sampling.Asked(0.05, 0.95, networks=10**10)
+    sample_sizes.Asked(0.05, 0.95, networks=10**10)
     with pytest.raises(InputError, match="too close to 1 for"):
-        sampling.Asked(0.05, 0.95, networks=10**11)
+        sample_sizes.Asked(0.05, 0.95, networks=10**11)

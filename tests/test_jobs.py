@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from builders import grid, planned
 
-from deltaball import jobs, resources, tables
-from deltaball.errors import InputError
-from deltaball.plan import Plan, Shard, Trajectory
-from deltaball.store import Store
+from deltaball.base.errors import InputError
+from deltaball.plan.networks import Shard, Trajectory
+from deltaball.plan.plan import Plan
+from deltaball.store.store import Store
+from deltaball.tables import frames
+from deltaball.workflow import jobs, resources
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_a_record_says_what_a_job_took_and_how_it_ended(plan: Plan, shard: Shard
     assert found["wall_seconds"] >= 0.05
     assert found["memory_mb"] > 50
     assert {"host", "started", "software", "device_seconds"} <= set(found)
-    row = tables.jobs(jobs.records(plan)).iloc[0]
+    row = frames.jobs(jobs.records(plan)).iloc[0]
     assert (row["shard"], row["status"], row["failures"]) == (shard.id, "done", 0)
 
 
@@ -158,13 +160,13 @@ def test_a_damaged_record_is_left_out(plan: Plan, shard: Shard) -> None:
 
 def test_networks_without_a_checkpoint_are_failed_with_their_reason(plan: Plan, shard: Shard, tmp_path: Path) -> None:
     ids = [one.id for one in shard.trajectories]
-    table = tables.trained(plan, shard.trajectories, Store(tmp_path / "store"), dict.fromkeys(ids, "why"))
+    table = frames.trained(plan, shard.trajectories, Store(tmp_path / "store"), dict.fromkeys(ids, "why"))
     assert set(table["status"]) == {"failed"}
-    assert set(tables.networks(plan, [table])["reason"]) == {"why"}
+    assert set(frames.networks(plan, [table])["reason"]) == {"why"}
 
 
 def test_networks_of_a_lost_shard_are_failed_and_others_planned(plan: Plan) -> None:
-    table = tables.networks(plan, [], {plan.networks[0].id: "its node burnt"})
+    table = frames.networks(plan, [], {plan.networks[0].id: "its node burnt"})
     assert list(table["status"][:2]) == ["failed", "planned"]
     assert table["reason"][0] == "its node burnt"
     assert table["reason"][1:].isna().all()

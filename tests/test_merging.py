@@ -11,11 +11,15 @@ from builders import grid, planned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaball import cli, jobs, merging, tables
-from deltaball.errors import InputError
+from deltaball.base.errors import InputError
+from deltaball.cli import main
 from deltaball.estimation import convergence, curves
-from deltaball.estimation.estimate import described, tightened
-from deltaball.plan import Network, Plan
+from deltaball.estimation.estimates import described, tightened
+from deltaball.plan.networks import Network
+from deltaball.plan.plan import Plan
+from deltaball.run import merging
+from deltaball.tables import frames
+from deltaball.workflow import jobs
 
 CPU = {"device": "cpu (x86_64)", "software": "torch 2"}
 GPU = {"device": "cuda (a GPU)", "software": "torch 2"}
@@ -69,7 +73,7 @@ def written(folder: Path, one: merging.Piece, without: Sequence[str] = ()) -> Pa
     folder.mkdir(parents=True)
     for name, table in one.tables.items():
         if name not in without:
-            tables.write(table, folder / f"{name}.parquet")
+            frames.write(table, folder / f"{name}.parquet")
     return folder
 
 
@@ -296,7 +300,7 @@ def test_the_command_merges_whole_or_not_at_all(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(STUDY)
-    plan = cli.stages.planned(Path("config.yaml"))
+    plan = main.stages.planned(Path("config.yaml"))
     parts = [[one for one in plan.networks if one.grid == name] for name in ("one", "two")]
     for place, networks in zip(("a", "b"), parts, strict=True):
         folder = written(Path(place), piece(plan, networks))
@@ -305,7 +309,7 @@ def test_the_command_merges_whole_or_not_at_all(
             pass
         shutil.move(plan.study.folder / "jobs", folder / "jobs")
     results = plan.study.folder
-    assert cli.main(["merge", "a", "b"]) == 0
+    assert main.main(["merge", "a", "b"]) == 0
     assert "small: 6 networks (6 trained), 12 estimates" in capsys.readouterr().out
     before = contents(results)
     assert set(before) == {
@@ -316,7 +320,7 @@ def test_the_command_merges_whole_or_not_at_all(
     assert [one["grid"] for one in jobs.records(plan)] == ["one", "two"]
     # Again, and the other way around: the same bytes.
     for folders in (["b", "a"], ["a"], []):
-        assert cli.main(["merge", *folders]) == 0
+        assert main.main(["merge", *folders]) == 0
         assert contents(results) == before
     page = (results / "PROVENANCE.md").read_text()
     for name, count in (("one", 4), ("two", 2), ("all", 6)):
@@ -327,7 +331,7 @@ def test_the_command_merges_whole_or_not_at_all(
     # A contradiction: one line, and not a byte changed.
     wrong = written(Path("c"), changed(piece(plan, parts[1]), "networks", add("test_accuracy", 1e-9)))
     capsys.readouterr()
-    assert cli.main(["merge", str(wrong)]) == 2
+    assert main.main(["merge", str(wrong)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert parts[1][0].id in said
@@ -335,7 +339,7 @@ def test_the_command_merges_whole_or_not_at_all(
 
 
 def test_what_is_missing_is_in_the_provenance_with_its_reason(plan: Plan, tmp_path: Path) -> None:
-    from deltaball import provenance
+    from deltaball.run import provenance
 
     here = planned(
         grid(width=[8, 16, 32]),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, linprog
 
-from deltaball.local.neighbourhoods import Ball
+from deltaball.local.balls import Ball
 
 SHAPE = (3, 2, 1)
 NORMS = ["linf", "l2", "l1"]

@@ -9,18 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from deltaball.local.notions import (
-    ClassChange,
-    Margin,
-    SoftmaxVariation,
-    VariationAbove,
-    cross_entropy,
-    margin,
-    margin_loss,
-    notion,
-    tempered_cross_entropy,
-    variation,
-)
+from deltaball.local.losses import cross_entropy, margin, margin_loss, tempered_cross_entropy, variation
+from deltaball.local.notions import ClassChange, Margin, SoftmaxVariation, VariationAbove, notion
 
 NOWHERE = torch.zeros(1)
 

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from deltaball import packs
-from deltaball.architectures import Layers, keras_model, layers, weight_shapes
-from deltaball.packs import Pack, initial_weights, logits
+from deltaball.networks import arithmetic
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.keras_models import keras_model
+from deltaball.networks.layers import Layers, weight_shapes
+from deltaball.networks.packs import Pack, logits
+from deltaball.study.architectures import layers
 
 NETWORKS = 3
 CNN = {"fc_depth": 1, "fc_width": 12, "filters": 4, "kernel": 3, "conv_depth": 2}
@@ -65,7 +68,8 @@ def jax_logits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray
     script = """
 import json, sys
 import numpy as np
-from deltaball.architectures import keras_model, layers
+from deltaball.networks.keras_models import keras_model
+from deltaball.study.architectures import layers
 import keras
 assert keras.backend.backend() == "jax"
 inputs, outputs = np.load(sys.argv[1]), {}
@@ -221,12 +225,12 @@ def test_a_large_product_and_its_gradients_are_those_in_float64(shared: bool, mo
     x = torch.randn(*([] if shared else [3]), 96, 70, generator=random, requires_grad=True)
     kernel = torch.randn(3, 70, 50, generator=random, requires_grad=True)
     gradient = torch.randn(3, 96, 50, generator=random)
-    assert x.shape[-2] * kernel[0].numel() >= packs.LARGE_PRODUCT
+    assert x.shape[-2] * kernel[0].numel() >= arithmetic.LARGE_PRODUCT
     exact = (x.double() @ kernel.double()).detach()
     expected = torch.autograd.grad(x.double() @ kernel.double(), (x, kernel), gradient.double())
     for by_onednn in (False, True):  # oneDNN is slower where MKL has AVX-512, and no less right
-        monkeypatch.setattr(packs, "_by_onednn", lambda chosen=by_onednn: chosen)
-        found = packs.product(x, kernel)
+        monkeypatch.setattr(arithmetic, "_by_onednn", lambda chosen=by_onednn: chosen)
+        found = arithmetic.product(x, kernel)
         assert (type(found.grad_fn).__name__ == "_ProductBackward") == by_onednn
         torch.testing.assert_close(found.double(), exact, atol=1e-4, rtol=0)
         for one, other in zip(torch.autograd.grad(found, (x, kernel), gradient), expected, strict=True):

@@ -17,8 +17,11 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from test_figures import both_sides, write_tables
 from test_report import PIXEL
 
-from deltaball import analysis, report, stages, tables
-from deltaball.plan import Plan
+from deltaball.analysis import writing
+from deltaball.plan.plan import Plan
+from deltaball.report import page as report
+from deltaball.tables import frames
+from deltaball.workflow import stages
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium and chromedriver are here")
@@ -77,8 +80,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     ]
     plan = both_sides(folder, grids=grids, convergence=[])
     write_tables(plan)
-    analysis.write_tables(plan)
-    tables.write_csv(scorecard(), plan.study.folder / "tables/scorecard.csv")
+    writing.write_tables(plan)
+    frames.write_csv(scorecard(), plan.study.folder / "tables/scorecard.csv")
     for name in stages.figures(plan):
         path = plan.study.folder / f"figures/{name}.png"
         path.parent.mkdir(exist_ok=True)
@@ -193,7 +196,7 @@ def test_the_first_screen_is_title_figure_and_scorecard(page: webdriver.Chrome) 
 
 
 def test_every_measured_network_is_a_dot_with_its_own_numbers(study: Plan, page: webdriver.Chrome) -> None:
-    networks, robustness = tables.load(study)
+    networks, robustness = frames.load(study)
     assert sorted(ids(page)) == sorted(networks["network_id"])
     one = next(one for one in study.measures if one.notion == "softmax_variation" and one.delta == 0.1)
     choose(page, "left", one.name)
@@ -203,7 +206,7 @@ def test_every_measured_network_is_a_dot_with_its_own_numbers(study: Plan, page:
 
 
 def test_hovering_a_dot_tells_its_hyperparameters_and_intervals(study: Plan, page: webdriver.Chrome) -> None:
-    networks, robustness = tables.load(study)
+    networks, robustness = frames.load(study)
     x, y = source(page, "x"), source(page, "left")
     lonely = max(range(len(x)), key=lambda one: min(abs(x[one] - x[two]) for two in range(len(x)) if two != one))
     there = place(page, 0, x[lonely], y[lonely])
@@ -221,7 +224,7 @@ def test_hovering_a_dot_tells_its_hyperparameters_and_intervals(study: Plan, pag
 
 
 def test_colour_axes_and_panels_are_switched(study: Plan, page: webdriver.Chrome) -> None:
-    networks = tables.load(study)[0].set_index("network_id")
+    networks = frames.load(study)[0].set_index("network_id")
     assert len(panels(page)) == 2
     choose(page, "colour", "learning_rate")
     colours = pd.Series(source(page, "colour"), ids(page))

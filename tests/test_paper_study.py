@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from test_plan import assert_every_network_stands_on_a_checkpoint, assert_every_trajectory_has_its_place
 
-from deltaball.plan import Plan, plan
-from deltaball.study_file import load
+from deltaball.plan.plan import Plan, plan
+from deltaball.study.reading import load
 
 NETWORKS = {
     "B.1": 720,  # 3 depths × 4 widths × 3 activations × 4 rates × 5 epochs

@@ -9,10 +9,12 @@ from builders import grid, network_ids, planned, planned_few, study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaball.errors import InputError
-from deltaball.guarantees import samples_needed
-from deltaball.plan import Plan, Trajectory, measures, plan
-from deltaball.study import Study
+from deltaball.base.errors import InputError
+from deltaball.base.guarantees import samples_needed
+from deltaball.plan.measures import measures
+from deltaball.plan.networks import Trajectory
+from deltaball.plan.plan import Plan, plan
+from deltaball.study.study import Study
 
 
 def trajectory_ids(*grids: dict, **changed: Any) -> set[str]:
@@ -156,7 +158,7 @@ def test_neither_device_nor_measures_nor_guarantee_change_an_id():
 
 
 def test_ids_are_these():
-    """Golden: stored weights are found by these ids. Change one knowingly (`architectures.VERSIONS`) or not at all."""
+    """Golden: stored weights are found by these ids. Change one knowingly (an architecture's VERSION) or not at all."""
     one = {"depth": 1, "width": 64, "activation": "relu", "learning_rate": 0.01, "epochs": 5}
     (network,) = planned(grid("fcn", "sgd", **one)).networks
     assert (network.id, network.trajectory_id) == GOLDEN["fcn-sgd"]

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from deltaball.datasets import Dataset
-from deltaball.packs import initial_weights
-from deltaball.plan import Plan, Trajectory
-from deltaball.store import Checkpoint, Store
+from deltaball.base.draws import generator
+from deltaball.data.datasets import Dataset
+from deltaball.networks.initial import initial_weights
+from deltaball.plan.networks import Trajectory
+from deltaball.plan.plan import Plan
+from deltaball.store.store import Checkpoint, Store
 from deltaball.training import pruning, sgd
 from deltaball.training.pruning import prunable, survivors
 
@@ -101,7 +103,7 @@ def test_sparsity_is_what_the_weights_show(plan: Plan, store: Store):
 def test_what_survives_was_rewound_and_trained_on_the_trunks_data(plan: Plan, few: Dataset, store: Store):
     one = next(one for one in rounds(plan) if one.axes["kept"] == (0.25,))
     (trunk_id, step), layers = one.parent, plan.layers(one)
-    initial = initial_weights(layers, sgd.generator(trunk_id, "weights"))
+    initial = initial_weights(layers, generator(trunk_id, "weights"))
     parent = store.load(trunk_id, step).weights
     places = prunable(initial)
     masks = survivors([parent[k] for k in places], [np.ones(parent[k].shape, bool) for k in places], 0.25, "global")
@@ -111,7 +113,7 @@ def test_what_survives_was_rewound_and_trained_on_the_trunks_data(plan: Plan, fe
     for place, mask in zip(places, masks, strict=True):
         weights[place] *= mask
     for epoch in range(2):
-        order = sgd.generator(trunk_id, f"order of epoch {epoch}").permutation(len(labels))
+        order = generator(trunk_id, f"order of epoch {epoch}").permutation(len(labels))
         for start in range(0, len(labels), 32):
             chosen = order[start : start + 32]
             values, x = [], images[chosen]

@@ -10,8 +10,11 @@ import pytest
 from builders import grid
 from test_figures import both_sides, write_tables
 
-from deltaball import analysis, report, stages, tables
-from deltaball.plan import Plan
+from deltaball.analysis import writing
+from deltaball.plan.plan import Plan
+from deltaball.report import page as report
+from deltaball.tables import frames
+from deltaball.workflow import stages
 
 CLASS_CHANGE = {"notion": "class_change", "delta": [0.03, 0.1]}
 PIXEL = base64.b64decode(
@@ -32,7 +35,7 @@ def small(folder: Path, **changed: Any) -> Plan:
 
 def page(plan: Plan) -> str:
     """The report, its pictures left out, its lines joined."""
-    analysis.write_tables(plan)
+    writing.write_tables(plan)
     for name in stages.figures(plan):
         path = plan.study.folder / f"figures/{name}.png"
         path.parent.mkdir(exist_ok=True)
@@ -121,12 +124,12 @@ def test_saturated_networks_shout(tmp_path: Path) -> None:
     plan = small(tmp_path)
     write_tables(plan)
     path = plan.study.folder / "robustness.parquet"
-    table = tables.read(path)
+    table = frames.read(path)
     ids = [network.id for network in plan.networks]
     for network, delta, count in ((ids[1], 0.03, 700), (ids[1], 0.1, 710), (ids[2], 0.03, 5)):
         there = (table["network_id"] == network) & (table["attack"] == "fgsm") & (table["delta"] == delta)
         table.loc[there, "no_gradient"] = count
-    tables.write(table, path)
+    frames.write(table, path)
     said = page(plan)
     alarm = said.split('<div class="alarm">')[1].split("</div>")[0]
     assert f"FGSM had no gradient at 715 of 1,476 points of 2 of {len(ids)} networks." in alarm
@@ -147,12 +150,12 @@ def test_several_guarantees_are_told_as_a_range(tmp_path: Path) -> None:
 def test_tight_intervals_stand_beside_the_contract(tmp_path: Path) -> None:
     plan = small(tmp_path, measures=[CLASS_CHANGE, {"notion": "softmax_variation", "delta": 0.1}])
     write_tables(plan)
-    table = tables.read(plan.study.folder / "robustness.parquet")
+    table = frames.read(plan.study.folder / "robustness.parquet")
     d = table["notion"] == "softmax_variation"
     table = table.assign(lower=0.4, upper=0.5, tight_lower=0.42, tight_upper=d.map({True: 0.46, False: 0.48})).assign(
         tight_inequality=d.map({True: "betting", False: "clopper_pearson"})
     )
-    tables.write(table, plan.study.folder / "robustness.parquet")
+    frames.write(table, plan.study.folder / "robustness.parquet")
     said = page(plan)
     assert "0.030 (Clopper–Pearson, for R) against Hoeffding's 0.050" in said
     assert "0.020 (betting, for D and M) against Hoeffding's 0.050" in said

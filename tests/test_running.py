@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 from builders import grid, planned
 
-from deltaball import cli, jobs, running, stages
-from deltaball.errors import InputError
-from deltaball.plan import Plan, Shard
-from deltaball.training import sgd
+from deltaball.base.errors import InputError
+from deltaball.cli import main
+from deltaball.plan import loading
+from deltaball.plan.networks import Shard
+from deltaball.plan.plan import Plan
+from deltaball.run import limited
+from deltaball.training import descent
+from deltaball.workflow import jobs
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -40,8 +44,8 @@ def plan(tmp_path: Path) -> Plan:
 
 def did(plan: Plan, limit: float | None, pace: float = 0.0, failing: str = "", forever: str = "") -> tuple:
     """The run's end, and the jobs that were done; jobs take `pace` of their estimate."""
-    done, ended = [], running.Ended()
-    estimates = running._Pace(plan, None)
+    done, ended = [], limited.Ended()
+    estimates = limited._Pace(plan, None)
 
     def work(stage: str, shard: Shard) -> None:
         if shard.grid == failing:
@@ -49,13 +53,13 @@ def did(plan: Plan, limit: float | None, pace: float = 0.0, failing: str = "", f
         time.sleep(60 if shard.grid == forever else pace * estimates._estimate(stage, shard))
         done.append((stage, shard.grid))
 
-    running.run(plan, list(plan.shards.values()), work, ended, limit)
+    limited.run(plan, list(plan.shards.values()), work, ended, limit)
     return ended, done
 
 
 @pytest.fixture(autouse=True)
 def no_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "STARTING_SECONDS", 0.0)
+    monkeypatch.setattr(limited, "STARTING_SECONDS", 0.0)
 
 
 def grids(plan: Plan, shards: list[str]) -> list[str]:
@@ -63,16 +67,16 @@ def grids(plan: Plan, shards: list[str]) -> list[str]:
 
 
 def test_without_a_limit_all_is_done_in_order(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running._Pace, "_left", lambda _, one: one)
+    monkeypatch.setattr(limited._Pace, "_left", lambda _, one: one)
     ended, done = did(plan, None)
     assert done == [(stage, one) for one in "abc" for stage in ("train", "measure")]
     assert (grids(plan, ended.done), ended.left, ended.failed) == (["a", "b", "c"], [], {})
 
 
 def test_a_shard_that_does_not_fit_is_left_for_one_that_does(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running._Pace, "_left", lambda _, one: one)
+    monkeypatch.setattr(limited._Pace, "_left", lambda _, one: one)
     large = next(one for one in plan.shards.values() if one.grid == "b")
-    limit = running._Pace(plan, None).of_shard(large) * 0.9
+    limit = limited._Pace(plan, None).of_shard(large) * 0.9
     assert limit > 1
     ended, done = did(plan, limit)
     # At once everything seems to take no time, so that the large one fits, too.
@@ -83,7 +87,7 @@ def test_a_shard_that_does_not_fit_is_left_for_one_that_does(plan: Plan, monkeyp
 
 
 def test_at_the_limit_what_is_under_way_is_stopped(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running._Pace, "_left", lambda _, one: one)
+    monkeypatch.setattr(limited._Pace, "_left", lambda _, one: one)
     began = time.monotonic()
     ended, done = did(plan, 1.0, forever="a")
     assert 0.95 < time.monotonic() - began < 5
@@ -91,7 +95,7 @@ def test_at_the_limit_what_is_under_way_is_stopped(plan: Plan, monkeypatch: pyte
 
 
 def test_a_shard_that_fails_stops_no_other(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running._Pace, "_left", lambda _, one: one)
+    monkeypatch.setattr(limited._Pace, "_left", lambda _, one: one)
     ended, _ = did(plan, None, failing="a")
     assert grids(plan, ended.done) == ["b", "c"]
     assert list(ended.failed.values()) == ["RuntimeError: not today"]
@@ -101,13 +105,13 @@ def test_a_shard_that_fails_stops_no_other(plan: Plan, monkeypatch: pytest.Monke
     ("text", "expected"), [("9m", 540), ("90s", 90), ("1h30m", 5400), ("2h", 7200), ("1h1m1s", 3661)]
 )
 def test_times(text: str, expected: float) -> None:
-    assert running.seconds(text) == expected
+    assert limited.seconds(text) == expected
 
 
 @pytest.mark.parametrize("text", ["9", "m", "", "0s", "9 m", "1.5h", "-1m", "1m1h"])
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="should be a time such as 9m, 90s or 1h30m"):
-        running.seconds(text)
+        limited.seconds(text)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -125,25 +129,25 @@ def test_stopped_and_gone_on_it_ends_with_the_tables_of_snakemake_to_the_byte(
     Path("config.yaml").write_text(STUDY)
     results = Path("results/small")
     importlib.import_module("deltaball.provenance")  # what a command imports counts as its time
-    whole = sgd.Run._train_epoch
+    whole = descent.Run._train_epoch
 
-    def slow(run: sgd.Run) -> object:
+    def slow(run: descent.Run) -> object:
         time.sleep(60 if run.epoch else 0)  # the first shard's networks keep one epoch and are stopped in the next
         return whole(run)
 
     with monkeypatch.context() as patched:
-        patched.setattr(sgd.Run, "_train_epoch", slow)
+        patched.setattr(descent.Run, "_train_epoch", slow)
         began = time.monotonic()
-        assert cli.main(["run", "--time-limit", "10s"]) == 0
+        assert main.main(["run", "--time-limit", "10s"]) == 0
         assert time.monotonic() - began < 10
     assert "shards are left; the same command goes on from here" in capsys.readouterr().out
-    ends = [(one["status"], one["reason"]) for one in jobs.records(stages.planned(Path("config.yaml")))]
+    ends = [(one["status"], one["reason"]) for one in jobs.records(loading.planned(Path("config.yaml")))]
     assert ends[-1] == ("failed", "stopped: out of time")
     kept = stored(Path("results/store"))
     assert 0 < len(kept) < 9
     # By another cut, for another grid first, then all.
-    assert cli.main(["run", "--grids", "two", "--time-limit", "5m"]) == 0
-    assert cli.main(["run"]) == 0
+    assert main.main(["run", "--grids", "two", "--time-limit", "5m"]) == 0
+    assert main.main(["run"]) == 0
     assert "small: 8 networks (8 trained), 24 estimates" in capsys.readouterr().out
     again = stored(Path("results/store"))
     assert {path: again[path] for path in kept} == kept
@@ -159,7 +163,7 @@ def test_stopped_and_gone_on_it_ends_with_the_tables_of_snakemake_to_the_byte(
     before = contents(results)
     for name in ("store", "small/shards", "small/jobs"):
         shutil.rmtree(Path("results") / name)
-    assert cli.main(["run"]) == 0
+    assert main.main(["run"]) == 0
     assert not Path("results/store").exists()
     assert contents(results) == before
 
@@ -169,9 +173,9 @@ def test_an_unknown_grid_and_a_device_that_is_not_there_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(STUDY)
-    assert cli.main(["run", "--grids", "on"]) == 2
+    assert main.main(["run", "--grids", "on"]) == 2
     assert "--grids on: the study has no such grid; did you mean 'one'?" in capsys.readouterr().err
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert cli.main(["run", "--device", "cuda"]) == 2
+    assert main.main(["run", "--device", "cuda"]) == 2
     assert "torch finds no GPU here" in capsys.readouterr().err
     assert not Path("results/small/jobs").exists()

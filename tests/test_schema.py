@@ -8,9 +8,10 @@ import jsonschema
 import pytest
 from builders import grid, study
 
-from deltaball import study_file
+import deltaball
+from deltaball.study import reading
 
-COMMITTED = Path(study_file.__file__).with_name("study.schema.json")
+COMMITTED = Path(deltaball.__file__).with_name("study.schema.json")
 
 
 @pytest.fixture(scope="module")
@@ -21,19 +22,19 @@ def validator() -> jsonschema.Draft202012Validator:
 
 
 def test_the_committed_schema_is_the_codes():
-    assert json.loads(COMMITTED.read_text(encoding="utf-8")) == study_file.schema()
+    assert json.loads(COMMITTED.read_text(encoding="utf-8")) == reading.schema()
 
 
 def test_every_committed_study_is_valid(root: Path, validator: jsonschema.Draft202012Validator):
     files = [root / "config.yaml", *sorted((root / "studies").glob("*.yaml"))]
     assert len(files) > 1
     for path in files:
-        study_file.load(path)
+        reading.load(path)
         validator.validate(as_written(path))
 
 
 def as_written(path: Path) -> Any:
-    return study_file.yaml.load(path.read_text(encoding="utf-8"), study_file._Loader)
+    return reading.yaml.load(path.read_text(encoding="utf-8"), reading._Loader)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from deltaball import jobs, merging, stages, tables
-from deltaball.catalogue import CATALOGUE
-from deltaball.plan import Plan
+from deltaball.data.catalogue import CATALOGUE
+from deltaball.plan import loading
+from deltaball.plan.plan import Plan
+from deltaball.run import merging
+from deltaball.tables import frames
+from deltaball.workflow import jobs, stages
 
 ROOT = Path(__file__).parents[1]
 STUDY = "studies/small-paper.yaml"
@@ -33,11 +36,11 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def plan(clone: Path) -> Plan:
-    return stages.planned(Path(STUDY))
+    return loading.planned(Path(STUDY))
 
 
 def test_every_planned_network_is_trained_and_measured_on_the_catalogues_data(plan: Plan) -> None:
-    networks, _ = tables.load(plan)
+    networks, _ = frames.load(plan)
     assert len(networks) >= 200
     assert set(networks["status"]) <= {"trained", "diverged"}
     assert merging.finished_shards(plan, merging.of_folder(plan.study.folder)) == set(plan.shards)
@@ -46,7 +49,7 @@ def test_every_planned_network_is_trained_and_measured_on_the_catalogues_data(pl
 
 
 def test_its_networks_are_the_papers(plan: Plan) -> None:
-    paper = {one.id: one.grid for one in stages.planned(Path("studies/paper.yaml")).networks}
+    paper = {one.id: one.grid for one in loading.planned(Path("studies/paper.yaml")).networks}
     assert all(paper.get(one.id) == one.grid for one in plan.networks if one.grid != "seeds")
 
 

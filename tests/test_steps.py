@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from deltaball.architectures import Layers, layers
-from deltaball.packs import CONVOLUTIONS, initial_weights, logits
-from deltaball.training import steps as room
-from deltaball.training import ways
-from deltaball.training.steps import WARM_UP, Recipe, Steps, Way, forward
+from deltaball.networks.arithmetic import CONVOLUTIONS
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.layers import Layers
+from deltaball.networks.packs import logits
+from deltaball.study.architectures import layers
+from deltaball.training import convolutions, graphs
+from deltaball.training.graphs import WARM_UP
+from deltaball.training.steps import Recipe, Steps, Way, forward
 
 SHAPE, NETWORKS, BATCH, POINTS = (6, 5, 2), 3, 4, 62  # 15 minibatches and one of 2: blocks of 4, single steps, a rest
 CNN = {"fc_depth": 1, "fc_width": 8, "filters": 3, "kernel": 3, "conv_depth": 1, "activation": "relu"}
@@ -29,7 +32,7 @@ SHAPES: dict[str, Layers] = {
 
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "BLOCK", 4)
+    monkeypatch.setattr(graphs, "BLOCK", 4)
 
 
 def made(
@@ -158,13 +161,13 @@ def test_no_step_is_left_out_or_taken_twice(whole: int, left: int, epochs: int) 
         mine = recorded[-1]
         return lambda: taken.extend(mine)
 
-    take = room._Replayed(taken.append, record)
+    take = graphs.Replayed(taken.append, record)
     for _ in range(epochs):
         take(BATCH, whole)
         if left:
             take(left, 1)
     assert taken == ([BATCH] * whole + ([left] if left else [])) * epochs
-    assert Counter(map(len, recorded)).keys() <= {1, room.BLOCK}
+    assert Counter(map(len, recorded)).keys() <= {1, graphs.BLOCK}
     assert all(take.warm[size] <= WARM_UP for size in (BATCH, left))
 
 
@@ -240,10 +243,10 @@ def decided(folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: dict[Way, fl
             raise torch.OutOfMemoryError("more than there is")
         return seconds[arguments[-1]]
 
-    monkeypatch.setattr(ways, "candidates", lambda *_: [Way(), Way("grouped"), Way("unfolded")])
-    monkeypatch.setattr(ways, "_trial", trial)
+    monkeypatch.setattr(convolutions, "candidates", lambda *_: [Way(), Way("grouped"), Way("unfolded")])
+    monkeypatch.setattr(convolutions, "_trial", trial)
     tensors = (steps.weights, steps.moments, steps.masks, steps.images, steps.labels)
-    return ways.fastest(steps.recipe, *tensors, folder)
+    return convolutions.fastest(steps.recipe, *tensors, folder)
 
 
 def test_the_fastest_way_that_works_is_taken_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,12 +272,12 @@ def test_a_trial_trains_nothing_and_takes_time(convolution: str) -> None:
     steps, _ = made("cnn", "adam")
     before = [one.clone() for one in (*steps.weights, *steps.moments)]
     tensors = (steps.weights, steps.moments, steps.masks, steps.images, steps.labels)
-    assert ways._trial(steps.recipe, *tensors, Way(convolution)) > 0
+    assert convolutions._trial(steps.recipe, *tensors, Way(convolution)) > 0
     for one, old in zip((*steps.weights, *steps.moments), before, strict=True):
         assert torch.equal(one, old)
 
 
 def test_no_stopwatch_decides_on_a_cpu() -> None:
-    assert ways.candidates(SHAPES["cnn"], 4, "cpu") == [Way()]
-    assert ways.candidates(SHAPES["fcn"], 4, "cuda") == [Way()]
-    assert {one.convolution for one in ways.candidates(SHAPES["cnn"], 4, "cuda")} == set(CONVOLUTIONS)
+    assert convolutions.candidates(SHAPES["cnn"], 4, "cpu") == [Way()]
+    assert convolutions.candidates(SHAPES["fcn"], 4, "cuda") == [Way()]
+    assert {one.convolution for one in convolutions.candidates(SHAPES["cnn"], 4, "cuda")} == set(CONVOLUTIONS)

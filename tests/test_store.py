@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from deltaball.datasets import Dataset
-from deltaball.errors import InputError
-from deltaball.store import Checkpoint, DamagedFileError, Store, written_whole
+from deltaball.base.errors import InputError
+from deltaball.base.files import written_whole
+from deltaball.data.datasets import Dataset
+from deltaball.store.store import Checkpoint, DamagedFileError, Store
 
 IDENTITY = "0123456789abcdef"
 

@@ -1,132 +1,65 @@
-"""The rooms import downwards only: each from floors below, and on its own floor from rooms named before it."""
+"""The packages import downwards only, and no two modules import each other, however long the way around."""
 
 import ast
-from itertools import chain
+import re
+import tomllib
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "src/deltaball"
-FLOORS = [
-    ["errors", "files", "guarantees", "catalogue", "architectures", "study", "study_file"],
-    ["costs", "plan", "resources", "jobs", "stages", "datasets", "packs", "store", "tables"],
-    ["local.notions", "local.neighbourhoods", "local.attacks", "local.certificates", "local.exact"],
-    [
-        "training.objectives",
-        "training.progress",
-        "training.steps",
-        "training.ways",
-        "training.sgd",
-        "training.pruning",
-        "training.diagnostics",
-        "training.hmc",
-    ],
-    ["estimation.intervals", "estimation.estimate", "estimation.curves", "estimation.convergence"],
-    [
-        "analysis.groups",
-        "analysis.multiplicity",
-        "analysis.clustered",
-        "analysis.designs",
-        "analysis.points",
-        "analysis.judges",
-        "analysis.pruning",
-        "analysis.completeness",
-        "analysis.correlations",
-        "analysis.regressions",
-        "analysis.mixed",
-        "analysis.partial",
-        "analysis.learned",
-        "analysis.importances",
-        "analysis.replicates",
-        "analysis.diagnostics",
-        "analysis.bayes",
-        "analysis.enclosures",
-        "analysis.convergence",
-        "analysis.claims",
-        "analysis.scorecard",
-        "analysis",
-        "figures.style",
-        "figures.panels",
-        "figures.pruning",
-        "figures.tradeoff",
-        "figures.bayes",
-        "figures.chains",
-        "figures.enclosure",
-        "figures.convergence",
-        "figures.paper",
-        "figures.hyperparameters",
-        "figures.diagnostics",
-        "figures",
-        "report.packed",
-        "report.reading",
-        "report.summaries",
-        "report.provenance",
-        "report.explorer",
-        "report",
-    ],
-    [
-        "devices",
-        "launch",
-        "preview",
-        "sampling",
-        "work",
-        "calibration",
-        "running",
-        "merging",
-        "provenance",
-        "cli",
-        "__main__",
-    ],
-]
-# Training and estimation stand on one floor and do not know each other.
-STRANGERS = {"training": "estimation", "estimation": "training"}
+import grimp
+import pytest
+from importlinter.cli import lint_imports
+
+PACKAGE = "deltaball"
+MOST_LINES = 450
 
 
-def modules() -> dict[str, ast.Module]:
-    found = {}
-    for path in PACKAGE.rglob("*.py"):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        found[".".join(parts).removesuffix("__init__").rstrip(".")] = ast.parse(path.read_text())
-    return found
+@pytest.fixture(scope="module")
+def order(root: Path) -> list[str]:
+    """The packages, from the ground up, as pyproject.toml has them."""
+    with (root / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (layers,) = (one["layers"] for one in contracts if one["type"] == "layers")
+    return [name for line in reversed(layers) for name in sorted(line.split(" | "))]
 
 
-def imported(tree: ast.Module) -> set[str]:
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "deltaball":
-            inside = node.module.removeprefix("deltaball").lstrip(".")
-            members = {f"{inside}.{alias.name}".lstrip(".") for alias in node.names}
-            names |= members if members & set(chain(*FLOORS)) else {inside}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name.removeprefix("deltaball.") for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module)
-    return names
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph(PACKAGE, exclude_type_checking_imports=True)
 
 
-def test_every_room_has_a_floor() -> None:
-    faces = {"", "local", "training", "estimation"}  # packages' faces that hold no code
-    assert set(modules()) - faces == set(chain(*FLOORS))
-    for face in faces:
-        assert all(isinstance(node, ast.Expr | ast.Assign) for node in modules()[face].body)
+def test_packages_import_downwards_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    assert lint_imports(config_filename="pyproject.toml", no_cache=True) == 0
 
 
-def test_rooms_import_downwards_only() -> None:
-    order = list(chain(*FLOORS))
-    position = {name: index for index, name in enumerate(order)}
-    for name, tree in modules().items():
-        for other in (imported(tree) & set(order)) - {name}:
-            assert position[other] < position[name], f"{name} imports {other}"
-            assert STRANGERS.get(name.split(".")[0]) != other.split(".")[0], f"{name} imports {other}"
+def test_every_package_has_its_place(graph: grimp.ImportGraph, order: list[str]) -> None:
+    packages = {name.removeprefix(f"{PACKAGE}.") for name in graph.find_children(PACKAGE)}
+    assert packages - {"__main__"} == set(order)
 
 
-def test_statistics_and_pictures_know_no_network() -> None:
-    heavy = {"torch", "keras", "jax"}
-    for name, tree in modules().items():
-        if name.split(".")[0] in ("analysis", "figures", "report"):
-            direct = {
-                alias.name.split(".")[0]
-                for node in ast.walk(tree)
-                if isinstance(node, ast.Import)
-                for alias in node.names
-            }
-            assert not direct & heavy
-            assert not {other.split(".")[0] for other in imported(tree)} & {"packs", "local", "training", "estimation"}
+def test_no_modules_import_each_other(graph: grimp.ImportGraph) -> None:
+    visited: set[str] = set()
+
+    def follow(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, f"a circle: {' -> '.join([*way[way.index(module) :], module])}"
+        if module in visited:
+            return
+        for other in sorted(graph.find_modules_directly_imported_by(module)):
+            follow(other, (*way, module))
+        visited.add(module)
+
+    for module in sorted(graph.modules):
+        follow(module, ())
+
+
+def test_faces_are_empty_and_files_short(root: Path) -> None:
+    for path in (root / "src" / PACKAGE).rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= MOST_LINES, f"{path} is longer than {MOST_LINES} lines"
+        if path.name == "__init__.py" and path.parent.name != PACKAGE:
+            assert not ast.parse(text).body, f"{path}: the face of a package is empty"
+
+
+def test_the_readme_tells_the_same_order(root: Path, order: list[str]) -> None:
+    page = (root / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", page, re.M)[: len(order)] == order

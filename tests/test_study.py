@@ -6,9 +6,9 @@ import pytest
 import yaml
 from builders import grid, study
 
-from deltaball.errors import InputError
-from deltaball.study import Study
-from deltaball.study_file import load
+from deltaball.base.errors import InputError
+from deltaball.study.reading import load
+from deltaball.study.study import Study
 
 
 def written(folder: Path, text: str) -> Path:

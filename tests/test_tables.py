@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from builders import grid, planned
 
-from deltaball import tables
-from deltaball.errors import InputError
-from deltaball.plan import Plan
-from deltaball.store import Checkpoint, Store
+from deltaball.base.errors import InputError
+from deltaball.plan.plan import Plan
+from deltaball.store.store import Checkpoint, Store
+from deltaball.tables import columns, frames
 
 FACTS = {"status": "trained", "train_accuracy": 0.9, "test_accuracy": 0.8, "test_loss": 0.5}
 FACTS |= {"data_sha256": "ab", "software": "deltaball", "device": "cpu"}
@@ -32,8 +32,8 @@ def store(plan: Plan, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def networks(plan: Plan, store: Store) -> pd.DataFrame:
-    part = tables.trained(plan, [plan.trajectories[plan.networks[0].trajectory_id]], store)
-    return tables.networks(plan, [part])
+    part = frames.trained(plan, [plan.trajectories[plan.networks[0].trajectory_id]], store)
+    return frames.networks(plan, [part])
 
 
 def test_every_planned_network_has_its_row_in_the_plans_order(plan: Plan, networks: pd.DataFrame):
@@ -53,24 +53,24 @@ def test_an_axis_that_does_not_apply_is_null(networks: pd.DataFrame):
 
 
 def test_tables_come_back_from_parquet_as_they_were(networks: pd.DataFrame, tmp_path: Path):
-    tables.write(networks, tmp_path / "networks.parquet")
-    pd.testing.assert_frame_equal(tables.read(tmp_path / "networks.parquet"), networks)
+    frames.write(networks, tmp_path / "networks.parquet")
+    pd.testing.assert_frame_equal(frames.read(tmp_path / "networks.parquet"), networks)
 
 
 def test_no_network_yet_is_all_planned(plan: Plan):
-    assert set(tables.networks(plan, [])["status"]) == {"planned"}
+    assert set(frames.networks(plan, [])["status"]) == {"planned"}
 
 
 def test_rows_of_networks_no_longer_planned_are_left_out(plan: Plan, store: Store):
-    part = tables.trained(plan, [plan.trajectories[plan.networks[0].trajectory_id]], store)
+    part = frames.trained(plan, [plan.trajectories[plan.networks[0].trajectory_id]], store)
     smaller = planned(grid("fcn", epochs=10))
-    assert tables.networks(smaller, [part])["status"].tolist() == ["diverged"]
+    assert frames.networks(smaller, [part])["status"].tolist() == ["diverged"]
 
 
 def estimate(network: str, measure: str) -> dict:
     return {
-        **dict.fromkeys(tables.ROBUSTNESS, "x"),
-        **{name: 0.5 for name, kind in tables.ROBUSTNESS.items() if kind == "float64"},
+        **dict.fromkeys(columns.ROBUSTNESS, "x"),
+        **{name: 0.5 for name, kind in columns.ROBUSTNESS.items() if kind == "float64"},
         **{"samples": 738, "undecided": 0, "no_gradient": 0, "network_id": network, "measure": measure},
     }
 
@@ -78,25 +78,25 @@ def estimate(network: str, measure: str) -> dict:
 def test_estimates_follow_the_plans_order(plan: Plan):
     ids = [one.id for one in plan.networks]
     parts = [pd.DataFrame([estimate(identity, name) for name in ("b", "a")]) for identity in reversed(ids)]
-    table = tables.robustness(plan, [*parts, pd.DataFrame([estimate("gone", "a")])])
+    table = frames.robustness(plan, [*parts, pd.DataFrame([estimate("gone", "a")])])
     assert table["network_id"].tolist() == [identity for identity in ids for _ in range(2)]
     assert table["measure"].tolist() == ["b", "a"] * len(ids)
     assert table["samples"].dtype == np.int64
-    assert tables.robustness(plan, []).columns.tolist() == list(tables.ROBUSTNESS)
+    assert frames.robustness(plan, []).columns.tolist() == list(columns.ROBUSTNESS)
 
 
 def test_a_table_that_cannot_be_used_is_named(networks: pd.DataFrame, tmp_path: Path):
     path = tmp_path / "networks.parquet"
     with pytest.raises(InputError, match=r"networks\.parquet is not there; `snakemake --cores all`"):
-        tables.read(path)
-    tables.write(networks, path)
+        frames.read(path)
+    frames.write(networks, path)
     with pytest.raises(InputError, match=r"networks\.parquet has no column radius"):
-        tables.read(path, ["network_id", "radius"])
+        frames.read(path, ["network_id", "radius"])
     whole = path.read_bytes()
     for length in (0, 3, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(InputError) as refused:
-            tables.read(path)
+            frames.read(path)
         assert str(path) in str(refused.value)
         assert "\n" not in str(refused.value)
 
@@ -105,6 +105,6 @@ def test_a_table_of_an_earlier_version_has_nulls_where_it_lacks_a_column(
     plan: Plan, networks: pd.DataFrame, tmp_path: Path
 ):
     path = tmp_path / "networks.parquet"
-    tables.write(networks.drop(columns=list(tables.LATER)), path)
-    found = tables.read(path, ["network_id", *tables.RESULTS])
-    pd.testing.assert_frame_equal(tables.networks(plan, [found[["network_id", *tables.RESULTS]]]), networks)
+    frames.write(networks.drop(columns=list(columns.LATER)), path)
+    found = frames.read(path, ["network_id", *columns.RESULTS])
+    pd.testing.assert_frame_equal(frames.networks(plan, [found[["network_id", *columns.RESULTS]]]), networks)

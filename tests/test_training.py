@@ -9,14 +9,16 @@ import pytest
 import torch
 from builders import grid, planned, planned_few
 
-from deltaball.architectures import Dense, Flatten, Layers
-from deltaball.datasets import Dataset, from_arrays
-from deltaball.packs import initial_weights
-from deltaball.plan import Plan, Trajectory
-from deltaball.store import Checkpoint, Store
+from deltaball.base.draws import generator
+from deltaball.data.datasets import Dataset, from_arrays
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.layers import Dense, Flatten, Layers
+from deltaball.plan.networks import Trajectory
+from deltaball.plan.plan import Plan
+from deltaball.store.store import Checkpoint, Store
 from deltaball.training.objectives import cross_entropy
-from deltaball.training.sgd import generator, train
-from deltaball.training.steps import adam_step, corrections, sgd_step
+from deltaball.training.optimizers import adam_step, corrections, sgd_step
+from deltaball.training.sgd import train
 
 FCN = {"depth": 1, "width": 16, "activation": "relu", "learning_rate": [0.1, 0.05], "seed": [0, 1], "batch_size": 32}
 CNN = {"filters": 4, "fc_width": 12, "learning_rate": [0.2, 0.1], "batch_size": 16}
@@ -159,7 +161,7 @@ def test_accuracy_and_loss_are_those_of_the_kept_weights(case: tuple[dict, Plan,
 
 
 def torch_model(plan: Plan, trajectory: Trajectory, store: Store, step: int) -> Any:
-    from deltaball.architectures import keras_model
+    from deltaball.networks.keras_models import keras_model
 
     model = keras_model(plan.layers(trajectory), plan.facts["few"].shape)
     model.set_weights(list(store.load(trajectory.id, step).weights))

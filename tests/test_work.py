@@ -10,13 +10,16 @@ import pytest
 import torch
 from builders import grid, study
 
-from deltaball import costs, jobs, plan, work
-from deltaball.errors import InputError
-from deltaball.plan import Plan, Trajectory
-from deltaball.store import Store
-from deltaball.study import Study
+from deltaball.base.errors import InputError
+from deltaball.plan import costs, packing
+from deltaball.plan.networks import Trajectory
+from deltaball.plan.plan import Plan, plan
+from deltaball.run import streams, work
+from deltaball.store.store import Store
+from deltaball.study.study import Study
 from deltaball.training.progress import Progress, Stopped
 from deltaball.training.steps import Steps
+from deltaball.workflow import jobs
 
 # Widths whose products start on 64 bytes for every network, as in the studies: bits do not depend on the pack then.
 GRIDS = [
@@ -31,7 +34,7 @@ def cut(folder: Path, data: Path, minutes: float = 15.0) -> Plan:
     few = [{**one, "dataset": "few"} for one in GRIDS]
     guarantee = {"epsilon": 0.25, "confidence": 0.95}
     whole = study(*few, data=str(data), guarantee=guarantee, compute={"shard_minutes": minutes}, results=str(folder))
-    return plan.plan(Study.model_validate(whole))
+    return plan(Study.model_validate(whole))
 
 
 def trained(planned: Plan) -> Store:
@@ -73,7 +76,7 @@ def test_packs_and_shards_of_any_size_give_the_same_bits(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(plan, "PACK_NETWORKS", networks)
+    monkeypatch.setattr(packing, "PACK_NETWORKS", networks)
     monkeypatch.setattr(costs, "CACHED", at_once)
     planned = cut(tmp_path, data_folder, minutes=minutes)
     assert max(len(pack) for shard in planned.shards.values() for pack in shard.packs) <= networks
@@ -83,7 +86,7 @@ def test_packs_and_shards_of_any_size_give_the_same_bits(
 def test_packs_side_by_side_are_the_packs_one_after_another(
     reference: dict, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(work.SIDE_BY_SIDE, "cpu", 4)
+    monkeypatch.setitem(streams.SIDE_BY_SIDE, "cpu", 4)
     threads = set()
     one_epoch = Steps.epoch
 
@@ -106,7 +109,7 @@ def test_memory_for_two_networks_at_a_time_trains_them_all(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(work.SIDE_BY_SIDE, "cpu", side_by_side)
+    monkeypatch.setitem(streams.SIDE_BY_SIDE, "cpu", side_by_side)
     one_epoch = Steps.epoch
 
     def in_little_memory(steps: Steps, order: np.ndarray, *arguments: object) -> torch.Tensor:
@@ -165,7 +168,7 @@ def packs_of(planned: Plan) -> list[tuple[Trajectory, ...]]:
 
 def test_what_is_pruned_comes_in_a_later_wave(data_folder: Path, tmp_path: Path) -> None:
     packs = packs_of(cut(tmp_path, data_folder))
-    found = work.waves(packs)
+    found = streams.waves(packs)
     wave_of = {one.id: number for number, wave in enumerate(found) for pack in wave for one in pack}
     pruned = [one for pack in packs for one in pack if one.parent]
     assert pruned
@@ -173,7 +176,7 @@ def test_what_is_pruned_comes_in_a_later_wave(data_folder: Path, tmp_path: Path)
     assert sorted(map(id, packs)) == sorted(id(pack) for wave in found for pack in wave)
     assert len(found[0]) >= 3
     # Where the parents are another job's, there is nothing to wait for.
-    assert work.waves(pack for pack in packs if pack[0].parent)[0]
+    assert streams.waves(pack for pack in packs if pack[0].parent)[0]
 
 
 class Worked:
@@ -194,11 +197,11 @@ class Worked:
 def test_whatever_ends_a_job_ends_all_its_packs(
     problem: BaseException, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(work.SIDE_BY_SIDE, "cpu", 2)
-    monkeypatch.setattr(work, "PACK_NETWORKS", 640)
+    monkeypatch.setitem(streams.SIDE_BY_SIDE, "cpu", 2)
+    monkeypatch.setattr(streams, "PACK_NETWORKS", 640)
     progress = Progress(1, 1)
     endless = Worked(problem, progress)
     with pytest.raises((type(problem), Stopped)):
-        work.side_by_side(packs_of(cut(tmp_path, data_folder)), endless, "cpu", progress)
+        streams.side_by_side(packs_of(cut(tmp_path, data_folder)), endless, "cpu", progress)
     # Two were under way; of those that waited at most one began before all were called off.
     assert endless.begun <= 3

@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from deltaball import cli, resources, stages
-from deltaball.launch import claim
+from deltaball.cli import main
+from deltaball.plan import loading
+from deltaball.workflow import resources, stages
+from deltaball.workflow.launch import claim
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -148,7 +150,7 @@ def test_every_planned_network_is_trained_and_measured(finished: Path) -> None:
 
 
 def test_jobs_are_recorded_and_took_less_memory_than_they_asked_for(finished: Path) -> None:
-    plan = stages.planned(finished / "config.yaml")
+    plan = loading.planned(finished / "config.yaml")
     records = pd.read_csv(finished / "results/tiny/tables/jobs.csv")
     for stage, estimate in (("train", resources.training), ("measure", resources.measuring)):
         runs = records[records["stage"] == stage].set_index("shard")
@@ -322,7 +324,7 @@ def test_figures_and_report_come_from_the_tables_alone(copied: Path) -> None:
 
 def test_the_report_is_self_contained(finished: Path) -> None:
     page = (finished / "results/tiny/report.html").read_text()
-    assert page.count("data:image/webp;base64,") == len(stages.figures(stages.planned(finished / "config.yaml")))
+    assert page.count("data:image/webp;base64,") == len(stages.figures(loading.planned(finished / "config.yaml")))
     # Of the page itself; the library inside it has its words in strings.
     markup = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", markup)
@@ -436,7 +438,7 @@ def test_killed_while_training_it_loses_nothing_that_was_finished(finished: Path
 
 
 def test_the_plan_of_the_paper_is_printed_per_grid(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["plan", "--study", str(ROOT / "studies/paper.yaml")]) == 0
+    assert main.main(["plan", "--study", str(ROOT / "studies/paper.yaml")]) == 0
     said = capsys.readouterr().out
     grids = dict(re.findall(r"^(B\.\d|all) +([\d,]+)", said, re.M))
     expected = ["720", "2,880", "405", "2,160", "4,860", "1,296", "864", "1,296", "432", "14,913"]
@@ -447,7 +449,7 @@ def test_an_exported_network_predicts_as_the_study_says(copied: Path) -> None:
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
 
-    from deltaball.datasets import load
+    from deltaball.data.datasets import load
 
     row = tables(copied)["networks"].query("architecture == 'cnn'").iloc[0]
     done = deltaball(copied, "export", row["network_id"], "--output", "one.keras")

@@ -1,5 +1,5 @@
 import sys
 
-from deltaball.cli import main
+from deltaball.cli.main import main
 
 sys.exit(main())

@@ -17,8 +17,8 @@ from deltaball.analysis.clustered import FEWEST, MANY, Estimate, Student
 from deltaball.analysis.groups import LEARNED
 from deltaball.analysis.judges import spoken
 from deltaball.analysis.pruning import FEWEST_TRUNKS
-from deltaball.guarantees import samples_needed
-from deltaball.study import all_axes
+from deltaball.base.guarantees import samples_needed
+from deltaball.study.grids import all_axes
 
 RULES = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
 SEVERE = 0.9

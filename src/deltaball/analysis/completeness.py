@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from deltaball.study import NOTIONS
+from deltaball.study.measures import NOTIONS
 
 STATUSES = ("trained", "diverged", "stuck", "failed", "planned")
 

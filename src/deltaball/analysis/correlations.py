@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from deltaball.analysis.groups import NAMES, groups
-from deltaball.study import NOTIONS
+from deltaball.study.measures import NOTIONS
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000

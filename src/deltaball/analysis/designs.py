@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from deltaball.study import all_axes
+from deltaball.study.grids import all_axes
 
 FEWEST_AT_A_LEVEL = 4
 ACCURACY, CAPACITY = "test_accuracy", "parameters"

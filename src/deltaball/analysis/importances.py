@@ -12,7 +12,7 @@ from deltaball.analysis.designs import Designs, thin
 from deltaball.analysis.groups import EVERY, NAMES, groups
 from deltaball.analysis.judges import judged
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
-from deltaball.study import all_axes
+from deltaball.study.grids import all_axes
 
 FOLDS = 5
 SHUFFLES = 5

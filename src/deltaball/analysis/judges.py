@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from deltaball.study import EXACT_SECONDS, FMN_STEPS, PGD_RESTARTS, PGD_STEPS
+from deltaball.study.judges import EXACT_SECONDS, FMN_STEPS, PGD_RESTARTS, PGD_STEPS
 
 # Weakest first. FMN seeks the closest violation and PGD the worst point of a ball, so PGD says more about each ball.
 STRENGTH = ("fgsm", "fmn", "pgd", "ibp", "crown", "exact")

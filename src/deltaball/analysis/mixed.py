@@ -7,7 +7,7 @@ from scipy import optimize, stats
 from deltaball.analysis.designs import ACCURACY
 from deltaball.analysis.groups import EVERY, NAMES, groups
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
-from deltaball.study import Cnn, Fcn
+from deltaball.study.architectures import Cnn, Fcn
 
 CONFIDENCE = 0.95
 FEWEST_SHAPES = 5

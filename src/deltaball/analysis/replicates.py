@@ -5,7 +5,7 @@ import pandas as pd
 from scipy import stats
 
 from deltaball.analysis.clustered import CONFIDENCE
-from deltaball.study import all_axes
+from deltaball.study.grids import all_axes
 
 WHERE = ["dataset", "method", "architecture", "measure"]
 COLUMNS = [*WHERE, "settings", "seeds", "networks", "sd", "lower", "upper", "share_of_variance", "confidence"]

@@ -13,8 +13,8 @@ from deltaball.analysis.claims import RULES, TESTS, Evidence, Part, number
 from deltaball.analysis.judges import judged
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 from deltaball.analysis.pruning import in_range
-from deltaball.files import written_whole
-from deltaball.study import NOTIONS
+from deltaball.base.files import written_whole
+from deltaball.study.measures import NOTIONS
 
 ALPHA = 0.05
 OVERALL = "overall"

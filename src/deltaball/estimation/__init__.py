@@ -1,1 +1,0 @@
-"""From checkpoints to R(g) and D(ḡ) with their guarantees."""

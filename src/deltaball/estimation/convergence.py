@@ -1,14 +1,13 @@
 """How estimates close in on R or D as ε falls and N grows (paper 004, Section 4.1, Figure 1)."""
 
-import hashlib
-
 import numpy as np
 import pandas as pd
 
-from deltaball import tables
-from deltaball.estimation.estimate import described
-from deltaball.guarantees import samples_needed
-from deltaball.plan import Plan
+from deltaball.base.draws import generator
+from deltaball.base.guarantees import samples_needed
+from deltaball.estimation.estimates import described
+from deltaball.plan.plan import Plan
+from deltaball.tables import columns
 
 
 def convergence(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -49,10 +48,8 @@ def convergence(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
                                 "deviation": found.std(),
                             }
                         )
-    return pd.DataFrame(rows, columns=list(tables.CONVERGENCE)).astype(tables.CONVERGENCE)
+    return pd.DataFrame(rows, columns=list(columns.CONVERGENCE)).astype(columns.CONVERGENCE)
 
 
 def _draw(seed: int, total: int, samples: int, draw: int) -> np.ndarray:
-    key = hashlib.sha256(f"convergence {seed} {total} {samples} {draw}".encode()).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
-    return generator.permutation(total)[:samples]
+    return generator("convergence", seed, total, samples, draw).permutation(total)[:samples]

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deltaball import tables
-from deltaball.errors import InputError
+from deltaball.base.errors import InputError
 from deltaball.estimation.intervals import betting, clopper_pearson
-from deltaball.plan import Measure, Plan
-from deltaball.study import NOTIONS
+from deltaball.plan.measures import Measure
+from deltaball.plan.plan import Plan
+from deltaball.study.measures import NOTIONS
+from deltaball.tables import columns
 
 MARGIN_STEPS = 30  # δ's at which a curve is drawn from minimal distances
 # A distance is kept in float32: what its rounding may hide.
@@ -40,8 +41,8 @@ def curves(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
             families[family(one)][one] = np.minimum(np.asarray(values[: one.samples], np.float64), one.highest)
         for kind, of_family in families.items():
             rows += [{"network_id": network_id, **row} for row in _curve(network_id, kind, of_family)]
-    table = pd.DataFrame(rows, columns=[*tables.CURVES, "_attacked", "_certified"])
-    return _with_intervals(table)[list(tables.CURVES)].astype(tables.CURVES)
+    table = pd.DataFrame(rows, columns=[*columns.CURVES, "_attacked", "_certified"])
+    return _with_intervals(table)[list(columns.CURVES)].astype(columns.CURVES)
 
 
 def family(one: Measure) -> Family:

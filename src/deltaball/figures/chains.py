@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from deltaball import tables
 from deltaball.analysis.bayes import ESS, RHAT, converged
 from deltaball.figures import style
 from deltaball.figures.panels import empty, finish
+from deltaball.tables import columns
 
 ACROSS = 4
 FAR = 20  # energies further apart than this are drawn on a log scale
@@ -39,7 +39,7 @@ def draw(name: str, networks: pd.DataFrame, folder: Path) -> None:
     figure = _panels(shown) if len(shown) else empty()
     diagnosed = ["acceptance", "divergences", "ess_min", "rhat_max", "status", "converged", "energies"]
     axes = ["parameters", "depth", "width", "activation", "step_size", "leapfrog_steps", "posterior_samples"]
-    finish(figure, name, f"{dataset}: the chains", note, shown[[*tables.IDENTITY, *axes, *diagnosed]], folder)
+    finish(figure, name, f"{dataset}: the chains", note, shown[[*columns.IDENTITY, *axes, *diagnosed]], folder)
 
 
 def _panels(shown: pd.DataFrame) -> Figure:

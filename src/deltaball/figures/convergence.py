@@ -16,10 +16,10 @@ from matplotlib.lines import Line2D
 
 from deltaball.analysis import judges
 from deltaball.analysis.convergence import KEYS
+from deltaball.base.guarantees import spoken
 from deltaball.figures import style
 from deltaball.figures.panels import TITLES, empty, finish, legend_above, levels, limits, listed
-from deltaball.guarantees import spoken
-from deltaball.plan import Plan
+from deltaball.plan.plan import Plan
 
 COLUMNS = 2
 DASHES = (0, (3, 2))

@@ -18,11 +18,11 @@ from matplotlib.ticker import MaxNLocator
 
 from deltaball.analysis import judges
 from deltaball.analysis.enclosures import ROUNDING
+from deltaball.base.guarantees import spoken
 from deltaball.figures import style
 from deltaball.figures.panels import TITLES, asked, asked_of, empty, finish, legend_above, levels, limits, listed
-from deltaball.guarantees import spoken
-from deltaball.plan import Plan
-from deltaball.study import NOTIONS
+from deltaball.plan.plan import Plan
+from deltaball.study.measures import NOTIONS
 
 PANEL_POINTS = 580  # what a panel is wide, which its bars share
 GREY = "0.72"

@@ -28,8 +28,9 @@ from deltaball.figures.panels import (
 )
 from deltaball.figures.paper import MIDDLE, at_middle
 from deltaball.figures.tradeoff import lean
-from deltaball.plan import Plan
-from deltaball.study import NOTIONS, all_axes
+from deltaball.plan.plan import Plan
+from deltaball.study.grids import all_axes
+from deltaball.study.measures import NOTIONS
 
 COLUMNS = 4
 KIND = ["method", "architecture"]

@@ -19,13 +19,15 @@ from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
 from scipy import stats
 
-from deltaball import tables
 from deltaball.analysis import judges
+from deltaball.base.files import written_whole
+from deltaball.base.guarantees import spoken
 from deltaball.figures import style
-from deltaball.guarantees import spoken
-from deltaball.plan import Measure, Plan
-from deltaball.store import written_whole
-from deltaball.study import NOTIONS, all_axes
+from deltaball.plan.measures import Measure
+from deltaball.plan.plan import Plan
+from deltaball.study.grids import all_axes
+from deltaball.study.measures import NOTIONS
+from deltaball.tables import columns, frames
 
 TITLES = {
     "class_change": "class change, g",
@@ -232,7 +234,7 @@ def empty() -> Figure:
 def numbers(shown: pd.DataFrame) -> pd.DataFrame:
     """What is written of the networks and estimates that a figure shows."""
     axes = [axis for axis in all_axes() if shown[axis].notna().any()]
-    return shown[[*tables.IDENTITY, *axes, "parameters", "test_accuracy", *list(tables.ROBUSTNESS)[1:]]]
+    return shown[[*columns.IDENTITY, *axes, "parameters", "test_accuracy", *list(columns.ROBUSTNESS)[1:]]]
 
 
 def finish(figure: Figure, name: str, title: str, note: str, shown: pd.DataFrame, folder: Path) -> None:
@@ -248,7 +250,7 @@ def finish(figure: Figure, name: str, title: str, note: str, shown: pd.DataFrame
         with written_whole(folder / f"{name}.{kind}") as path:
             figure.savefig(path, metadata=metadata, bbox_inches=around)
     plt.close(figure)
-    tables.write_csv(shown, folder / f"{name}.csv")
+    frames.write_csv(shown, folder / f"{name}.csv")
 
 
 def _settle(figure: Figure) -> None:

@@ -21,6 +21,7 @@ from matplotlib.ticker import PercentFormatter
 
 from deltaball.analysis import judges
 from deltaball.analysis.judges import judged
+from deltaball.base.guarantees import spoken
 from deltaball.figures import bayes, convergence, pruning, style, tradeoff
 from deltaball.figures.panels import (
     AXES,
@@ -39,9 +40,8 @@ from deltaball.figures.panels import (
     numbers,
     scatter,
 )
-from deltaball.guarantees import spoken
-from deltaball.plan import Plan
-from deltaball.study import NOTIONS
+from deltaball.plan.plan import Plan
+from deltaball.study.measures import NOTIONS
 
 WIDTH = 9.2
 NARROW = 10  # letters that stand upright beneath half a panel

@@ -29,7 +29,7 @@ from deltaball.figures.panels import (
     numbers,
     scatter,
 )
-from deltaball.plan import Plan
+from deltaball.plan.plan import Plan
 
 
 def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:

@@ -32,7 +32,7 @@ from deltaball.figures.panels import (
     numbers,
     scatter,
 )
-from deltaball.plan import Plan
+from deltaball.plan.plan import Plan
 
 CAPACITY_BINS = 5
 MOST_LETTERS = 15  # of all labels together, upright beneath a panel

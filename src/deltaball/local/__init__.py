@@ -1,1 +1,0 @@
-"""One point and the set around it: notions, neighbourhoods, attacks. Knows no training, data set or table."""

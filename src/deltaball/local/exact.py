@@ -26,7 +26,6 @@ the same bound, which holds for any, and its image is checked like any other.
 
 import math
 import time
-from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple
@@ -34,31 +33,34 @@ from typing import NamedTuple
 import highspy
 import numpy as np
 import torch
-from torch.nn import functional
 
-from deltaball.architectures import Activation, Conv, Dense, Flatten, MaxPool
-from deltaball.local.certificates import layer_bounds, relu_lines, rounding
-from deltaball.local.neighbourhoods import Ball, L1Ball
-from deltaball.local.notions import ClassChange, margin
-from deltaball.packs import Pack
+from deltaball.local.balls import Ball, L1Ball
+from deltaball.local.certificates.crown import layer_bounds
+from deltaball.local.certificates.lines import relu_lines
+from deltaball.local.certificates.rounding import rounding
+from deltaball.local.losses import margin
+from deltaball.local.notions import ClassChange
+from deltaball.networks.dense_form import Affine, affine_layers, as_dense
+from deltaball.networks.packs import Pack
 
 ROBUST, VIOLATED, UNKNOWN = 1.0, 0.0, math.nan
 
 BATCH = 64  # subproblems split at once
+
 TRIED = 16  # units tried out per split
+
 STEPS = 5  # of Adam per subproblem; twice as many at the root
+
 RATE = 0.2
+
 PENALTY = 1e4  # the largest multiplier of a linear program whose rows and objective are scaled to 1
-SPARSE = 0.1  # share of non-zero weights below which a kernel is stored without its zeros
-LARGEST = 2**26  # numbers in the kernels of a network written as dense layers (512 MiB)
+
 OPTIONS = {
     "output_flag": False,
     "threads": 1,
     "primal_feasibility_tolerance": 1e-9,
     "dual_feasibility_tolerance": 1e-9,
 }
-
-Affine = list[tuple[torch.Tensor, torch.Tensor]]  # kernel [inputs, outputs] and bias [outputs] of each dense layer
 
 
 class Decisions(NamedTuple):
@@ -80,8 +82,8 @@ def decide(pack: Pack, x: torch.Tensor, ball: Ball, seconds: float) -> Decisions
     assert len(pack) == 1, f"one network at a time, not {len(pack)}"
     if ball.norm == "l2":
         raise ValueError("l2 balls have no exact answer, its programs are linear; possible: linf, l1")
-    dense = _as_dense(pack, x.shape[1:])
-    affine = _affine(dense)
+    dense = as_dense(pack, x.shape[1:])
+    affine = affine_layers(dense)
     found = []
     for index in range(len(x)):
         started, one = time.monotonic(), x[index : index + 1]
@@ -325,62 +327,3 @@ class _Search:
         z = z[:d] - z[d:] if len(z) > d else z
         z, dual = (torch.from_numpy(one).to(heights) for one in (z, dual))
         return dual.clamp(min=0) * price / heights, z
-
-
-def _as_dense(pack: Pack, shape: Sequence[int]) -> Pack:
-    """The network as dense layers and ReLUs only, in float64, from the flat pixels of images of `shape` [h, w, c]."""
-    size = math.prod(shape)
-    # What the network computes of the last ReLU's outputs (or of the pixels): one row each, and a row of constants.
-    rows = torch.eye(size + 1, size, dtype=torch.float64, device=pack.weights[0].device)
-    layers: list[Dense | Activation] = []
-    weights: list[torch.Tensor] = []
-
-    def end(rows: torch.Tensor) -> None:
-        inputs, outputs = len(rows) - 1, rows.shape[1]
-        if sum(map(torch.numel, weights)) + rows.numel() + outputs**2 > LARGEST:
-            raise ValueError(f"too large for an exact answer: more than {LARGEST:,} weights as dense layers")
-        layers.append(Dense(inputs, outputs))
-        weights.extend((rows[None, :-1], rows[None, -1]))
-
-    remaining = (weight[0].to(torch.float64) for weight in pack.weights)
-    for layer in pack.layers:
-        match layer:
-            case Dense():
-                rows = rows @ next(remaining)
-                rows[-1] += next(remaining)
-            case Conv():
-                maps = rows.unflatten(-1, shape).permute(0, 3, 1, 2)
-                maps = functional.conv2d(maps, next(remaining).permute(3, 2, 0, 1), padding="same").permute(0, 2, 3, 1)
-                maps[-1] += next(remaining)
-                rows, shape = maps.flatten(1), maps.shape[1:]
-            case Activation(name="relu"):
-                end(rows)
-                layers.append(layer)
-                rows = torch.eye(rows.shape[1] + 1, rows.shape[1]).to(rows)
-            case MaxPool():
-                for axis in (1, 2):
-                    # relu(a) = a, for what a ReLU or a pool returns is ≥ 0.
-                    maps = rows.unflatten(-1, shape)
-                    even, odd = (torch.arange(start, shape[axis - 1] // 2 * 2, 2) for start in (0, 1))
-                    first, second = (maps.index_select(axis, place.to(rows.device)) for place in (even, odd))
-                    shape = first.shape[1:]
-                    end(torch.cat([(second - first).flatten(1), first.flatten(1)], 1))
-                    layers.append(Activation("relu"))
-                    half = torch.eye(math.prod(shape)).to(rows)
-                    rows = functional.pad(torch.cat([half, half]), (0, 0, 0, 1))
-            case Flatten():
-                pass
-            case _:
-                raise ValueError(f"no exact answer for activation {layer.name}; possible: relu")
-    end(rows)
-    return Pack((Flatten(), *layers), tuple(weights))
-
-
-def _affine(dense: Pack) -> Affine:
-    """Layer by layer. A kernel that was a convolution or a max-pool is mostly zeros, and so a sparse tensor."""
-    kernels = [kernel[0] for kernel in dense.weights[::2]]
-    few = [kernel.count_nonzero() < SPARSE * kernel.numel() for kernel in kernels]
-    return [
-        (kernel.to_sparse() if zeros else kernel, bias[0])
-        for kernel, bias, zeros in zip(kernels, dense.weights[1::2], few, strict=True)
-    ]

@@ -18,9 +18,10 @@ from deltaball.analysis.judges import spoken
 from deltaball.figures import style
 from deltaball.figures.panels import BALLS, SHORT
 from deltaball.figures.paper import at_middle
-from deltaball.plan import Plan
+from deltaball.plan.plan import Plan
 from deltaball.report.packed import packed
-from deltaball.study import NOTIONS, all_axes
+from deltaball.study.grids import all_axes
+from deltaball.study.measures import NOTIONS
 
 # So many distinct numbers stand side by side, more of them along a continuous axis; of texts, as many as a byte counts.
 MOST_NUMBERS, MOST_TEXTS = 40, 255

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 import deltaball
-from deltaball.plan import Plan
+from deltaball.plan.plan import Plan
 from deltaball.report.reading import records
-from deltaball.study import all_axes
+from deltaball.study.grids import all_axes
 
 DRAWN_WITH = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "seaborn", "bokeh")
 

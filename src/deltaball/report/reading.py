@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from deltaball.errors import InputError
+from deltaball.base.errors import InputError
 
 # A grid may be called 01 or NA; only an empty cell is null.
 TEXT = ("network_id", "grid", "dataset", "measure", "notion", "term", "proportion", "norm", "attack", "certificate")

@@ -8,7 +8,7 @@ import pandas as pd
 from deltaball.analysis import judges
 from deltaball.analysis.bayes import converged
 from deltaball.analysis.enclosures import LEVEL, ROUNDING
-from deltaball.guarantees import spoken
+from deltaball.base.guarantees import spoken
 from deltaball.report.reading import records
 
 WORST_SHOWN = 5

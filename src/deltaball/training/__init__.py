@@ -1,1 +1,0 @@
-"""From planned trajectories to checkpoints in the store."""

@@ -26,15 +26,17 @@ import numpyro
 from numpyro.infer.hmc import hmc
 
 import deltaball
-from deltaball.architectures import Layers, keras_model, weight_shapes
-from deltaball.catalogue import DatasetFacts
-from deltaball.datasets import Dataset
-from deltaball.errors import InputError
-from deltaball.packs import initial_weights
-from deltaball.plan import Trajectory
-from deltaball.store import Checkpoint, Store
-from deltaball.training import sgd
-from deltaball.training.diagnostics import convergence
+from deltaball.base.draws import generator
+from deltaball.base.errors import InputError
+from deltaball.data.catalogue import DatasetFacts
+from deltaball.data.datasets import Dataset
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.keras_models import keras_model
+from deltaball.networks.layers import Layers, weight_shapes
+from deltaball.plan.networks import Trajectory
+from deltaball.store.store import Checkpoint, Store
+from deltaball.training import descent
+from deltaball.training.mixing import convergence
 from deltaball.training.progress import SILENT, Progress
 
 # Transitions between writes to the store: what a kill can lose.
@@ -74,7 +76,7 @@ def train(
         found = ((step, history(trajectory.id, step, store)) for step in before)
         step, parts = next(((step, parts) for step, parts in found if parts is not None), (0, []))
         if parts and parts[-1].facts["status"] == "diverged":
-            sgd.mark_diverged(trajectory, step, parts[-1].facts, store)
+            descent.mark_diverged(trajectory, step, parts[-1].facts, store)
             progress.finish(len(missing))
         else:
             groups[step, missing[-1]].append(Chain(trajectory, step, parts))
@@ -198,7 +200,7 @@ class Run:
             state = self._start()
             broken = ~np.isfinite(state.potential_energy)
             for k in np.flatnonzero(broken):
-                sgd.mark_diverged(self.chains[k].trajectory, self.step, {**self.facts, "after": 0}, self.store)
+                descent.mark_diverged(self.chains[k].trajectory, self.step, {**self.facts, "after": 0}, self.store)
                 self.progress.finish(len(self.chains[k].trajectory.checkpoints))
             alive = [k for k in range(len(self.chains)) if not broken[k]]
             for _ in range(self.axes["burn_in"] if alive and not self.step else 0):
@@ -240,7 +242,7 @@ class Run:
     def _initial(self, k: int) -> list[np.ndarray]:
         """Where a chain starts, in Keras' order: drawn from the prior or as SGD draws them, and perhaps trained."""
         trajectory = self.chains[k].trajectory
-        draws = sgd.generator(trajectory.id, "weights")
+        draws = generator(trajectory.id, "weights")
         if self.axes["start"] == "prior":
             scale = trajectory.axes["prior_scale"]
             weights = [draws.normal(0, scale, shape).astype(np.float32) for shape in weight_shapes(self.layers)]
@@ -251,7 +253,7 @@ class Run:
         chosen = self.chosen[k]
         seen = replace(self.dataset, x_train=self.dataset.x_train[chosen], y_train=self.dataset.y_train[chosen])
         warm = replace(trajectory, axes={**trajectory.axes, **WARM}, checkpoints=())
-        run = sgd.Run([sgd.Start(warm, 0, weights, {})], self.layers, seen, self.store, self.device)
+        run = descent.Run([descent.Start(warm, 0, weights, {})], self.layers, seen, self.store, self.device)
         run.until(self.axes["warm_epochs"])
         if not run.starts:  # its loss is not finite: the chain will not be either
             return [np.full_like(array, np.nan) for array in weights]
@@ -376,7 +378,7 @@ def seen_points(facts: DatasetFacts, axes: Mapping[str, Any]) -> np.ndarray:
     """
     if axes["train_points"] is None:
         return np.arange(facts.train)
-    order = sgd.generator(f"{facts.name} {facts.fingerprint} {axes['seed']}", "training points")
+    order = generator(f"{facts.name} {facts.fingerprint} {axes['seed']}", "training points")
     return order.permutation(facts.train)[: axes["train_points"]]
 
 

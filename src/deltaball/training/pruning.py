@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deltaball.architectures import Layers
-from deltaball.datasets import Dataset
-from deltaball.errors import InputError
-from deltaball.packs import initial_weights
-from deltaball.plan import Trajectory
-from deltaball.store import Checkpoint, Store
+from deltaball.base.draws import generator
+from deltaball.base.errors import InputError
+from deltaball.data.datasets import Dataset
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.layers import Layers
+from deltaball.plan.networks import Trajectory
+from deltaball.store.store import Checkpoint, Store
+from deltaball.training.descent import Run, Start, mark_diverged, missing_steps
 from deltaball.training.progress import SILENT, Progress
-from deltaball.training.sgd import Run, Start, generator, mark_diverged, missing_steps
 
 
 def train(

@@ -5,49 +5,19 @@ each epoch. So a network is the same alone and in any pack, and training resumed
 had never stopped.
 """
 
-import hashlib
-import platform
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-import numpy as np
-import torch
-
-import deltaball
-from deltaball.architectures import Layers
-from deltaball.costs import taken_together
-from deltaball.datasets import Dataset
-from deltaball.packs import Pack, initial_weights, logits
-from deltaball.plan import Trajectory
-from deltaball.store import Checkpoint, Store
-from deltaball.training.objectives import cross_entropy
+from deltaball.base.draws import generator
+from deltaball.data.datasets import Dataset
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.layers import Layers
+from deltaball.plan.costs import taken_together
+from deltaball.plan.networks import Trajectory
+from deltaball.store.store import Store
+from deltaball.training.descent import Run, Start, mark_diverged, missing_steps
 from deltaball.training.progress import SILENT, Progress
-from deltaball.training.steps import Recipe, Steps
-from deltaball.training.ways import fastest
-
-EVALUATION_BATCH = 1000
-# A cross-entropy of so much is not learning any more. Guessing has log(classes).
-BEYOND = 1e4
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a trajectory's training begins: an epoch (0 or a checkpoint's), weights in Keras' order, and state.
-
-    `state` joins that of every checkpoint; Adam's moments in it, ``moment.I``, are continued. `masks`, if any, are
-    bool arrays shaped like the weights: where False, a weight is pruned, its gradient and its moments are zero.
-    `facts` join those of every checkpoint.
-    """
-
-    trajectory: Trajectory
-    epoch: int
-    weights: Sequence[np.ndarray]
-    state: Mapping[str, np.ndarray]
-    masks: Sequence[np.ndarray] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -94,160 +64,3 @@ def together(starts: list[Start], layers: Layers, shape: tuple[int, int, int], d
     size = taken_together(len(starts), layers, shape, starts[0].trajectory.axes["batch_size"], device)
     for first in range(0, len(starts), size):
         yield starts[first : first + size]
-
-
-def missing_steps(trajectory: Trajectory, store: Store) -> list[int]:
-    """The planned checkpoints of a trajectory that the store lacks or finds damaged."""
-    return [step for step in trajectory.checkpoints if store.find(trajectory.id, step) is None]
-
-
-def mark_diverged(trajectory: Trajectory, epoch: int, facts: Mapping[str, Any], store: Store) -> None:
-    """Mark a trajectory's checkpoints from `epoch` on as diverged; `facts` are those of where it was trained."""
-    reason = f"diverged by epoch {epoch}: its loss is not below {BEYOND:,.0f}"
-    print(f"{trajectory.id} {reason}", flush=True)
-    for step in trajectory.checkpoints:
-        if step >= epoch:
-            store.save(trajectory.id, step, Checkpoint((), {}, {"reason": reason, **facts, "status": "diverged"}))
-
-
-class Run:
-    """Trajectories that start from the same epoch, trained as one pack on a device."""
-
-    def __init__(
-        self,
-        starts: Sequence[Start],
-        layers: Layers,
-        dataset: Dataset,
-        store: Store,
-        device: str,
-        progress: Progress = SILENT,
-    ) -> None:
-        self.layers, self.store, self.device, self.progress = layers, store, device, progress
-        self.epoch = starts[0].epoch
-        self.starts = list(starts)
-        self.facts = _provenance(dataset, device)
-        self.x_train, self.y_train, self.x_test, self.y_test = resident(dataset, device)
-        self.weights = Pack.of(layers, [one.weights for one in starts], device).weights
-        self.masks = Pack.of(layers, [one.masks for one in starts], device).weights
-        self.moments: tuple[torch.Tensor, ...] = ()
-        for one in self.trajectories:
-            if one.checkpoints:  # a chain that starts warm keeps none
-                store.note("began", one.id, one.checkpoints[-1])
-        if self.axes["optimizer"] == "adam":
-            self.moments = Pack.of(layers, [_moments(one) for one in starts], device).weights
-        self.steps = self._steps()
-
-    @property
-    def trajectories(self) -> list[Trajectory]:
-        return [one.trajectory for one in self.starts]
-
-    @property
-    def axes(self) -> Mapping[str, Any]:
-        """The hyper-parameters; those that one asks here are the same in the whole pack."""
-        return self.starts[0].trajectory.axes
-
-    def until(self, last: int) -> None:
-        """Train to epoch `last`, keeping every planned checkpoint on the way."""
-        while self.epoch < last and self.starts:
-            loss = self._train_epoch()
-            self.epoch += 1
-            self.progress.advance(len(loss) * len(self.x_train))
-            self._drop(~(loss < BEYOND))
-            if any(self.epoch in one.checkpoints for one in self.trajectories):
-                self._keep()
-
-    def _steps(self) -> Steps:
-        precision = self.axes.get("precision", "float32")
-        recipe = Recipe(self.layers, self.axes["batch_size"], self.axes["optimizer"], precision)
-        tensors = (self.weights, self.moments, self.masks, self.x_train, self.y_train)
-        return Steps(recipe, *tensors, fastest(recipe, *tensors, self.store.ways))
-
-    def _train_epoch(self) -> torch.Tensor:
-        purpose = f"order of epoch {self.epoch}"
-        points = len(self.x_train)
-        order = np.stack([generator(one.origin, purpose).permutation(points) for one in self.trajectories])
-        rates = torch.tensor([one.axes["learning_rate"] for one in self.trajectories])
-        return self.steps.epoch(order, rates, self.epoch * -(-points // self.axes["batch_size"]))
-
-    def _keep(self) -> None:
-        with torch.no_grad():
-            train_accuracy, _ = self._evaluated(self.x_train, self.y_train)
-            test_accuracy, test_loss = self._evaluated(self.x_test, self.y_test)
-        sound = test_loss < BEYOND
-        self._drop(~sound)
-        train_accuracy, test_accuracy, test_loss = train_accuracy[sound], test_accuracy[sound], test_loss[sound]
-        weights = [weight.cpu().numpy() for weight in self.weights]
-        moments = [moment.cpu().numpy() for moment in self.moments]
-        for k, start in enumerate(self.starts):
-            # Another job may have finished it meanwhile; its weights stay, for outcomes may have been taken of them.
-            if self.epoch in start.trajectory.checkpoints and not self.store.find(start.trajectory.id, self.epoch):
-                facts = {
-                    **self.facts,
-                    **start.facts,
-                    "status": "trained",
-                    "train_accuracy": train_accuracy[k].item(),
-                    "test_accuracy": test_accuracy[k].item(),
-                    "test_loss": test_loss[k].item(),
-                }
-                state = {**start.state, **{f"moment.{index}": moment[k] for index, moment in enumerate(moments)}}
-                kept = Checkpoint(tuple(weight[k] for weight in weights), state, facts)
-                self.store.save(start.trajectory.id, self.epoch, kept)
-                self.store.note("kept", start.trajectory.id, self.epoch)
-        self.progress.finish(sum(self.epoch in one.checkpoints for one in self.trajectories))
-
-    def _evaluated(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Accuracy [K] in float64 and mean cross-entropy [K] on all of `images`."""
-        correct = torch.zeros(len(self.starts), dtype=torch.float64, device=self.device)
-        loss = torch.zeros_like(correct)
-        for start in range(0, len(images), EVALUATION_BATCH):
-            expected = labels[start : start + EVALUATION_BATCH]
-            found = logits(self.layers, self.weights, images[start : start + EVALUATION_BATCH])
-            correct += (found.argmax(2) == expected).sum(1)
-            loss += cross_entropy(found, expected) * len(expected)
-        return correct / len(images), loss / len(images)
-
-    def _drop(self, broken: torch.Tensor) -> None:
-        if not broken.any():
-            return
-        for k in torch.nonzero(broken).flatten().tolist():
-            start = self.starts[k]
-            mark_diverged(start.trajectory, self.epoch, {**self.facts, **start.facts}, self.store)
-            self.progress.finish(sum(step >= self.epoch for step in start.trajectory.checkpoints))
-        keep = torch.nonzero(~broken).flatten()
-        self.weights = tuple(weight[keep] for weight in self.weights)
-        self.moments = tuple(moment[keep] for moment in self.moments)
-        self.masks = tuple(mask[keep] for mask in self.masks)
-        self.starts = [self.starts[k] for k in keep.tolist()]
-        if self.starts:
-            self.steps = self._steps()
-
-
-@lru_cache(maxsize=2)
-def resident(dataset: Dataset, device: str) -> tuple[torch.Tensor, ...]:
-    """Images and labels of the training and of the test split, on the device once for all packs."""
-    arrays = (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test)
-    found = tuple(torch.from_numpy(array).to(device) for array in arrays)
-    if device == "cuda":  # whatever stream reads them
-        torch.cuda.current_stream().synchronize()
-    return found
-
-
-def _moments(start: Start) -> list[np.ndarray]:
-    if "moment.0" in start.state:
-        return [start.state[f"moment.{index}"] for index in range(2 * len(start.weights))]
-    return [np.zeros_like(array) for array in (*start.weights, *start.weights)]
-
-
-def generator(trajectory_id: str, purpose: str) -> np.random.Generator:
-    """The random numbers of a trajectory for one purpose; the same on every machine and in every pack."""
-    key = hashlib.sha256(f"{trajectory_id} {purpose}".encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
-
-
-def _provenance(dataset: Dataset, device: str) -> dict[str, Any]:
-    hardware = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
-    return {
-        "data_sha256": dataset.facts.fingerprint,
-        "software": f"deltaball {deltaball.__version__}, torch {torch.__version__}, numpy {np.__version__}",
-        "device": f"{device} ({hardware})",
-    }

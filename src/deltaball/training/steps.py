@@ -1,30 +1,21 @@
-"""The steps of a pack: what one does to K networks, and how a device takes many without waiting for Python.
+"""The steps of a pack: what one does to K networks.
 
 A step reads and writes tensors that never move: it gathers its minibatch, finds the gradients and updates weights and
 moments in place, and it counts itself, on the device. So it is the same work whenever it is taken, and on a GPU some
-of it, repeated, is captured in a CUDA graph and replayed. A CPU takes it as it is written.
+of it, repeated, is captured in a CUDA graph and replayed (`graphs`). A CPU takes it as it is written.
 """
 
-import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from deltaball.architectures import Layers
-from deltaball.packs import logits
+from deltaball.networks.layers import Layers
+from deltaball.networks.packs import logits
+from deltaball.training.graphs import Captured, Replayed
 from deltaball.training.objectives import cross_entropy
-
-# Steps of one replay. A graph of more starts no faster and takes longer to capture.
-BLOCK = 16
-# Steps of a size that are taken as they are written first: in them libraries choose their kernels and reserve memory.
-WARM_UP = 2
-# Of Adam, Keras' defaults.
-BETAS, EPSILON = (0.9, 0.999), 1e-7
-# Only one thread captures at a time.
-CAPTURING = threading.Lock()
+from deltaball.training.optimizers import adam_step, corrections, sgd_step
 
 
 @dataclass(frozen=True)
@@ -80,8 +71,8 @@ class Steps:
         size = -(-networks // way.lanes)
         self.parts = [slice(start, start + size) for start in range(0, networks, size)]
         self.lanes = [torch.cuda.Stream() for _ in self.parts] if way.lanes > 1 else []
-        record = record or (_Captured() if device.type == "cuda" else None)
-        self.take = _Replayed(self._step, record) if record else self._taken_as_written
+        record = record or (Captured() if device.type == "cuda" else None)
+        self.take = Replayed(self._step, record) if record else self._taken_as_written
 
     def epoch(self, order: np.ndarray, rates: torch.Tensor, before: int) -> torch.Tensor:
         """Take an epoch's steps; returns the mean loss [K] of its minibatches.
@@ -150,100 +141,3 @@ def forward(
         return logits(recipe.layers, weights, images, convolution)
     lower = getattr(torch, recipe.precision)
     return logits(recipe.layers, [weight.to(lower) for weight in weights], images.to(lower), convolution).float()
-
-
-class _Replayed:
-    """Steps by replays of what `record` makes of them: BLOCK at a time, the rest one by one."""
-
-    def __init__(self, step: Callable[[int], None], record: Callable[[Callable[[], None]], Callable[[], None]]) -> None:
-        self.step, self.record = step, record
-        self.warm: Counter[int] = Counter()
-        self.replays: dict[tuple[int, int], Callable[[], None]] = {}
-
-    def __call__(self, size: int, count: int) -> None:
-        while count:
-            if self.warm[size] < WARM_UP:
-                self.step(size)
-                self.warm[size] += 1
-                count -= 1
-                continue
-            block = BLOCK if count >= BLOCK else 1
-            self._replay(size, block)()
-            count -= block
-
-    def _replay(self, size: int, block: int) -> Callable[[], None]:
-        if (size, block) not in self.replays:
-
-            def work() -> None:
-                for _ in range(block):
-                    self.step(size)
-
-            self.replays[size, block] = self.record(work)
-        return self.replays[size, block]
-
-
-class _Captured:
-    """Makes CUDA graphs, which share the memory of what they compute on the way: they never run at the same time."""
-
-    def __init__(self) -> None:
-        self.pool = torch.cuda.graph_pool_handle()
-
-    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
-        """A graph of `work`, to be replayed; `work` itself, and a line, where it cannot be captured."""
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        try:
-            with CAPTURING, torch.cuda.stream(stream):
-                # thread_local, because other threads train and allocate meanwhile.
-                graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
-                try:
-                    work()
-                finally:
-                    graph.capture_end()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as problem:
-            print(f"steps are not captured in a CUDA graph, and slower: {problem}".splitlines()[0], flush=True)
-            return work
-        return graph.replay
-
-
-def sgd_step(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], rates: torch.Tensor) -> None:
-    """w ← w - r g in place, with a learning rate per network, [K] or [K, 1]."""
-    for weight, gradient in zip(weights, gradients, strict=True):
-        weight.addcmul_(_per_network(rates, weight), gradient, value=-1)
-
-
-def adam_step(
-    weights: Sequence[torch.Tensor],
-    gradients: Sequence[torch.Tensor],
-    moments: Sequence[torch.Tensor],
-    rates: torch.Tensor,
-) -> None:
-    """Adam in place, as Keras computes it (Kingma & Ba 2015, Section 2's efficient form); overwrites `gradients`.
-
-    `moments` are all first moments, then all second ones; `rates`, [K] or [K, 1], are those times `corrections`.
-    """
-    count = len(weights)
-    for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
-        first, second = moments[index], moments[count + index]
-        first.lerp_(gradient, 1 - BETAS[0])
-        second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-        # The gradient has served: its memory takes the divisor, because memory is what a step of Adam waits for.
-        divisor = torch.sqrt(second, out=gradient).add_(EPSILON).div_(_per_network(rates, weight))
-        weight.addcdiv_(first, divisor, value=-1)
-
-
-def corrections(optimizer: str, before: int, steps: int) -> torch.Tensor:
-    """What the learning rate of each of `steps` steps, the first after `before` others, is multiplied by, [steps].
-
-    Adam corrects so the bias of its moments.
-    """
-    if optimizer == "sgd":
-        return torch.ones(steps)
-    number = np.arange(before + 1, before + steps + 1)
-    return torch.from_numpy(np.sqrt(1 - BETAS[1] ** number) / (1 - BETAS[0] ** number)).float()
-
-
-def _per_network(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return values.view(-1, *[1] * (like.ndim - 1))

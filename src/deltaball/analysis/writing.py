@@ -1,0 +1,55 @@
+"""From the tables of a study to its statistics. Reads tables alone, never a network."""
+
+from deltaball.analysis.bayes import bayes
+from deltaball.analysis.completeness import completeness, monotonicity
+from deltaball.analysis.convergence import spread
+from deltaball.analysis.correlations import correlations
+from deltaball.analysis.diagnostics import diagnostics
+from deltaball.analysis.enclosures import enclosures
+from deltaball.analysis.importances import importances
+from deltaball.analysis.learned import learned
+from deltaball.analysis.mixed import mixed
+from deltaball.analysis.partial import partial_correlations
+from deltaball.analysis.points import SharedPoints
+from deltaball.analysis.pruning import in_range, pruning_effects, pruning_tests
+from deltaball.analysis.regressions import regressions
+from deltaball.analysis.replicates import replicates
+from deltaball.analysis.scorecard import scorecard, write_json
+from deltaball.plan.plan import Plan
+from deltaball.tables import frames
+from deltaball.workflow import jobs
+
+
+def write_tables(plan: Plan) -> None:
+    """Write every statistical table of a study to ``tables/*.csv``."""
+    networks, robustness = frames.load(plan)
+    curves, draws = frames.load_curves(plan)
+    measured = frames.measured(networks, robustness)
+    # A copy of a study's tables may come without it, the largest.
+    outcomes = plan.study.folder / "outcomes.parquet"
+    shared = SharedPoints(frames.read(outcomes, ["network_id", "measure", "values"])) if outcomes.exists() else None
+    settings, scattered = plan.study.analysis, spread(networks, draws)
+    claims = scorecard(measured, scattered, settings.equivalence_margin, plan.study.guarantee.confidence)
+    written = {
+        "scorecard": claims,
+        "completeness": completeness(networks, robustness),
+        "correlations": correlations(measured),
+        "regressions": regressions(measured, {name: one.test for name, one in plan.facts.items()}, shared),
+        "mixed": mixed(measured),
+        "partial_correlations": partial_correlations(measured),
+        "learned": learned(measured),
+        "importances": importances(measured),
+        "replicates": replicates(measured),
+        "diagnostics": diagnostics(measured),
+        "monotonicity": monotonicity(measured),
+        "pruning": pruning_effects(in_range(measured), settings.equivalence_margin),
+        "pruning_tests": pruning_tests(in_range(measured)),
+        "bayes": bayes(measured),
+        "enclosures": enclosures(networks, robustness, curves),
+        "convergence": scattered,
+        "jobs": frames.jobs(jobs.records(plan)),
+    }
+    folder = plan.study.folder / "tables"
+    for name, table in written.items():
+        frames.write_csv(table, folder / f"{name}.csv")
+    write_json(claims, folder / "scorecard.json")

@@ -1,0 +1,164 @@
+"""What is known of a data set before it is loaded: sizes, classes, fingerprint. Standard library only.
+
+The study checks ε against the number of test points and the plan counts weights and FLOP, both before any
+array library is imported. Of a data set that deltaball can fetch the facts are written down here; of a
+``NAME.npz`` that the user dropped into the data folder they are read from the file.
+"""
+
+import ast
+import hashlib
+import lzma
+import math
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from deltaball.base.errors import InputError, alternatives
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+NPY_STARTS = (b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00", b"\x93NUMPY\x03\x00")
+IMAGE_DTYPES = ("|u1", "<f4")
+LABEL_CODES = {"|u1": "B", "|i1": "b", "<u2": "H", "<i2": "h", "<u4": "I", "<i4": "i", "<u8": "Q", "<i8": "q"}
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """Sizes of a data set; `fingerprint` is the hash of its arrays (`facts_of`)."""
+
+    name: str
+    shape: tuple[int, int, int]  # height, width, channels
+    classes: int
+    train: int
+    test: int
+    fingerprint: str
+
+    @property
+    def is_catalogued(self) -> bool:
+        """Whether these are exactly the arrays that the name stands for everywhere."""
+        known = CATALOGUE.get(self.name)
+        return known is not None and known.fingerprint == self.fingerprint
+
+
+CATALOGUE = {
+    facts.name: facts
+    for facts in (
+        DatasetFacts(
+            "mnist5k", (28, 28, 1), 10, 4000, 1000, "06edf98fa1342ec49421244757e44f649771e94c10937605a002196bcff5bab8"
+        ),
+        DatasetFacts(
+            "mnist", (28, 28, 1), 10, 60000, 10000, "5db30ac3dfcfe3e7d382178377084152fa4a250f6ba53835fb82ef226057236c"
+        ),
+        DatasetFacts(
+            "fashion_mnist",
+            (28, 28, 1),
+            10,
+            60000,
+            10000,
+            "85dfb8d9b428c859217824fa8f858f42069124cd021b61cc7cc37bfa5a509f19",
+        ),
+        DatasetFacts(
+            "cifar10", (32, 32, 3), 10, 50000, 10000, "f09cebe41e3a101a7d67c0479b1505f1ea41cb616a36be7003350dfb348468ea"
+        ),
+    )
+}
+
+
+def facts(name: str, folder: Path) -> DatasetFacts:
+    """The facts of data set `name`; a ``NAME.npz`` in `folder` wins over the catalogue.
+
+    Raises InputError when the name is neither a file there nor in the catalogue, or the file is damaged.
+    """
+    path = folder / f"{name}.npz"
+    if path.exists():
+        return read_facts(path)
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    raise InputError(
+        f"no data set '{name}': {alternatives(name, CATALOGUE)}; or put {path} "
+        f"(numpy.savez with {', '.join(ARRAYS)}) in place"
+    )
+
+
+def read_facts(path: Path) -> DatasetFacts:
+    """The facts of an ``.npz`` file, read without numpy. Raises InputError naming what is wrong with it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            missing = [name for name in ARRAYS if f"{name}.npy" not in archive.namelist()]
+            if missing:
+                raise InputError(f"{path}: no array {', '.join(missing)}; needed are {', '.join(ARRAYS)}")
+            return facts_of(path.stem, {name: _read_npy(archive, name) for name in ARRAYS}, str(path))
+    # NotImplementedError and RuntimeError: a damaged header that asks for encryption or another zip version.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError) as problem:
+        raise InputError(f"{path}: not a readable .npz file ({problem}); write it again, with numpy.savez") from None
+
+
+@dataclass(frozen=True)
+class RawArray:
+    """An array as bytes: numpy's dtype string (``|u1``, ``<i8``…), shape, C-ordered little-endian data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+def facts_of(name: str, arrays: dict[str, RawArray], source: str) -> DatasetFacts:
+    """The facts of four arrays: images [n, height, width(, channels)], labels [n] or [n, 1] from 0 to 255.
+
+    The fingerprint covers values, order and dtype of the images and the values of the labels, so it is the same
+    however the arrays are stored. Raises InputError, starting with `source`, when they are not such a data set.
+    """
+    digest = hashlib.sha256()
+    shapes, classes = set(), 0
+    for split in ("train", "test"):
+        images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
+        if images.dtype not in IMAGE_DTYPES or len(images.shape) not in (3, 4) or 0 in images.shape:
+            raise InputError(
+                f"{source}: x_{split} is {images.dtype} of shape {images.shape}; it should be uint8, or float32 "
+                "in [0, 1], of shape (n, height, width) or (n, height, width, channels)"
+            )
+        if labels.dtype not in LABEL_CODES or labels.shape not in ((images.shape[0],), (images.shape[0], 1)):
+            raise InputError(
+                f"{source}: y_{split} is {labels.dtype} of shape {labels.shape}; it should hold one integer class "
+                f"for each of the {images.shape[0]} images of x_{split}"
+            )
+        try:
+            values = bytes(memoryview(labels.data).cast(LABEL_CODES[labels.dtype]).tolist())
+        except ValueError:
+            raise InputError(f"{source}: y_{split} holds a class below 0 or above 255") from None
+        shape = (*images.shape, 1)[1:4]
+        shapes.add(shape)
+        classes = max(classes, max(values) + 1)
+        digest.update(f"{split} {images.dtype} {images.shape[0]} {shape}".encode())
+        digest.update(images.data)
+        digest.update(values)
+    if len(shapes) > 1:
+        raise InputError(f"{source}: the images of x_train and x_test have different shapes, {sorted(shapes)}")
+    train, test = arrays["x_train"].shape[0], arrays["x_test"].shape[0]
+    return DatasetFacts(name, shapes.pop(), classes, train, test, digest.hexdigest())
+
+
+def _read_npy(archive: zipfile.ZipFile, name: str) -> RawArray:
+    # The .npy format, versions 1 to 3: magic, version, header length, a Python literal, the data.
+    content = archive.read(f"{name}.npy")
+    wide = content[6:7] != b"\x01"
+    start = 12 if wide else 10
+    try:
+        length = struct.unpack("<I" if wide else "<H", content[8:start])[0]
+        written = content[start : start + length].decode("utf-8")
+        header = ast.literal_eval(written.strip())
+        dtype, shape, fortran = header["descr"], header["shape"], header["fortran_order"]
+        if content[:8] not in NPY_STARTS or not written.endswith("\n") or any(type(side) is not int for side in shape):
+            raise ValueError("not one that numpy writes")
+    except (struct.error, SyntaxError, ValueError, KeyError, TypeError) as problem:
+        raise InputError(f"{archive.filename}: the header of {name} is damaged ({problem})") from None
+    if fortran and len(shape) > 1:
+        raise InputError(f"{archive.filename}: {name} is in Fortran order; save numpy.ascontiguousarray of it")
+    array = RawArray(str(dtype), tuple(shape), content[start + length :])
+    item = int(array.dtype[2:]) if array.dtype[2:].isdigit() else 0
+    if item and len(array.data) != item * math.prod(array.shape):
+        raise InputError(
+            f"{archive.filename}: {name} is cut: {len(array.data)} bytes for {array.dtype} of shape {array.shape}"
+        )
+    return array

@@ -1,0 +1,54 @@
+"""From the tables of a study to its pictures."""
+
+from functools import partial
+
+from deltaball.analysis.convergence import spread
+from deltaball.analysis.enclosures import enclosures
+from deltaball.figures import style
+from deltaball.plan.plan import Plan
+from deltaball.tables import frames
+from deltaball.workflow import stages
+
+
+def draw(plan: Plan) -> None:
+    """Draw every figure of a study to ``figures/`` as PNG and SVG, each with the CSV of what it shows."""
+    style.use()
+    # pyplot reads the backend when it is imported, so the figures come after the style.
+    from deltaball.figures import (
+        bayes,
+        chains,
+        convergence,
+        diagnostics,
+        enclosure,
+        hyperparameters,
+        paper,
+        pruning,
+        tradeoff,
+    )
+
+    networks, robustness = frames.load(plan)
+    curves, draws = frames.load_curves(plan)
+    measured = frames.measured(networks, robustness)
+    scattered = spread(networks, draws)
+    kinds = {
+        "figure1": partial(paper.figure1, plan=plan, draws=draws, spread=scattered),
+        "figure2": partial(paper.figure2, plan=plan, networks=networks, measured=measured),
+        "figure3": partial(paper.figure3, plan=plan, networks=networks, measured=measured),
+        "figure4": partial(paper.figure4, plan=plan, networks=networks, measured=measured),
+        "tradeoff": partial(tradeoff.draw, plan=plan, networks=networks, measured=measured),
+        "hyperparameters": partial(hyperparameters.draw, plan=plan, networks=networks, measured=measured),
+        "bayes": partial(bayes.draw, networks=networks, measured=measured),
+        "chains": partial(chains.draw, networks=networks),
+        "diagnostics": partial(diagnostics.draw, networks=networks, measured=measured),
+        "pruning": partial(pruning.draw, plan=plan, networks=networks, measured=measured),
+        "enclosure": partial(
+            enclosure.draw,
+            plan=plan,
+            networks=networks,
+            measured=measured,
+            enclosed=enclosures(networks, robustness, curves),
+        ),
+        "convergence": partial(convergence.draw, plan=plan, draws=draws, spread=scattered),
+    }
+    for name in stages.figures(plan):
+        kinds[name.partition("_")[0]](name, folder=plan.study.folder / "figures")

@@ -1,0 +1,161 @@
+"""Projected gradient ascent."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from deltaball.base.draws import generator
+from deltaball.local.attacks.attack import Attack
+from deltaball.local.attacks.gradients import annealing, differentiated, replace_where
+from deltaball.local.balls import Ball, LinfBall
+from deltaball.local.iterates import reach, retracted, stepped
+from deltaball.local.losses import Loss
+from deltaball.local.notions import Notion
+from deltaball.local.points import IMAGES_MULTIPLE, Points
+
+# The length of PGD's path in radii. Its steps fall to 0 by a cosine: in every norm more is found than by equal steps of
+# 2.5 radii in all (Madry et al. 2018).
+TRAVEL = 10
+
+# How often PGD counts the points that are still worth attacking, in steps; each time the device's host waits.
+COUNT_EVERY = 4
+
+# It goes on with those alone once they are fewer than this share: gathering them costs about a step.
+SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class Pgd(Attack):
+    """Projected gradient ascent (Madry et al. 2018), per ball and per family of notions with the same losses.
+
+    Restart 0 starts from FGSM's point, so PGD is nowhere weaker; the others start at random images of the ball.
+    Restart r ascends the family's loss r, in turn, by steps that fall from 20 radii / `steps` to 0: along signs of the
+    gradient for L∞, the normalised gradient for L2, the steepest pixels for L1. Every iterate is judged, for each
+    notion the worst is kept, and a point is left alone once nothing worse can be found for it: with or without
+    `early_exit` the same is found.
+    """
+
+    steps: int = 40
+    restarts: int = 2
+    early_exit: bool = True
+
+    def run(
+        self, points: Points, asked: Mapping[Ball, Sequence[Notion]]
+    ) -> Iterator[tuple[Ball, Sequence[Notion], torch.Tensor]]:
+        for ball, notions in asked.items():
+            families: dict[tuple[Loss, ...], list[Notion]] = defaultdict(list)
+            for notion in notions:
+                families[notion.losses].append(notion)
+            first = points.around(ball).steepest(points.direction)
+            for losses, family in families.items():
+                search = Search(points, ball, family, first)
+                for restart in range(self.restarts):
+                    search.current = search.random(restart) if restart else first.clone()
+                    self._ascend(search, losses[restart % len(losses)])
+                for notion, worst in zip(family, search.worst, strict=True):
+                    yield ball, (notion,), worst
+
+    def _ascend(self, search: "Search", loss: Loss) -> None:
+        mean = TRAVEL * search.ball.delta / self.steps
+        for step in range(self.steps):
+            if self.early_exit and (step == 0 or step % COUNT_EVERY == 1) and not search.goes_on():
+                return
+            search.move(search.judged_gradient(loss), mean * 2 * annealing(step, self.steps))
+        search.judge(search.points.predict(search.current))
+
+
+class Search:
+    """The points that PGD still attacks, m ≤ n per network, and for each of its notions the worst images so far."""
+
+    def __init__(self, points: Points, ball: Ball, notions: Sequence[Notion], first: torch.Tensor) -> None:
+        self.points, self.ball, self.notions = points, ball, notions
+        self.worst = [first.clone() for _ in notions]  # [K, n, h, w, c] each
+        self.outcomes: list[torch.Tensor] = []  # of `worst`, [K n] each, once FGSM's point is judged
+        networks, count = points.logits.shape[:2]
+        # Which of the K × n points are left, [K m], and what the search needs of them, [K, m, ...].
+        self.left = torch.arange(networks * count, device=points.x.device)
+        self.x, self.logits, self.current = points.images, points.logits, first
+        around = points.around(ball)
+        # [n, ...] as long as all points are left.
+        self.bounds = around.bounds if isinstance(around, LinfBall) else None
+        self.reach = reach(ball, points.x[0].numel())
+
+    def random(self, restart: int) -> torch.Tensor:
+        """Where all restarts but 0 start."""
+        images = _random_images(self.points, self.ball, restart)
+        return images[self.left % len(images)].view(self.x.shape)
+
+    def judged_gradient(self, loss: Loss) -> torch.Tensor:
+        """The gradient of `loss` at the current images, which are judged by the way."""
+        logits, gradient = differentiated(self.points.predict, self.current, self.logits, loss)
+        self.judge(logits)
+        return gradient
+
+    def judge(self, logits: torch.Tensor) -> None:
+        """Keep what is worse than before, given the logits at the current images."""
+        radius = logits.new_tensor(self.ball.delta)
+        outcomes = [notion.outcome(self.logits, logits, radius).flatten() for notion in self.notions]
+        if not self.outcomes:
+            self.outcomes = outcomes
+            return
+        for notion, kept, worst, outcome in zip(self.notions, self.outcomes, self.worst, outcomes, strict=True):
+            before = kept[self.left]
+            after = notion.worst(before, outcome)
+            kept[self.left] = after
+            replace_where(worst.flatten(0, 1), self.left, self.current.flatten(0, 1), after != before)
+
+    def move(self, gradient: torch.Tensor, length: float) -> None:
+        """A step of `length` along the gradient, and back into the ball."""
+        moved = stepped(self.ball.norm, self.current, gradient, length)
+        if self.bounds is None:
+            self.current = retracted(self.ball.norm, moved, self.x, self.reach)
+        else:
+            self.current = moved.clamp_(*self.bounds)
+
+    def goes_on(self) -> bool:
+        """Leave the points alone for which nothing worse can be found; whether any others are left.
+
+        Networks have different numbers of them but tensors the same of each: settled points fill up.
+        """
+        if not self.outcomes:
+            return True
+        networks, count = self.x.shape[:2]
+        pairs = zip(self.notions, self.outcomes, strict=True)
+        settled = torch.stack([notion.settled(outcomes[self.left]) for notion, outcomes in pairs]).all(0)
+        settled = settled.view(networks, count)
+        most = count - int(settled.sum(1).amin())
+        kept = -(-most // IMAGES_MULTIPLE) * IMAGES_MULTIPLE
+        if 0 < kept <= SHARE * count:
+            chosen = settled.to(torch.uint8).argsort(dim=1, stable=True)[:, :kept]
+            rows = (torch.arange(networks, device=chosen.device)[:, None] * count + chosen).flatten()
+            self.left = self.left[rows]
+            self.x, self.logits, self.current = (
+                tensor.flatten(0, 1)[rows].view(networks, kept, *tensor.shape[2:])
+                for tensor in (self.x, self.logits, self.current)
+            )
+            if self.bounds is not None:
+                here = self.left.view(networks, kept) % len(self.points.x)
+                self.bounds = tuple(bound[here] for bound in self.points.around(self.ball).bounds)
+        return most > 0
+
+
+def _random_images(points: Points, ball: Ball, restart: int) -> torch.Tensor:
+    """[n, h, w, c]: from each point a random part of the way to the ball's furthest image in a random direction.
+
+    All networks start from the same.
+    """
+    drawn = np.stack([_draws(key, restart, points.x[0].numel()) for key in points.keys])
+    draws = torch.from_numpy(drawn).to(points.x.device)
+    furthest = points.around(ball).steepest(draws[:, 1:].view(points.x.shape))
+    return torch.lerp(points.x, furthest, draws[:, 0].view(-1, 1, 1, 1))
+
+
+@lru_cache(maxsize=4096)
+def _draws(key: int, restart: int, pixels: int) -> np.ndarray:
+    """float32 [1 + pixels]: a uniform number and a normal vector for one point and restart."""
+    draws = generator("pgd", key, restart)
+    return np.concatenate([draws.random(1, dtype=np.float32), draws.standard_normal(pixels, dtype=np.float32)])

@@ -1,0 +1,106 @@
+"""Lines around activations and max-pools, from which linear bounds are made."""
+
+from collections.abc import Callable
+
+import torch
+
+Lines = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def relu_lines(low: torch.Tensor, high: torch.Tensor, slopes: torch.Tensor | None = None) -> Lines:
+    """Slope and offset of a line below and of one above ReLU on [low, high]: the triangle's, elementwise.
+
+    The lower slope is 0 or 1, whichever leaves the smaller area, or `slopes` where 0 is inside.
+    """
+    undecided = (low < 0) & (high > 0)
+    on = (low >= 0).to(low.dtype)
+    lower = torch.where(undecided, (high > -low).to(low.dtype) if slopes is None else slopes, on)
+    upper = torch.where(undecided, high / (high - low), on)
+    return lower, torch.zeros_like(low), upper, torch.where(undecided, -upper * low, 0.0)
+
+
+def tanh_lines(low: torch.Tensor, high: torch.Tensor, slopes: None = None) -> Lines:
+    """Slope and offset of a line below and of one above tanh on [low, high], elementwise; no slopes to choose."""
+    # Chords need a width; a wider interval is sound.
+    middle = (low + high) / 2
+    least = 1e-8 * middle.abs().clamp(min=1)
+    low, high = torch.minimum(low, middle - least), torch.maximum(high, middle + least)
+    upper, upper_offset = _above_tanh(low, high)
+    lower, lower_offset = _above_tanh(-high, -low)
+    return lower, -lower_offset, upper, upper_offset
+
+
+def sigmoid_lines(low: torch.Tensor, high: torch.Tensor, slopes: None = None) -> Lines:
+    """Slope and offset of a line below and of one above the sigmoid: sigmoid(x) = (1 + tanh(x/2)) / 2."""
+    lower, lower_offset, upper, upper_offset = tanh_lines(low / 2, high / 2)
+    return lower / 4, (1 + lower_offset) / 2, upper / 4, (1 + upper_offset) / 2
+
+
+LINES = {"relu": relu_lines, "tanh": tanh_lines, "sigmoid": sigmoid_lines}
+
+TANGENTS = 4  # steps towards a tangent point, to float64
+
+
+def _above_tanh(low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slope and offset of a line above tanh on [low, high], low < high.
+
+    tanh is convex below 0 and concave above. The chord is above it if it is no steeper than tanh at `high`. Else a
+    tangent at a d ≥ 0: above tanh on all x ≥ 0, and on [low, 0] too once lifted, where need be, to be above at `low`.
+    So any d ≥ 0 is sound; the smallest area is left by the d in the middle of [low, high] or, if that is too far
+    left, by the d* whose tangent meets tanh in `low`.
+    """
+    left, right = low.tanh(), high.tanh()
+    chord = (right - left) / (high - low)
+    # The chord from `low` to d is steepest at d*, where its slope is tanh's own. So the point where tanh has the slope
+    # of the chord to any d is at or right of d*, and closes in on it quadratically.
+    negative = low.clamp(max=-1e-8)
+    level = negative.tanh()
+    touching = torch.zeros_like(negative)
+    for _ in range(TANGENTS):
+        touching = ((touching - negative) / (touching.tanh() - level)).sqrt().clamp(min=1).acosh()
+    touching = torch.maximum(touching, (low + high) / 2)
+    straight = (high <= 0) | (chord <= high.cosh() ** -2)
+    slope = torch.where(straight, chord, touching.cosh() ** -2)
+    at_right = torch.where(straight, right - slope * high, touching.tanh() - slope * touching)
+    return slope, torch.maximum(at_right, left - slope * low)
+
+
+def pool_lines(
+    lines: Callable[..., Lines],
+    function: Callable[[torch.Tensor], torch.Tensor],
+    low: torch.Tensor,
+    high: torch.Tensor,
+    slopes: torch.Tensor | None = None,
+) -> Lines:
+    """Slopes [..., units, pools] and offsets [..., 1, pools] of functions below and above max over units function(x).
+
+    Below: the line below the function at one unit, the one with the highest middle. Above: only the unit with the
+    highest upper bound can exceed the others' upper bounds, so the maximum is below its chord over that unit's
+    function, exact where that unit is always the largest; and that function is below its line.
+    """
+    chosen, highest = _first_largest(low + high), _first_largest(high)
+    rival = function(high.scatter(-2, highest, -torch.inf).amax(-2, keepdim=True))
+    if slopes is not None:
+        slopes = slopes.gather(-2, chosen.expand(*slopes.shape[:-2], -1, -1))
+    lower, lower_offset, _, _ = lines(low.gather(-2, chosen), high.gather(-2, chosen), slopes)
+    low, high = low.gather(-2, highest), high.gather(-2, highest)
+    _, _, upper, upper_offset = lines(low, high)
+    least, most = function(low), function(high)
+    floor = torch.maximum(least, rival)
+    share = torch.where(most > least, (most - floor) / (most - least), 1.0)
+    unit = torch.arange(4, device=low.device)[:, None]
+    return (
+        torch.where(unit == chosen, lower, 0.0),
+        lower_offset,
+        torch.where(unit == highest, share * upper, 0.0),
+        share * upper_offset + floor - share * least,
+    )
+
+
+def _first_largest(values: torch.Tensor) -> torch.Tensor:
+    """argmax(-2, keepdim=True), the first of several; several times faster than torch's over so few."""
+    count = values.shape[-2]
+    places = torch.arange(count, device=values.device)[:, None]
+    # NaN equals nothing: any place will do.
+    first = torch.where(values == values.amax(-2, keepdim=True), places, count).amin(-2, keepdim=True)
+    return first.clamp(max=count - 1)

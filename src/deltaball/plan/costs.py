@@ -1,0 +1,210 @@
+"""What training and measuring take: amounts of work, and what a device needs for each. Light: no array library.
+
+Time is taken to be linear in a few amounts with a physical meaning, UNITS. What one of each takes on a device, its
+Rates, is measured by `deltaball calibrate` and kept beside the store; a device that was never measured has the rates
+that ship with this package.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deltaball.base.errors import InputError
+from deltaball.base.files import written_whole
+from deltaball.data.catalogue import DatasetFacts
+from deltaball.networks.layers import Conv, Dense, Layers, activations, forward_flop, parameters
+
+# What is counted. A device's rates say how many seconds one of each takes.
+UNITS = {
+    "step": "of gradient descent, which some networks take together",
+    "layer": "with weights, in such a step",
+    "product": "dense layer of one network in a step",
+    "convolution": "convolution of one network in a step",
+    "product_flop": "of dense layers; a backward pass has twice those of a forward pass",
+    "convolution_flop": "of convolutions, as if their filters were a multiple of LANES",
+    "product_flop_bfloat16": "of dense layers where that is the precision of training",
+    "convolution_flop_bfloat16": "of convolutions there",
+    "point": "of the data put in order, and chosen, for one network",
+    "pixel": "of such a point",
+    "number": "that a layer with weights gives for it in a step",
+    "weight": "of one network, changed in a step",
+    "moment": "weight that Adam changes, beyond that",
+    "mask": "weight that may be pruned, beyond that",
+    "evaluated": "number that a layer with weights gives without a gradient",
+    "checkpoint": "of one network, written to the store",
+    "leapfrog": "step of chains that take it together",
+    "chain_flop": "of Hamiltonian Monte Carlo",
+    "compilation": "of a pack of chains",
+}
+Work = Mapping[str, float]  # how many of each unit
+
+# Filters that are computed at once, by a CPU's vectors and in a GPU's tiles: 5 take as long as 16.
+LANES = 16
+# Numbers that a layer gives, of which forward and backward pass profit from a CPU core's cache.
+CACHED = 2_000_000
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one of each unit takes on a device, in seconds, and where that was measured."""
+
+    device: str  # cpu or cuda
+    hardware: str
+    measured: str  # when, and with which software
+    seconds: Mapping[str, float]
+    ratios: Mapping[str, float] = field(default_factory=dict)  # of each probe, its time by these rates / as measured
+    shipped: bool = field(default=False, compare=False)
+
+    def of(self, work: Work) -> float:
+        """Seconds that work takes."""
+        return sum(amount * self.seconds[unit] for unit, amount in work.items())
+
+
+def path(store: Path, device: str) -> Path:
+    """Where the rates of a device are kept, that are measured for the studies of a store."""
+    return store / f"rates-{device}.json"
+
+
+def read(store: Path, device: str) -> Rates:
+    """The rates of a device ('cpu' or 'cuda') as they were measured for this store, or else as they ship.
+
+    Raises InputError when the file is damaged or is none of rates of this device.
+    """
+    own = path(store, device)
+    return _read(own, device, shipped=False) if own.exists() else shipped(device)
+
+
+def shipped(device: str) -> Rates:
+    """The rates of a device that come with this package."""
+    return _read(path(Path(__file__).parent, device), device, shipped=True)
+
+
+def _read(file: Path, device: str, shipped: bool) -> Rates:
+    try:
+        found = Rates(**json.loads(file.read_text(encoding="utf-8")), shipped=shipped)
+        lacking = [unit for unit in UNITS if not _is_rate(found.seconds.get(unit))]
+        problem = f"no seconds from 0 on for {lacking[0]}" if lacking else ""
+        if found.device != device:
+            problem = f"rates of {found.device}"
+    except (ValueError, TypeError, AttributeError):  # ValueError: neither JSON nor text
+        problem = "not a file of rates"
+    if problem:
+        raise InputError(
+            f"{file}: {problem}; write it again with `deltaball calibrate` where jobs run, or delete it for the rates "
+            "that ship with deltaball"
+        )
+    return found
+
+
+def _is_rate(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
+def write(rates: Rates, store: Path) -> Path:
+    """Keep measured rates for the studies of a store; returns where."""
+    content = {name: value for name, value in asdict(rates).items() if name != "shipped"}
+    with written_whole(path(store, rates.device)) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path(store, rates.device)
+
+
+def taken_together(networks: int, layers: Layers, shape: tuple[int, int, int], batch: int, device: str) -> int:
+    """How many of a pack's networks take each step together: on a CPU, as many as its cache holds activations of."""
+    if device == "cuda":
+        return networks
+    return min(networks, max(1, CACHED // (batch * sum(activations(layers, shape)))))
+
+
+def training(
+    method: str,
+    axes: Mapping[str, Any],
+    layers: Layers,
+    facts: DatasetFacts,
+    checkpoints: Sequence[Sequence[int]],
+    device: str,
+) -> Work:
+    """Training a pack of trajectories to their last checkpoints, with evaluating and writing all of these."""
+    if method == "hmc":
+        return _sampling(axes, layers, facts, checkpoints, device)
+    kept = sum(map(len, checkpoints))
+    descent = epochs(method, axes, layers, facts, [max(one) for one in checkpoints], device)
+    return both(descent, passes(layers, kept * (facts.train + facts.test)), {"checkpoint": kept})
+
+
+def epochs(
+    method: str, axes: Mapping[str, Any], layers: Layers, facts: DatasetFacts, each: Sequence[int], device: str
+) -> Work:
+    """So many epochs of gradient descent for each network of a pack."""
+    networks, batch, steps = len(each), axes["batch_size"], math.ceil(facts.train / axes["batch_size"])
+    # Pruned networks are never parted.
+    together = networks if method == "imp" else taken_together(networks, layers, facts.shape, batch, device)
+    weighted = [layer for layer in layers if isinstance(layer, Dense | Conv)]
+    convolutions = sum(isinstance(layer, Conv) for layer in weighted)
+    pack_steps, own_steps = max(each) * steps * math.ceil(networks / together), sum(each) * steps
+    points, weights = sum(each) * facts.train, own_steps * parameters(layers)
+    forward = passes(layers, points)
+    lower = "" if axes.get("precision", "float32") == "float32" else f"_{axes['precision']}"
+    return {
+        "step": pack_steps,
+        "layer": pack_steps * len(weighted),
+        "product": own_steps * (len(weighted) - convolutions),
+        "convolution": own_steps * convolutions,
+        f"product_flop{lower}": 3 * forward["product_flop"],
+        f"convolution_flop{lower}": 3 * forward["convolution_flop"],
+        "point": points,
+        "pixel": points * math.prod(facts.shape),
+        "number": forward["evaluated"],
+        "weight": weights,
+        "moment": weights * (axes["optimizer"] == "adam"),
+        "mask": weights * (method == "imp"),
+    }
+
+
+def _sampling(
+    axes: Mapping[str, Any],
+    layers: Layers,
+    facts: DatasetFacts,
+    checkpoints: Sequence[Sequence[int]],
+    device: str,
+) -> Work:
+    seen, leapfrog = axes["train_points"] or facts.train, axes["leapfrog_steps"]
+    transitions = [axes["burn_in"] + max(one) for one in checkpoints]
+    # Gradients; then the held-out points after each transition, and the others after one that is averaged.
+    images = sum(transitions) * (3 * leapfrog * seen + facts.test + seen / axes["thinning"])
+    images += 3 * len(checkpoints) * axes["warm_epochs"] * seen
+    return {
+        # On a CPU chains take turns.
+        "leapfrog": leapfrog * (sum(transitions) if device == "cpu" else max(transitions)),
+        "chain_flop": images * forward_flop(layers),
+        "compilation": 1,
+        "checkpoint": sum(map(len, checkpoints)),
+    }
+
+
+def passes(layers: Layers, images: float) -> Work:
+    """Passing so many images (times networks) forward, without a gradient, many at a time."""
+    weighted = [layer for layer in layers if isinstance(layer, Dense | Conv)]
+    products, convolutions, numbers = 0, 0, 0
+    for layer in weighted:
+        if isinstance(layer, Conv):
+            convolutions += layer.macs() // layer.outputs * math.ceil(layer.outputs / LANES) * LANES
+            numbers += layer.height * layer.width * layer.outputs
+        else:
+            products += layer.macs()
+            numbers += layer.outputs
+    flop = {"product_flop": 2 * images * products, "convolution_flop": 2 * images * convolutions}
+    return {**flop, "evaluated": images * numbers}
+
+
+def both(*works: Work) -> Work:
+    """The sum of amounts of work."""
+    return {unit: sum(one.get(unit, 0) for one in works) for unit in UNITS}
+
+
+def within(ratios: Iterable[float], factor: float) -> float:
+    """The share of ratios (of an estimate to the truth) that lie between 1 / factor and factor; 0 to 1."""
+    ratios = list(ratios)
+    return sum(1 / factor <= one <= factor for one in ratios) / len(ratios)

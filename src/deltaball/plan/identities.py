@@ -1,0 +1,42 @@
+"""Ids: hashes of what makes a network or a trajectory what it is.
+
+Data set, architecture, method, and the hyper-parameters that differ from their defaults. So a value added to an axis
+changes no old id, and neither does an axis added later with a no-op default.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from deltaball.data.catalogue import DatasetFacts
+from deltaball.study.architectures import ARCHITECTURES
+from deltaball.study.grids import GRIDS, Grid
+
+DEFAULTS = {tuple(name.split("-")): grid.defaults() for name, grid in GRIDS.items()}
+
+
+class Identity:
+    """Ids of one grid's networks and trajectories."""
+
+    def __init__(self, grid: Grid, facts: DatasetFacts) -> None:
+        self.grid = grid
+        self.base: dict[str, Any] = {"dataset": facts.name, "architecture": grid.architecture}
+        if not facts.is_catalogued:
+            self.base["data"] = facts.fingerprint
+        version = ARCHITECTURES[grid.architecture].VERSION
+        if version != 1:
+            self.base["version"] = version
+
+    def network(self, axes: Mapping[str, Any]) -> str:
+        return self._hash("network", self.grid.method, axes)
+
+    def trajectory(self, method: str, axes: Mapping[str, Any]) -> str:
+        return self._hash("trajectory", method, axes)
+
+    def _hash(self, kind: str, method: str, axes: Mapping[str, Any]) -> str:
+        defaults = DEFAULTS[self.grid.architecture, method]
+        named = {name: value for name, value in axes.items() if name not in defaults or value != defaults[name]}
+        content = {**self.base, "kind": kind, "method": method, "axes": named}
+        content = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()[:16]

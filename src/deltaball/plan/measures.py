@@ -1,0 +1,120 @@
+"""The numbers that a study asks for, one by one."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from deltaball.base.errors import InputError
+from deltaball.base.guarantees import confidence_each, samples_needed
+from deltaball.plan.networks import Network
+from deltaball.study.grids import chosen, how_many
+from deltaball.study.judges import ATTACKS, EXACT_SECONDS, FMN_STEPS, PGD_RESTARTS, PGD_STEPS
+from deltaball.study.study import Study
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number per network: notion × norm × δ × what judges it, on so many test points."""
+
+    notion: str
+    norm: str
+    delta: float
+    by: str  # an attack or a certificate
+    gamma: float | None = None
+    settings: tuple[tuple[str, float], ...] = ()  # what `by` takes: steps, restarts, seconds
+    samples: int = field(default=0, compare=False)
+    epsilon: float = field(default=1.0, compare=False)  # in the units of the measure
+    confidence: float = field(default=0.0, compare=False)
+    wanted: Mapping[str, Sequence[Any]] = field(default_factory=dict, compare=False, repr=False)  # which networks
+
+    @property
+    def judge(self) -> str:
+        """The attack or certificate in the tables; with its settings where they are not the defaults."""
+        if self.settings == SETTINGS.get(self.by, ()):
+            return self.by
+        return f"{self.by}-{'x'.join(f'{value:g}' for _, value in self.settings)}"
+
+    @property
+    def name(self) -> str:
+        """The measure's name in the tables."""
+        # repr, because :g would give 8/255 and its neighbours one name.
+        threshold = "" if self.gamma is None else f"_{self.gamma!r}"
+        return f"{self.notion}{threshold}_{self.norm}_{self.delta!r}_{self.judge}"
+
+    @property
+    def attack(self) -> str | None:
+        """The attack in the tables, None for a certificate."""
+        return self.judge if self.by in ATTACKS else None
+
+    @property
+    def certificate(self) -> str | None:
+        """The certificate in the tables, None for an attack."""
+        return None if self.by in ATTACKS else self.judge
+
+    @property
+    def highest(self) -> float:
+        """The largest value an outcome can have; the smallest is 0."""
+        return self.delta if self.notion == "margin" else 1.0
+
+    def applies_to(self, network: Network) -> bool:
+        return chosen(self.wanted, network.places, network.axes)
+
+
+SETTINGS = {
+    "pgd": (("steps", PGD_STEPS), ("restarts", PGD_RESTARTS)),
+    "fmn": (("steps", FMN_STEPS),),
+    "exact": (("seconds", EXACT_SECONDS),),
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """For each of `epsilons`, `draws` sets of as many test points as it needs (paper 004, Section 4.1)."""
+
+    measures: tuple[Measure, ...]
+    networks: tuple[Network, ...]
+    epsilons: tuple[float, ...]  # falling
+    draws: int
+
+
+def measures(study: Study) -> list[Measure]:
+    """The study's measures, one per notion × γ × norm × δ × attack or certificate.
+
+    Raises InputError when two entries ask for the same number.
+    """
+    found: list[Measure] = []
+    for entry in study.measures:
+        for measure in of_entry(entry, study):
+            twin = next((other for other in found if other == measure and _overlap(study, other, measure)), None)
+            if twin:
+                raise InputError(f"measures: {measure.name} is asked for twice; list each δ once per notion")
+            found.append(measure)
+    return found
+
+
+def of_entry(entry: Any, study: Study) -> Iterator[Measure]:
+    guarantee = study.guarantee
+    epsilon = (entry.guarantee and entry.guarantee.epsilon) or guarantee.epsilon
+    confidence = (entry.guarantee and entry.guarantee.confidence) or guarantee.confidence
+    at_once = study.estimates_at_once()
+    samples = samples_needed(epsilon, confidence, estimates=at_once)
+    for by in entry.by:
+        settings = tuple(
+            (name, value if getattr(entry, name) is None else getattr(entry, name))
+            for name, value in SETTINGS.get(by, ())
+        )
+        for norm, gamma, delta in itertools.product(entry.norm, getattr(entry, "gamma", [None]), entry.delta):
+            one = Measure(entry.notion, norm, delta, by, gamma, settings, samples, wanted=entry.wanted)
+            yield replace(one, epsilon=epsilon * one.highest, confidence=confidence_each(confidence, at_once))
+
+
+def _overlap(study: Study, one: Measure, other: Measure) -> bool:
+    """Whether two measures apply to the same network."""
+    both = {**one.wanted, **other.wanted}
+    both |= {
+        name: [value for value in one.wanted[name] if value in values]
+        for name, values in other.wanted.items()
+        if name in one.wanted
+    }
+    return any(how_many(both, grid) for grid in study.grids)

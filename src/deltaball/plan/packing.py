@@ -1,0 +1,51 @@
+"""Packs of trajectories that are trained together, and shards of packs."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+
+from deltaball.plan.networks import Shard, Trajectory
+
+# How many numbers a pack may stack: parameters of all its networks together. A CPU core's cache holds about
+# a million floats; a GPU is filled by more.
+PACK_PARAMETERS = {"cpu": 2_000_000, "cuda": 64_000_000}
+
+PACK_NETWORKS = 64
+
+
+def shards(
+    trajectories: Iterable[Trajectory], seconds: Callable[[Sequence[Trajectory]], float], minutes: float, device: str
+) -> Iterator[Shard]:
+    """Each grid's packs, cut to jobs of about so many minutes; `seconds` estimates what a pack takes."""
+    by_grid: dict[str, list[Trajectory]] = {}
+    for trajectory in trajectories:
+        by_grid.setdefault(trajectory.grid, []).append(trajectory)
+    for members in by_grid.values():
+        current: list[tuple[Trajectory, ...]] = []
+        spent = 0.0
+        for pack in packs(members, device):
+            taken = seconds(pack) / 60
+            if current and spent + taken > minutes:
+                yield _shard(current, spent)
+                current, spent = [], 0.0
+            current.append(pack)
+            spent += taken
+        if current:
+            yield _shard(current, spent)
+
+
+def packs(members: Iterable[Trajectory], device: str) -> Iterator[tuple[Trajectory, ...]]:
+    ordered = sorted(members, key=lambda one: (one.shape, one.id))
+    for _, group in groupby(ordered, key=lambda one: one.shape):
+        alike = list(group)
+        size = max(1, min(PACK_NETWORKS, PACK_PARAMETERS[device] // alike[0].parameters))
+        for start in range(0, len(alike), size):
+            yield tuple(alike[start : start + size])
+
+
+def _shard(packs: list[tuple[Trajectory, ...]], minutes: float) -> Shard:
+    content = json.dumps(sorted([one.id, *one.checkpoints] for pack in packs for one in pack))
+    first = packs[0][0]
+    identity = f"{first.grid}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+    return Shard(identity, first.grid, first.dataset, tuple(packs), minutes)

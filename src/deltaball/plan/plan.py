@@ -1,0 +1,161 @@
+"""From a study to work: networks, trajectories, packs, shards, and what each costs. Light: no array library."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from deltaball.base.errors import InputError
+from deltaball.data.catalogue import DatasetFacts
+from deltaball.networks.layers import Layers
+from deltaball.plan import costs
+from deltaball.plan.identities import Identity
+from deltaball.plan.measures import Experiment, Measure, measures, of_entry
+from deltaball.plan.methods import Planned, costed, trajectory_chain
+from deltaball.plan.networks import Network, Shard, Trajectory
+from deltaball.plan.packing import packs, shards
+from deltaball.study import architectures
+from deltaball.study.study import Study
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a study asks for. Built by `plan`; the same study and rates always give the same plan."""
+
+    study: Study
+    facts: dict[str, DatasetFacts]
+    networks: list[Network]
+    trajectories: dict[str, Trajectory]
+    rates: costs.Rates  # of the study's device
+
+    @cached_property
+    def shards(self) -> dict[str, Shard]:
+        """The jobs by id, cut to the study's `shard_minutes`."""
+        compute = self.study.compute
+        cut = shards(self.trajectories.values(), self.seconds, compute.shard_minutes, compute.device)
+        return {shard.id: shard for shard in cut}
+
+    @cached_property
+    def shard_of(self) -> dict[str, str]:
+        """Which shard trains a trajectory, both by id."""
+        return {one.id: shard.id for shard in self.shards.values() for one in shard.trajectories}
+
+    def needed_by(self, shard: Shard) -> list[str]:
+        """The other shards, by id, that train what this one prunes."""
+        parents = {self.shard_of[one.parent[0]] for one in shard.trajectories if one.parent}
+        trunks = {self.shard_of[one.trunk[0]] for one in self.networks_of(shard.trajectories) if one.trunk}
+        return sorted((parents | trunks) - {shard.id})
+
+    @cached_property
+    def measures(self) -> list[Measure]:
+        return measures(self.study)
+
+    @cached_property
+    def experiments(self) -> list["Experiment"]:
+        """The study's convergence experiments."""
+        found = []
+        for entry in self.study.convergence:
+            measures = list(of_entry(entry.measure, self.study))
+            networks = tuple(one for one in self.networks if measures[0].applies_to(one))
+            found.append(Experiment(tuple(measures), networks, tuple(sorted(entry.epsilon, reverse=True)), entry.draws))
+        return found
+
+    def measures_of(self, network: Network) -> list[Measure]:
+        """The measures that apply to a network."""
+        return [one for one in self.measures if one.applies_to(network)]
+
+    def asked_of(self, network: Network) -> dict[Measure, int]:
+        """Everything that is to be measured on a network, and on how many points: all of them for experiments."""
+        asked = {one: one.samples for one in self.measures_of(network)}
+        for experiment in self.experiments:
+            if network in experiment.networks:
+                asked |= dict.fromkeys(experiment.measures, self.facts[network.dataset].test)
+        return asked
+
+    def evicts(self, shard: Shard) -> bool:
+        """Whether the weights of a shard's networks go once they are measured, in the job that trains them."""
+        return next(grid.weights == "evict" for grid in self.study.grids if grid.name == shard.grid)
+
+    def shard(self, identity: str) -> Shard:
+        """The shard of this id. Raises InputError when the study plans no such shard."""
+        if identity not in self.shards:
+            raise InputError(f"the study '{self.study.study}' plans no shard '{identity}' (was it edited meanwhile?)")
+        return self.shards[identity]
+
+    def networks_of(self, trajectories: Iterable[Trajectory]) -> list[Network]:
+        """The networks that stand on these trajectories, in the plan's order."""
+        wanted = {trajectory.id for trajectory in trajectories}
+        return [network for network in self.networks if network.trajectory_id in wanted]
+
+    def packed(self, checkpoints: Iterable[tuple[str, int]]) -> list[tuple[Trajectory, ...]]:
+        """Packs of the trajectories that reach these (trajectory, checkpoint)s, with no other checkpoint."""
+        wanted: dict[str, set[int]] = {}
+        for identity, step in checkpoints:
+            wanted.setdefault(identity, set()).add(step)
+        found = [
+            replace(self.trajectories[identity], checkpoints=tuple(sorted(steps))) for identity, steps in wanted.items()
+        ]
+        return list(packs(found, self.study.compute.device))
+
+    def layers(self, trajectory: Trajectory | Network) -> Layers:
+        """The layers of a trajectory's networks."""
+        facts = self.facts[trajectory.dataset]
+        return architectures.layers(trajectory.architecture, trajectory.axes, facts.shape, facts.classes)
+
+    def seconds(self, pack: Sequence[Trajectory]) -> float:
+        """Estimated seconds of training a pack on the study's device."""
+        first, checkpoints = pack[0], [one.checkpoints for one in pack]
+        facts, device = self.facts[first.dataset], self.study.compute.device
+        work = costs.training(first.method, first.axes, self.layers(first), facts, checkpoints, device)
+        return self.rates.of(work)
+
+
+def plan(study: Study) -> Plan:
+    """Plan a study. Raises InputError when two grids contain the same network, or the device's rates are damaged."""
+    facts = study.facts()
+    networks: list[Network] = []
+    steps: dict[str, Planned] = {}
+    checkpoints: dict[str, set[int]] = {}
+    owners: dict[str, str] = {}
+    for grid in study.grids:
+        identify = Identity(grid, facts[grid.dataset])
+        for axes in grid.points():
+            chain = list(trajectory_chain(identify, axes))
+            for step, checkpoint in chain:
+                steps.setdefault(step.id, step)
+                checkpoints.setdefault(step.id, set()).add(checkpoint)
+            step, checkpoint = chain[-1]
+            network_id = identify.network(axes)
+            if network_id in owners:
+                raise InputError(
+                    f"grids '{owners[network_id]}' and '{grid.name}' both contain the network {_spoken(axes)}; "
+                    "take it out of one of them"
+                )
+            owners[network_id] = grid.name
+            networks.append(
+                Network(
+                    network_id,
+                    grid.name,
+                    grid.dataset,
+                    grid.method,
+                    grid.architecture,
+                    axes,
+                    step.id,
+                    checkpoint,
+                    (chain[0][0].id, chain[0][1]) if grid.method == "imp" else None,
+                )
+            )
+    trajectories = {
+        identity: costed(step, tuple(sorted(checkpoints[identity])), facts[step.dataset])
+        for identity, step in steps.items()
+    }
+    evicting = {grid.name for grid in study.grids if grid.weights == "evict"}
+    for one in trajectories.values():
+        if one.parent and trajectories[one.parent[0]].grid in evicting:
+            owner = trajectories[one.parent[0]].grid
+            raise InputError(f"grids: {owner}: weights: 'evict', but grid '{one.grid}' prunes them; possible: keep")
+    return Plan(study, facts, networks, trajectories, costs.read(study.store, study.compute.device))
+
+
+def _spoken(axes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in axes.items())

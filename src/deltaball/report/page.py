@@ -1,0 +1,206 @@
+"""From tables, statistics and pictures to one page that opens anywhere.
+
+A template per section of the page; `summaries` computes what it tells, `explorer` what its scatter plots draw,
+`provenance` its footer.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from deltaball.analysis import judges
+from deltaball.analysis.bayes import ESS, RHAT
+from deltaball.analysis.completeness import STATUSES
+from deltaball.base.files import written_whole
+from deltaball.plan.plan import Plan
+from deltaball.report import explorer, provenance, summaries
+from deltaball.report.packed import packed_table
+from deltaball.report.reading import csv, picture, records
+from deltaball.tables import frames
+from deltaball.workflow import stages
+
+# The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
+PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "bayes", "pruning", *stages.PAPER)
+ENCLOSURES_SHOWN = 500
+MISSING_SHOWN = 200
+# What the tables at the end of the page hold; one that is not named here is shown under its own name.
+DESCRIBED = {
+    "scorecard": "every claim of the paper, part by part",
+    "completeness": "networks planned, trained, diverged, failed and measured, per grid",
+    "correlations": "of test accuracy with each measure, among all networks and those that learned",
+    "regressions": "of each measure, errors clustered by trajectory",
+    "mixed": "mixed models, the architecture as random effect",
+    "partial_correlations": "of accuracy with each measure, the hyper-parameters held fixed",
+    "learned": "every trend among all networks, those that learned, and bands of accuracy",
+    "importances": "which hyper-parameters matter: permutation importance beside standardised effects",
+    "replicates": "variance over seeds",
+    "diagnostics": "of the regressions: collinearity, leverage, residuals",
+    "monotonicity": "exceptions to what the truth would do as the ball grows",
+    "pruning": "pruned networks against their dense trunks",
+    "pruning_tests": "whether the share of weights removed matters",
+    "bayes": "trends among Bayesian networks, converged and not",
+    "enclosures": "what is proven of each network",
+    "convergence": "draws of the test points, and how far they scatter",
+    "jobs": "every run of a job",
+}
+
+
+def write(plan: Plan, study_path: Path) -> Path:
+    """Write ``report.html``: everything inlined, nothing fetched. Returns its path.
+
+    Raises InputError when a table or figure it shows is missing.
+    """
+    folder = plan.study.folder
+    networks, robustness = frames.load(plan)
+    measured = frames.measured(networks, robustness)
+    found = {name: csv(folder / "tables" / f"{name}.csv") for name in stages.TABLES}
+    pictures = {name: picture(folder / "figures" / f"{name}.png") for name in stages.figures(plan)}
+    page = (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            study=plan.study,
+            completeness=records(found["completeness"]),
+            networks=len(networks),
+            trained=int((networks["status"] == "trained").sum()),
+            measured=robustness["network_id"].nunique(),
+            **_first_screen(found, pictures, robustness),
+            **_trends(found, pictures, measured, robustness),
+            **_proven(found, pictures),
+            **_of_methods(found, pictures, networks),
+            explored=explorer.explored(plan, networks, measured),
+            library=explorer.library(),
+            every_table=[_whole(name, table) for name, table in found.items()],
+            **_footer(plan, study_path, networks, robustness, found["jobs"]),
+        )
+    )
+    path = folder / "report.html"
+    with written_whole(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("deltaball", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": _number,
+        "p_value": _p_value,
+        "share": _share,
+        "by": judges.spoken,
+        "general": "{:g}".format,
+    }
+    environment.globals["asset"] = lambda name: (files(__package__) / name).read_text(encoding="utf-8")
+    return environment
+
+
+def _first_screen(found: dict[str, pd.DataFrame], pictures: dict[str, Any], robustness: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "guarantee": summaries.guarantee(robustness),
+        "saturated": summaries.saturated(robustness),
+        "claims": summaries.claims(found["scorecard"]) if "scorecard" in found else [],
+        "paper_figures": _of_kind(pictures, *stages.PAPER),
+    }
+
+
+def _trends(
+    found: dict[str, pd.DataFrame], pictures: dict[str, Any], measured: pd.DataFrame, robustness: pd.DataFrame
+) -> dict[str, Any]:
+    correlations, other_correlations = summaries.parted(found["correlations"], measured)
+    simple = found["regressions"]
+    if "model" in simple:
+        simple = simple[simple["model"] == "simple"]
+    regressions, other_regressions = summaries.parted(simple, measured)
+    return {
+        "attacks": judges.joined(robustness["attack"]),
+        "certificates": judges.joined(robustness["certificate"]),
+        "tight": summaries.tight(robustness),
+        "correlations": summaries.side_by_side(correlations),
+        "other_correlations": summaries.side_by_side(other_correlations),
+        "accuracy_from": dict(found["correlations"].groupby("dataset")["accuracy_from"].max()),
+        "on_accuracy": summaries.terms(regressions, True),
+        "on_axes": summaries.terms(regressions, False),
+        "other_regressions": summaries.terms(other_regressions, True) + summaries.terms(other_regressions, False),
+        "regressions": len(found["regressions"]),
+        "monotonicity": records(found["monotonicity"]),
+        "figures": _of_kind(pictures, "tradeoff"),
+        "axes_figures": _of_kind(pictures, "hyperparameters"),
+        "other_figures": [one for name, one in pictures.items() if name.partition("_")[0] not in PLACED],
+    }
+
+
+def _proven(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[str, Any]:
+    enclosed = found["enclosures"].dropna(subset="epsilon")
+    return {
+        "enclosures": summaries.enclosed_summary(enclosed),
+        "enclosed": records(enclosed.head(ENCLOSURES_SHOWN)),
+        "enclosed_in_all": len(enclosed),
+        "enclosure_figures": _of_kind(pictures, "enclosure"),
+        "convergence": records(found["convergence"]),
+        "convergence_figures": _of_kind(pictures, "convergence"),
+    }
+
+
+def _of_methods(found: dict[str, pd.DataFrame], pictures: dict[str, Any], networks: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "bayes": records(found["bayes"]),
+        "chains": summaries.chains(networks),
+        "rhat": RHAT,
+        "ess": ESS,
+        "bayes_figures": _of_kind(pictures, "bayes"),
+        "chain_figures": _of_kind(pictures, "chains"),
+        "pruning": records(found["pruning"]),
+        "pruning_tests": records(found["pruning_tests"]),
+        "pruning_figures": _of_kind(pictures, "pruning"),
+    }
+
+
+def _footer(
+    plan: Plan, study_path: Path, networks: pd.DataFrame, robustness: pd.DataFrame, jobs: pd.DataFrame
+) -> dict[str, Any]:
+    missing = provenance.missing(networks, robustness)
+    return {
+        "source": study_path.read_text(encoding="utf-8"),
+        "source_name": study_path.name,
+        "data": provenance.data(plan, networks),
+        "software": sorted(networks["software"].dropna().unique()),
+        "devices": sorted(networks["device"].dropna().unique()),
+        "drawn": provenance.drawn_with(),
+        "jobs": provenance.jobs(jobs),
+        "unfinished": records(jobs[jobs["status"].isin(["partial", "failed"])]),
+        "statuses": STATUSES,
+        "missing": missing,
+        "every_missing": _whole("missing", pd.DataFrame(missing)) if len(missing) > MISSING_SHOWN else None,
+        "shown": MISSING_SHOWN,
+        "worst_shown": summaries.WORST_SHOWN,
+    }
+
+
+def _whole(name: str, table: pd.DataFrame) -> dict[str, Any]:
+    return {"name": name, "says": DESCRIBED.get(name, ""), "rows": len(table), "packed": packed_table(table)}
+
+
+def _of_kind(pictures: dict[str, Any], *kinds: str) -> list[Any]:
+    return [picture for name, picture in pictures.items() if name.partition("_")[0] in kinds]
+
+
+def _number(value: float, digits: int = 2) -> str:
+    return "–" if pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _p_value(value: float) -> str:
+    if pd.isna(value):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _share(value: float) -> str:
+    return "–" if pd.isna(value) else f"{100 * value:.1f} %"

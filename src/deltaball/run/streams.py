@@ -1,0 +1,58 @@
+"""Packs side by side on a device."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from deltaball.plan.networks import Trajectory
+from deltaball.plan.packing import PACK_NETWORKS
+from deltaball.training.progress import Progress
+
+# Packs that a job trains at a time, at most, and no more networks than a full pack has.
+SIDE_BY_SIDE = {"cpu": 1, "cuda": 8}
+
+
+def waves(packs: Iterable[tuple[Trajectory, ...]]) -> list[list[tuple[Trajectory, ...]]]:
+    """Packs so that what is pruned comes in a later wave than what it is pruned from; `packs` are in such an order."""
+    found: list[list[tuple[Trajectory, ...]]] = []
+    wave_of: dict[str, int] = {}
+    for pack in packs:
+        wave = max((wave_of[one.parent[0]] + 1 for one in pack if one.parent and one.parent[0] in wave_of), default=0)
+        wave_of |= dict.fromkeys((one.id for one in pack), wave)
+        found += [[] for _ in range(wave + 1 - len(found))]
+        found[wave].append(pack)
+    return found
+
+
+def side_by_side(
+    packs: Sequence[tuple[Trajectory, ...]],
+    work: Callable[[Sequence[Trajectory]], int],
+    device: str,
+    progress: Progress,
+) -> int:
+    """Do `work` on packs, some at a time, so that none waits for another's Python; returns the sum of what it returns.
+
+    Whatever ends it early (a signal, an error) ends what is under way at the next epoch or transition.
+    """
+    # JAX has the GPU to itself, and a pack of chains fills it.
+    chains = any(one.method == "hmc" for pack in packs for one in pack)
+    most = max(map(len, packs), default=1)
+    workers = 1 if chains else max(1, min(SIDE_BY_SIDE[device], PACK_NETWORKS // most))
+    if workers == 1:
+        return sum(map(work, packs))
+    with ThreadPoolExecutor(workers) as pool:
+        under_way = [pool.submit(_on_a_stream, work, pack, device) for pack in packs]
+        try:
+            return sum(one.result() for one in as_completed(under_way))
+        except BaseException:
+            progress.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _on_a_stream(work: Callable[[Sequence[Trajectory]], int], pack: Sequence[Trajectory], device: str) -> int:
+    if device == "cpu":
+        return work(pack)
+    import torch
+
+    with torch.cuda.stream(torch.cuda.Stream()):
+        return work(pack)

@@ -1,0 +1,98 @@
+"""Architectures: the axes of each, and the layers that they make. Light: no array library.
+
+A new architecture is one class here and one entry in ARCHITECTURES.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from deltaball.base.errors import InputError
+from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layer, Layers, MaxPool
+from deltaball.study.axes import Activations, Counts, Strict
+
+
+class Fcn(Strict):
+    """Axes of a fully connected network."""
+
+    # Raise it when `layers` starts to mean another network under the same hyper-parameters: the version is part of
+    # every id (version 1 is silent), so that stored weights are never taken for another's.
+    VERSION: ClassVar[int] = 1
+
+    architecture: Literal["fcn"]
+    depth: Counts = Field(description="hidden layers")
+    width: Counts = Field(description="units of each hidden layer")
+    activation: Activations
+
+    @classmethod
+    def layers(cls, axes: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Layers:
+        """`depth` hidden layers of `width` (paper 004, Appendix B)."""
+        activation = Activation(axes["activation"])
+        return (Flatten(), *_dense(math.prod(shape), axes["depth"], axes["width"], activation, classes))
+
+
+class Cnn(Strict):
+    """Axes of a convolutional network: convolution, activation and 2×2 max-pool, then dense layers."""
+
+    VERSION: ClassVar[int] = 1
+    CONVOLUTIONS: ClassVar[int] = 1  # before each pool
+
+    architecture: Literal["cnn"]
+    fc_depth: Counts = Field(description="hidden dense layers after the convolutions")
+    fc_width: Counts = Field(description="units of each hidden dense layer")
+    activation: Activations
+    filters: Counts = Field(description="filters of each convolution")
+    kernel: Counts = Field(description="side of the convolution kernel, pixels")
+    conv_depth: Counts = Field(description="how many times convolution and pool are repeated")
+
+    @classmethod
+    def layers(cls, axes: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Layers:
+        """`conv_depth` times (convolution, activation, 2×2 max-pool), then `fc_depth` hidden layers of `fc_width`.
+
+        Paper 004, Appendix B. Raises InputError when pooling would leave no pixel.
+        """
+        activation = Activation(axes["activation"])
+        height, width, channels = shape
+        found: list[Layer] = []
+        for _ in range(axes["conv_depth"]):
+            for _ in range(cls.CONVOLUTIONS):
+                found += [Conv(height, width, axes["kernel"], channels, axes["filters"]), activation]
+                channels = axes["filters"]
+            found.append(MaxPool())
+            height, width = height // 2, width // 2
+        if not (height and width):
+            raise InputError(
+                f"conv_depth = {axes['conv_depth']} halves images of {shape[0]}×{shape[1]} to nothing; "
+                f"at most {int(math.log2(min(shape[:2])))} fits"
+            )
+        flat = height * width * channels
+        return (*found, Flatten(), *_dense(flat, axes["fc_depth"], axes["fc_width"], activation, classes))
+
+
+class Vgg(Cnn):
+    """Axes of a VGG-style network: each of `conv_depth` blocks is two convolutions and a 2×2 max-pool."""
+
+    CONVOLUTIONS: ClassVar[int] = 2  # each with its activation (paper 004, B.5)
+
+    architecture: Literal["vgg"]
+
+
+ARCHITECTURES = {"fcn": Fcn, "cnn": Cnn, "vgg": Vgg}
+
+
+def layers(architecture: str, axes: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Layers:
+    """The layers of a network from images `shape` = (height, width, channels) to `classes` logits.
+
+    Every network ends in a linear layer. Raises InputError where the architecture does.
+    """
+    return ARCHITECTURES[architecture].layers(axes, shape, classes)
+
+
+def _dense(inputs: int, depth: int, width: int, activation: Activation, classes: int) -> list[Layer]:
+    found: list[Layer] = []
+    for _ in range(depth):
+        found += [Dense(inputs, width), activation]
+        inputs = width
+    return [*found, Dense(inputs, classes)]

@@ -1,0 +1,57 @@
+"""What an axis of a grid may hold. Standard library and pydantic only."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+def _listed(values: Any) -> Any:
+    return values if isinstance(values, list) else [values]
+
+
+def distinct(values: list[Any]) -> list[Any]:
+    repeated = next((value for value in values if values.count(value) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{repeated!r} is listed twice; list each once")
+    return values
+
+
+def axis(kind: Any) -> Any:
+    """The type of an axis: one value of `kind`, or a list of distinct ones."""
+    several = Annotated[list[kind], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+    return Annotated[several, AfterValidator(distinct), BeforeValidator(_listed, json_schema_input_type=kind | several)]
+
+
+Count = Annotated[int, Field(ge=1)]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+Proportion = Annotated[float, Field(ge=0, lt=1)]
+
+Seed = Annotated[int, Field(ge=0)]
+
+ActivationName = Literal["relu", "tanh", "sigmoid"]
+
+Counts = axis(Count)
+
+Rates = axis(Positive)
+
+Proportions = axis(Proportion)
+
+Seeds = axis(Seed)
+
+Delays = axis(Annotated[int, Field(ge=0)])
+
+Activations = axis(ActivationName)
+
+Optimizers = axis(Literal["sgd", "adam"])
+
+Precisions = axis(Literal["float32", "bfloat16"])
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

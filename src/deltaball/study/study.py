@@ -1,0 +1,98 @@
+"""The study: what a YAML file may say, typed. Standard library and pydantic only.
+
+A study lists grids of networks and the measures to take of each. Every hyper-parameter of a grid is an axis, a
+value or a list of values; the grid's networks are the product of its axes.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from deltaball.data import catalogue
+from deltaball.data.catalogue import DatasetFacts
+from deltaball.study.axes import Name, Positive, Seed, Share, Strict, distinct
+from deltaball.study.grids import GRIDS, Grid, grid_tag, how_many
+from deltaball.study.measures import NOTIONS, Convergence, notion_tag, tagged
+
+
+class Guarantee(Strict):
+    """How sure: P(|estimate - truth| > epsilon) ≤ 1 - confidence, by Hoeffding's inequality (Theorems 1, 2)."""
+
+    epsilon: Share
+    confidence: Share
+    simultaneous: bool = Field(False, description="for all estimates of the study at once, not for each alone")
+    seed: Seed = Field(0, description="draws the test points")
+
+
+class Compute(Strict):
+    """Where and in what portions the networks are trained and measured; changes no result's identity."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    shard_minutes: Positive = Field(15.0, description="estimated device-minutes of one job")
+
+
+class Analysis(Strict):
+    """What is decided before anything is seen."""
+
+    equivalence_margin: Share = Field(
+        0.05, description="pruned networks within this of their dense trunks, on average, are equivalent to them"
+    )
+
+
+def _not_the_store(name: str) -> str:
+    if name == "store":
+        raise ValueError("'store' is the folder of the weights of all studies; choose another name")
+    return name
+
+
+def _named_apart(grids: list[Grid]) -> list[Grid]:
+    distinct([grid.name for grid in grids])
+    return grids
+
+
+class Study(Strict):
+    """A whole study, checked. Relative folders are relative to the working directory."""
+
+    model_config = ConfigDict(title="deltaball study")
+
+    study: Annotated[Name, AfterValidator(_not_the_store)] = Field(description="names the folder of the results")
+    description: str = ""
+    data: str = Field("data", description="folder in which NAME.npz files are looked for")
+    results: str = "results"
+    compute: Compute = Compute()
+    guarantee: Guarantee
+    analysis: Analysis = Analysis()
+    measures: list[tagged(NOTIONS, notion_tag)] = Field(min_length=1)
+    convergence: list[Convergence] = Field([])
+    grids: Annotated[list[tagged(GRIDS, grid_tag)], Field(min_length=1), AfterValidator(_named_apart)]
+
+    @property
+    def folder(self) -> Path:
+        """Where this study's results are written."""
+        return Path(self.results) / self.study
+
+    @property
+    def store(self) -> Path:
+        """Where weights and outcomes are kept, shared by all studies."""
+        return Path(self.results) / "store"
+
+    def facts(self) -> dict[str, DatasetFacts]:
+        """The facts of every data set of the study, by name. Raises InputError for one that is not there."""
+        return {name: catalogue.facts(name, Path(self.data)) for name in sorted({grid.dataset for grid in self.grids})}
+
+    def estimates(self) -> int:
+        """How many numbers with a guarantee the study prints: networks × the measures that apply to them."""
+        return sum(
+            how_many(entry.wanted, grid)
+            * len(entry.norm)
+            * len(entry.delta)
+            * len(getattr(entry, "gamma", [0]))
+            * len(entry.by)
+            for grid in self.grids
+            for entry in self.measures
+        )
+
+    def estimates_at_once(self) -> int:
+        """How many of them share one α: all when the guarantee is simultaneous, else each has its own."""
+        return max(1, self.estimates()) if self.guarantee.simultaneous else 1

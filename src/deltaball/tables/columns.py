@@ -1,0 +1,108 @@
+"""The columns of a study's tables: the contract between the rooms."""
+
+IDENTITY = ["network_id", "trajectory_id", "grid", "dataset", "method", "architecture"]
+
+RESULTS = {
+    "sparsity": "float64",  # of the prunable weights
+    "sparsity_total": "float64",  # of all weights and biases
+    "empty_layers": "Int64",  # prunable layers of which nothing is left
+    "trunk_accuracy": "float64",  # of a pruned network: the test accuracy of what it was pruned from
+    "train_accuracy": "float64",
+    "test_accuracy": "float64",
+    "test_loss": "float64",
+    "acceptance": "float64",  # of a chain, like the next three: mean acceptance probability of its transitions
+    "divergences": "Int64",  # transitions whose energy error exceeds 1,000
+    "ess_min": "float64",  # smallest bulk effective sample size of a predictive quantity
+    "rhat_max": "float64",  # largest split R-hat of one
+    "energies": "str",  # potential energies, with spaces, of at most 100 transitions spread up to its last sample
+    "status": "str",
+    "reason": "str",  # why it diverged or failed
+    "data_sha256": "str",
+    "software": "str",
+    "device": "str",
+}
+
+ROBUSTNESS = {
+    "network_id": "str",
+    "measure": "str",
+    "notion": "str",
+    "norm": "str",
+    "delta": "float64",
+    "gamma": "float64",
+    "attack": "str",  # null for a certificate
+    "certificate": "str",  # null for an attack
+    "samples": "int64",
+    "estimate": "float64",
+    "trunk_estimate": "float64",  # of a pruned network: the estimate of what it was pruned from
+    "lower": "float64",
+    "upper": "float64",
+    "epsilon": "float64",
+    "confidence": "float64",
+    "inequality": "str",
+    "side": "str",
+    "tight_lower": "float64",  # the interval that the outcomes themselves make
+    "tight_upper": "float64",
+    "tight_inequality": "str",
+    "undecided": "Int64",  # points that an exact answer left open
+    "no_gradient": "Int64",  # points at which the attack had no gradient; null for a certificate
+}
+
+CURVES = {
+    "network_id": "str",
+    "notion": "str",
+    "norm": "str",
+    "gamma": "float64",
+    "delta": "float64",
+    "samples": "int64",
+    "confidence": "float64",
+    "attacked": "float64",
+    "certified": "float64",
+    "open": "float64",
+    "lower": "float64",
+    "upper": "float64",
+}
+
+CONVERGENCE = {
+    "experiment": "int64",
+    "network_id": "str",
+    "measure": "str",
+    "notion": "str",
+    "norm": "str",
+    "delta": "float64",
+    "gamma": "float64",
+    "attack": "str",
+    "certificate": "str",
+    "epsilon": "float64",
+    "confidence": "float64",
+    "samples": "int64",
+    "draw": "int64",
+    "estimate": "float64",
+    "test_points": "int64",
+    "whole": "float64",
+    "deviation": "float64",
+}
+
+JOBS = {
+    "stage": "str",
+    "shard": "str",
+    "grid": "str",
+    "dataset": "str",
+    "status": "str",
+    "started": "str",
+    "host": "str",
+    "processor": "str",
+    "device": "str",
+    "software": "str",
+    "code": "str",  # git commit
+    "wall_seconds": "float64",
+    "device_seconds": "float64",  # of a CPU's work; on a GPU, the time that it was held
+    "memory_mb": "float64",  # the largest, of the host
+    "device_memory_mb": "float64",
+    "failures": "Int64",  # trajectories
+    "reason": "str",
+}
+
+# Columns that tables of an earlier version lack: they are null there.
+LATER = ("energies",)
+
+COLUMN_TYPES = {int: "Int64", float: "float64", str: "str"}

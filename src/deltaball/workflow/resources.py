@@ -1,0 +1,127 @@
+"""What a shard's jobs ask for: time, memory, a GPU, CPUs; estimated from the plan. Light, like the plan.
+
+An estimate that is too low costs a retry, which asks for twice as much and finds in the store what was finished. One
+that is too high waits longer in a queue.
+"""
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from deltaball.networks import layers
+from deltaball.plan import costs
+from deltaball.plan.judging import LEFT_OPEN, SOLVING_SECONDS, passes, shared
+from deltaball.plan.measures import Measure
+from deltaball.plan.networks import Shard, Trajectory
+from deltaball.plan.plan import Plan
+
+# Of it 1.5 is how far the estimate itself may be off (benchmarks/costs.py), and 2 how much slower than the machine that
+# the rates are from another one may be, or one whose disk and memory others use too.
+SAFETY = 3
+
+STARTING_MINUTES = 10  # importing torch from a network disk, loading data, waiting for a device
+
+# Memory of the host in MB. A process that has imported everything has 300 MB on a CPU, and malloc keeps what was freed
+# in pieces between; with CUDA's context, about 3 GB.
+PROCESS_MB = {"cpu": 540, "cuda": 3500}
+
+MEMORY_SAFETY = 1.5
+
+EVALUATION_BATCH = 1000  # images at a time, of training/sgd.py
+
+MEASURED_AT_ONCE = 1024  # images × networks on a CPU, of estimation/estimate.py
+
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one job asks for. On a retry, attempt 2 and on, twice the time and memory of the attempt before."""
+
+    minutes: float  # estimated, without any safety
+    megabytes: float  # estimated, of the host's memory
+
+    def runtime(self, attempt: int = 1) -> str:
+        """Wall time as Snakemake reads it: with its unit, because versions read bare integers differently."""
+        return f"{math.ceil((SAFETY * self.minutes + STARTING_MINUTES) * 2 ** (attempt - 1))}m"
+
+    def mem_mb(self, attempt: int = 1) -> int:
+        """Memory, rounded up to 100 MB."""
+        return 100 * math.ceil(MEMORY_SAFETY * self.megabytes * 2 ** (attempt - 1) / 100)
+
+
+def gpu(plan: Plan) -> int:
+    """How many GPUs a job asks for that trains or measures."""
+    return int(plan.study.compute.device == "cuda")
+
+
+def cpus(plan: Plan) -> int:
+    """How many CPUs a job asks for that trains or measures: one thread of its own, and one of CUDA's beside it."""
+    return 1 + gpu(plan)
+
+
+def training(plan: Plan, shard: Shard) -> Request:
+    """What training a shard asks for, and measuring it too where its weights are evicted."""
+    mine = _request(plan, shard, shard.minutes, max(_training_bytes(plan, pack) for pack in shard.packs))
+    if not plan.evicts(shard):
+        return mine
+    then = measuring(plan, shard)
+    return Request(mine.minutes + then.minutes, max(mine.megabytes, then.megabytes))
+
+
+def measuring(plan: Plan, shard: Shard) -> Request:
+    """What measuring a shard asks for. Training again what the store lost is not in it: for that there are retries."""
+    seconds = 0.0
+    asked: dict[str, Counter[Measure]] = defaultdict(Counter)
+    for network in plan.networks_of(shard.trajectories):
+        # A posterior mean takes a pass per sample.
+        average = network.checkpoint // network.axes["thinning"] if network.method == "hmc" else 1
+        asked[network.trajectory_id].update({one: samples * average for one, samples in plan.asked_of(network).items()})
+    for trajectory in shard.trajectories:
+        layers = plan.layers(trajectory)
+        pixels = math.prod(plan.facts[shard.dataset].shape)
+        # An attack also moves the image itself.
+        forward = plan.rates.of({**costs.passes(layers, 1), "pixel": pixels})
+        needed: dict[Any, float] = defaultdict(float)  # passes, of what is done once for several measures
+        for one, samples in asked[trajectory.id].items():
+            work = shared(one)
+            needed[work] = max(needed[work], samples * passes(one, layers))
+            seconds += samples * LEFT_OPEN * SOLVING_SECONDS if one.by == "exact" else 0
+        seconds += sum(needed.values()) * forward
+    return _request(plan, shard, seconds / 60, max(_measuring_bytes(plan, pack) for pack in shard.packs))
+
+
+def _request(plan: Plan, shard: Shard, minutes: float, workspace: float) -> Request:
+    device = plan.study.compute.device
+    facts = plan.facts[shard.dataset]
+    # The file as it is read, and the arrays.
+    data = 2 * FLOAT * math.prod(facts.shape) * (facts.train + facts.test)
+    return Request(minutes, PROCESS_MB[device] + (data + workspace) / 1e6)
+
+
+def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
+    """Weights, gradients, the update, the initial weights, Adam's moments twice; a batch with its gradients."""
+    one, facts = pack[0], plan.facts[pack[0].dataset]
+    copies = 8 if one.axes.get("optimizer") == "adam" else 4
+    if one.method == "hmc":  # what a chain has drawn since its last checkpoint, as float32 and as it is written
+        copies += 2 * one.checkpoints[-1]
+    if plan.study.compute.device == "cuda":  # the host has what goes to the store and what comes from there
+        return FLOAT * len(pack) * copies * one.parameters
+    sizes = layers.activations(plan.layers(one), facts.shape)
+    step = one.axes.get("batch_size", 0) * (sizes[0] + 3 * sum(sizes))
+    # Without gradients, a layer's input and its output are all that is kept.
+    evaluation = EVALUATION_BATCH * 3 * max(sizes)
+    return FLOAT * len(pack) * (copies * one.parameters + max(step, evaluation))
+
+
+def _measuring_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
+    one, facts = pack[0], plan.facts[pack[0].dataset]
+    networks = sum(len(trajectory.checkpoints) for trajectory in pack)
+    if one.method == "hmc":  # one network at a time, all its samples
+        networks = one.checkpoints[-1]
+    if plan.study.compute.device == "cuda":
+        return FLOAT * 2 * networks * one.parameters
+    sizes = layers.activations(plan.layers(one), facts.shape)
+    images = max(MEASURED_AT_ONCE, 32 * networks)
+    return FLOAT * (3 * networks * one.parameters + images * (4 * sizes[0] + 3 * sum(sizes)))

@@ -1,0 +1,122 @@
+"""What the Snakefile asks of a plan: which files come out, what makes them stale. Light, like the plan."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from deltaball.base.errors import InputError
+from deltaball.plan.networks import Shard
+from deltaball.plan.plan import Plan
+from deltaball.study.grids import Grid, how_many
+
+TABLES = (
+    "scorecard",
+    "completeness",
+    "correlations",
+    "regressions",
+    "mixed",
+    "partial_correlations",
+    "learned",
+    "importances",
+    "replicates",
+    "diagnostics",
+    "monotonicity",
+    "pruning",
+    "pruning_tests",
+    "bayes",
+    "enclosures",
+    "convergence",
+    "jobs",
+)
+
+# The figures of paper 004, each a target of Snakemake, and what a study lacks that has no such figure.
+PAPER = {
+    "figure1": "`convergence:` experiment on any of its networks",
+    "figure2": "attacked networks of `method: sgd`",
+    "figure3": "attacked networks of `method: imp`",
+    "figure4": "attacked networks of `method: hmc`",
+}
+
+METHODS = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}
+
+# What estimation collects from the shards.
+MEASURED = ("robustness", "outcomes", "curves", "convergence")
+
+
+def figures(plan: Plan) -> list[str]:
+    """The names of the study's figures.
+
+    Those of paper 004 that the study has networks for. Then per data set and notion that is attacked a trade-off, the
+    measure over each hyper-parameter, the effect of pruning if any is, Bayesian beside deterministic networks if there
+    are any, and an enclosure where certificates are asked too; per data set the traces of its chains, the convergence
+    of its experiments, and the residuals of its regressions.
+    """
+    found = [name for name in PAPER if _has(plan, name)]
+    for dataset in plan.facts:
+        grids = [grid for grid in plan.study.grids if grid.dataset == dataset]
+        pruned, averaged = ([grid for grid in grids if grid.method == method] for method in ("imp", "hmc"))
+
+        def notions(grids: list[Grid], attacked: bool) -> list[str]:
+            asked = [one for one in plan.measures if any(how_many(one.wanted, grid) for grid in grids)]
+            return list(dict.fromkeys(one.notion for one in asked if bool(one.attack) == attacked))
+
+        found += [f"tradeoff_{dataset}_{notion}" for notion in notions(grids, True)]
+        found += [f"hyperparameters_{dataset}_{notion}" for notion in notions(grids, True)]
+        found += [f"bayes_{dataset}_{notion}" for notion in notions(averaged, True)]
+        found += [f"chains_{dataset}"] if averaged else []
+        found += [f"pruning_{dataset}_{notion}" for notion in notions(pruned, True)]
+        found += [f"enclosure_{dataset}_{one}" for one in notions(grids, True) if one in notions(grids, False)]
+        if any(network.dataset == dataset for experiment in plan.experiments for network in experiment.networks):
+            found.append(f"convergence_{dataset}")
+        if notions(grids, True):
+            found.append(f"diagnostics_{dataset}")
+    return found
+
+
+def paper_figure(plan: Plan, name: str) -> str:
+    """The name, of PAPER, itself. Raises InputError when the study plans nothing that the figure could show."""
+    if not _has(plan, name):
+        raise InputError(f"{name}: the study '{plan.study.study}' has no {PAPER[name]}")
+    return name
+
+
+def _has(plan: Plan, name: str) -> bool:
+    if name == "figure1":
+        return any(experiment.networks for experiment in plan.experiments)
+    grids = [grid for grid in plan.study.grids if grid.method == METHODS[name]]
+    return any(how_many(one.wanted, grid) for one in plan.measures if one.attack for grid in grids)
+
+
+def networks_digest(plan: Plan) -> str:
+    """Changes when the rows of networks.parquet would be others."""
+    return _digest(f"{network.id} {network.grid}" for network in plan.networks)
+
+
+def shard_digest(plan: Plan, shard: Shard) -> str:
+    """Changes when the networks that stand on a shard's checkpoints are others, though the checkpoints are the same."""
+    return _digest(one.id for one in plan.networks_of(shard.trajectories))
+
+
+def measures_digest(plan: Plan, shard: Shard) -> str:
+    """Changes when a shard's networks, their measures, or the points they are taken on, are others."""
+    asked = [
+        f"{network.id} {one.name} {samples} {one.epsilon} {one.confidence}"
+        for network in plan.networks_of(shard.trajectories)
+        for one, samples in plan.asked_of(network).items()
+    ]
+    return _digest([shard_digest(plan, shard), *asked, str(plan.study.guarantee.seed)])
+
+
+def collection_digest(plan: Plan) -> str:
+    """Changes when the tables that collect the shards' parts would be others though the parts are the same."""
+    experiments = [f"{one.measures} {one.epsilons} {one.draws}" for one in plan.experiments]
+    return _digest([networks_digest(plan), *experiments])
+
+
+def file_digest(path: Path) -> str:
+    """Changes with a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def _digest(lines: Any) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
