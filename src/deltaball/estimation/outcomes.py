@@ -14,6 +14,7 @@ from deltaball.local.judges import attack
 from deltaball.local.notions import ClassChange, Notion, notion
 from deltaball.local.points import IMAGES_MULTIPLE
 from deltaball.networks.layers import Layers
+from deltaball.networks.models import Layered, Model
 from deltaball.networks.packs import Pack
 from deltaball.networks.posteriors import Posterior
 from deltaball.plan.measures import Measure
@@ -125,7 +126,7 @@ def _settled(
 
 
 def outcomes(
-    pack: Pack | Posterior,
+    model: Model,
     images: np.ndarray,
     measures: Sequence[Measure],
     device: str,
@@ -139,19 +140,19 @@ def outcomes(
     """
     attacks, certificates = [one for one in measures if one.attack], [one for one in measures if one.certificate]
     keys = range(first, first + len(images))
-    found, no_gradient = _attacked(pack, images, attacks, keys, device) if attacks else ({}, {})
+    found, no_gradient = _attacked(model, images, attacks, keys, device) if attacks else ({}, {})
     nothing = dict.fromkeys(certificates, np.full(len(images), np.nan, np.float32))
     if not certificates:
         return found, no_gradient
     proven = [
-        _proven(pack.one(k), images, certificates, keys, settled[k] if settled else nothing, device)
-        for k in range(len(pack))
+        _proven(model.one(k), images, certificates, keys, settled[k] if settled else nothing, device)
+        for k in range(len(model))
     ]
     return found | {one: np.stack([of_one[one] for of_one in proven]) for one in certificates}, no_gradient
 
 
 def _attacked(
-    pack: Pack | Posterior, images: np.ndarray, measures: Sequence[Measure], keys: Sequence[int], device: str
+    model: Model, images: np.ndarray, measures: Sequence[Measure], keys: Sequence[int], device: str
 ) -> tuple[Outcomes, dict[Measure, np.ndarray]]:
     searches: dict[tuple[Any, ...], list[Measure]] = defaultdict(list)
     for one in measures:
@@ -159,7 +160,7 @@ def _attacked(
     attacks = {search: attack(search[0], **dict(search[1])) for search in searches}
     found: dict[Measure, list[torch.Tensor]] = {one: [] for one in measures}
     no_gradient: dict[Measure, list[torch.Tensor]] = {one: [] for one in measures}
-    at_once = max(1, IMAGES_AT_ONCE[device] // len(pack) // IMAGES_MULTIPLE) * IMAGES_MULTIPLE
+    at_once = max(1, IMAGES_AT_ONCE[device] // len(model) // IMAGES_MULTIPLE) * IMAGES_MULTIPLE
     filler = -len(images) % IMAGES_MULTIPLE
     images = np.concatenate([images, images[:1].repeat(filler, axis=0)])
     keys = [*keys, *([keys[0]] * filler)]
@@ -171,7 +172,7 @@ def _attacked(
             for one in members:
                 wanted[Ball(one.norm, one.delta)].append(notion_of(one))
             results = {
-                (ball, kind): result for ball, kind, result in attacks[search](pack, x, len(pack), wanted, block)
+                (ball, kind): result for ball, kind, result in attacks[search](model, x, len(model), wanted, block)
             }
             for one in members:
                 result = results[Ball(one.norm, one.delta), notion_of(one)]
@@ -184,7 +185,12 @@ def _attacked(
 
 
 def _proven(
-    network: Pack, images: np.ndarray, measures: Sequence[Measure], keys: Sequence[int], settled: Outcomes, device: str
+    network: Layered,
+    images: np.ndarray,
+    measures: Sequence[Measure],
+    keys: Sequence[int],
+    settled: Outcomes,
+    device: str,
 ) -> Outcomes:
     """Outcomes [n] of the certificates for one network; computed only where they are not settled."""
     found: Outcomes = {}
@@ -211,7 +217,7 @@ def _proven(
     return found
 
 
-def decided(network: Pack, x: torch.Tensor, keys: Sequence[int], ball: Ball, seconds: float) -> np.ndarray:
+def decided(network: Layered, x: torch.Tensor, keys: Sequence[int], ball: Ball, seconds: float) -> np.ndarray:
     """g of one network at the points x [n, h, w, c]: 1 robust, 0 violated, NaN not decided in `seconds` a point.
 
     The cheap first: PGD finds most violations, CROWN proves most of the rest, and only what is left is solved.

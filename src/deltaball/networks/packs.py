@@ -8,10 +8,11 @@ import torch
 
 from deltaball.networks.arithmetic import ACTIVATIONS, CONVOLUTIONS, pooled, product
 from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers, MaxPool
+from deltaball.networks.models import Layered
 
 
 @dataclass(frozen=True)
-class Pack:
+class Pack(Layered):
     """K networks with the same `layers`; each of `weights` is [K, *shape] in Keras' order and layout.
 
     `layers` is the list that certificates and solvers read; calling the pack is the function that attacks see.
@@ -32,11 +33,9 @@ class Pack:
         return len(self.weights[0])
 
     def one(self, k: int) -> "Pack":
-        """Network k as a pack of its own."""
         return Pack(self.layers, tuple(weight[k : k + 1] for weight in self.weights))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [K, n, classes] of images x in [0, 1]: [n, h, w, c] shown to every network, or [K, n, h, w, c]."""
         return logits(self.layers, self.weights, x)
 
 

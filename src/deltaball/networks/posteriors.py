@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from deltaball.networks.layers import Layers
+from deltaball.networks.models import Model
 from deltaball.networks.packs import logits
 
 # Samples of a posterior whose activations are held at once.
@@ -16,10 +17,10 @@ SAMPLES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(Model):
     """One network that averages the softmax of S samples; each of `weights` is [S, *shape] in Keras' order and layout.
 
-    To attacks it is a pack of one network.
+    A model of one network, and not a layered one: no list of layers computes a mean of softmax.
     """
 
     layers: Layers
@@ -31,6 +32,10 @@ class Posterior:
 
     def __len__(self) -> int:
         return 1
+
+    def one(self, k: int) -> "Posterior":
+        assert k == 0, f"network {k} of 1"
+        return self
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Log of the mean of softmax, [1, n, classes], of images x in [0, 1], [n, h, w, c] or [1, n, h, w, c].

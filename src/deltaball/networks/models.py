@@ -1,0 +1,34 @@
+"""What is measured: K networks as one function of images."""
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+import torch
+
+from deltaball.networks.layers import Layers
+
+
+class Model(ABC):
+    """K networks that classify images of one shape. All that attacks need; they ask nothing about what is inside."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """K, how many networks."""
+
+    @abstractmethod
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [K, n, classes] of images x in [0, 1]: [n, h, w, c] shown to every network, or [K, n, h, w, c].
+
+        Differentiable by x. What it gives for a network depends on no other one.
+        """
+
+    @abstractmethod
+    def one(self, k: int) -> Self:
+        """Network k as a model of its own."""
+
+
+class Layered(Model):
+    """Networks with the same layers, whose weights are at hand: what certificates and linear programs need."""
+
+    layers: Layers
+    weights: tuple[torch.Tensor, ...]  # each [K, *shape], in the order of the layers
