@@ -21,12 +21,22 @@ settings.register_profile(
 settings.load_profile("patient")
 
 ROOT = Path(__file__).parents[1]
-# Files that take longest begin first, so that no core waits for the last of them.
-LONGEST = ("test_slurm.py", "test_workflow.py", "test_faults.py", "test_exact.py", "test_figures.py", "test_running.py")
+# What takes longest begins first, so that no core waits for the last of it.
+LONGEST = (
+    "cluster/test_slurm.py",
+    "workflow/test_edits.py",
+    "workflow/test_faults.py",
+    "workflow/test_finished.py",
+    "workflow/test_snakemake.py",
+    "local/test_exact.py",
+    "figures/test_drawing.py",
+    "run/test_limited.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ SEEN = """
 import json, os, sys
 from pathlib import Path
 import pandas as pd
-from test_figures import write_tables
+from synthetic_tables import write_tables
 from deltaball.analysis import writing
 from deltaball.figures import drawing
 from deltaball.plan import loading

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from test_plan import assert_every_network_stands_on_a_checkpoint, assert_every_trajectory_has_its_place
+from plan_cases import assert_every_network_stands_on_a_checkpoint, assert_every_trajectory_has_its_place
 
 from deltaball.plan.plan import Plan, plan
 from deltaball.study.reading import load
@@ -26,8 +26,8 @@ TRAJECTORIES = {
     "B.3": 81,
     "B.4": 432,
     "B.5": 972,
-    # Rounds: 36 shapes × 3 epochs × 30 (test_plan.test_rounds_of_the_papers_schedules). Dense trunks: those of widths
-    # 128, 256 and 512 are B.1's at rate .001; the 3 × 1 × 3 of width 1024 are B.6's own.
+    # Rounds: 36 shapes × 3 epochs × 30 (plan/test_plan.py: test_rounds_of_the_papers_schedules). Dense trunks: those of
+    # widths 128, 256 and 512 are B.1's at rate .001; the 3 × 1 × 3 of width 1024 are B.6's own.
     "B.6": 36 * 3 * 30 + 9,
     # 24 shapes × 3 epochs × 30. Trunks of depths 2, 3, 4 are B.3's; the 1 × 2 × 3 of depth 1 are B.7's own.
     "B.7": 24 * 3 * 30 + 6,

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Slurm
-from test_workflow import FCN, TABLES, TINY, assert_equal_tables, snakemake, tables, write_study
+from slurm_node import Slurm
+from tiny_study import FCN, ROOT, TABLES, TINY, assert_equal_tables, snakemake, tables, write_study
 
-ROOT = Path(__file__).parents[2]
 # Two shards of some ten seconds, each with networks that are finished early and networks that are not.
 SLOW = {
     **TINY,

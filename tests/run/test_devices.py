@@ -14,7 +14,7 @@ from deltaball.run import devices
 
 JOB = """
 import os, sys, time
-from deltaball import devices
+from deltaball.run import devices
 with devices.held():
     print(os.environ.get("CUDA_VISIBLE_DEVICES"), time.time(), flush=True)
     time.sleep(float(sys.argv[1]))

@@ -403,3 +403,14 @@ def test_the_union_bound_asks_for_no_more_than_float64_tells():
     sample_sizes.Asked(0.05, 0.95, networks=10**10)
     with pytest.raises(InputError, match="too close to 1 for"):
         sample_sizes.Asked(0.05, 0.95, networks=10**11)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "expected"), [(0.5, (0.4, 0.6)), (0.0, (0.0, 0.1)), (0.97, (0.87, 1.0)), (1.0, (0.9, 1.0))]
+)
+def test_an_interval_is_epsilon_on_both_sides_within_the_range(estimate: float, expected: tuple[float, float]):
+    assert hoeffding(estimate, 0.1) == pytest.approx(expected)
+
+
+def test_an_interval_of_another_range():
+    assert hoeffding(-0.95, 0.2, -1, 1) == pytest.approx((-1, -0.75))

@@ -1,6 +1,5 @@
 """What the page says of what was measured: attacks, certificates, saturated networks, several guarantees."""
 
-import base64
 import re
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from builders import grid
-from test_figures import both_sides, write_tables
+from synthetic_tables import PIXEL, both_sides, write_tables
 
 from deltaball.analysis import writing
 from deltaball.plan.plan import Plan
@@ -17,9 +16,6 @@ from deltaball.tables import frames
 from deltaball.workflow import stages
 
 CLASS_CHANGE = {"notion": "class_change", "delta": [0.03, 0.1]}
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
 
 
 @pytest.fixture(autouse=True)

@@ -86,8 +86,8 @@ def test_a_failed_download_says_what_to_do_and_leaves_nothing(tmp_path: Path):
     data, names = tmp_path / "data", ["mnist", "fashion_mnist", "cifar10"]
     data.mkdir()
     script = (
-        "import sys; from pathlib import Path; from deltaball.datasets import load; "
-        "from deltaball.errors import InputError\n"
+        "import sys; from pathlib import Path; from deltaball.data.datasets import load; "
+        "from deltaball.base.errors import InputError\n"
         "for name in sys.argv[2:]:\n"
         "    try:\n        load(name, Path(sys.argv[1]))\n"
         "    except InputError as problem:\n        print(problem)"

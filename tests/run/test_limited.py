@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from builders import grid, planned
+from tiny_study import ROOT
 
 from deltaball.base.errors import InputError
 from deltaball.cli import main
@@ -19,7 +20,6 @@ from deltaball.run import limited
 from deltaball.training import descent
 from deltaball.workflow import jobs
 
-ROOT = Path(__file__).parents[1]
 STUDY = """
 study: small
 compute: {shard_minutes: 0.001}
@@ -128,7 +128,7 @@ def test_stopped_and_gone_on_it_ends_with_the_tables_of_snakemake_to_the_byte(
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(STUDY)
     results = Path("results/small")
-    importlib.import_module("deltaball.provenance")  # what a command imports counts as its time
+    importlib.import_module("deltaball.run.provenance")  # what a command imports counts as its time
     whole = descent.Run._train_epoch
 
     def slow(run: descent.Run) -> object:

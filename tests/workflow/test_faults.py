@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_workflow import FCN, ROOT, TABLES, TINY, assert_equal_tables, checkpoints, command, jobs, tables, write_study
+from tiny_study import FCN, ROOT, TABLES, TINY, assert_equal_tables, checkpoints, command, jobs, tables, write_study
 
 from deltaball.plan import loading
 from deltaball.store.store import Store
@@ -29,8 +29,7 @@ FAULT = """
 import os, sys
 if sys.orig_argv[2:3] == [os.environ.get("FAULTY_STAGE")]:
     os.environ.update(OMP_NUM_THREADS="1", MKL_CBWR="AUTO")
-    from deltaball import estimation, training
-    from deltaball.estimation import estimate
+    from deltaball.estimation import outcomes
     from deltaball.training import sgd
 
     def faulty(whole):
@@ -40,7 +39,7 @@ if sys.orig_argv[2:3] == [os.environ.get("FAULTY_STAGE")]:
             return whole(pack, *rest)
         return call
 
-    sgd.train, estimate.measure = faulty(sgd.train), faulty(estimate.measure)
+    sgd.train, outcomes.measure = faulty(sgd.train), faulty(outcomes.measure)
 """
 
 

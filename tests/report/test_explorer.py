@@ -14,8 +14,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
-from test_figures import both_sides, write_tables
-from test_report import PIXEL
+from synthetic_tables import PIXEL, both_sides, write_tables
 
 from deltaball.analysis import writing
 from deltaball.plan.plan import Plan

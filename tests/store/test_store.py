@@ -278,7 +278,7 @@ WRITER = """
 import sys
 import numpy as np
 from pathlib import Path
-from deltaball.store import Checkpoint, Store
+from deltaball.store.store import Checkpoint, Store
 store = Store(Path(sys.argv[1]))
 print("ready", flush=True)
 for turn in range(int(sys.argv[3])):

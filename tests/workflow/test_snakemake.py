@@ -1,0 +1,138 @@
+"""How a study is given, refused and killed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_study import (
+    CNN,
+    FCN,
+    NETWORKS,
+    ROOT,
+    TINY,
+    assert_equal_tables,
+    checkpoints,
+    command,
+    deltaball,
+    jobs,
+    snakemake,
+    tables,
+    write_study,
+)
+
+from deltaball.cli import main
+
+
+def test_a_study_given_on_the_command_line_replaces_the_default_whole(tmp_path: Path) -> None:
+    write_study(tmp_path, TINY)
+    write_study(tmp_path, {**TINY, "study": "other", "grids": [CNN]}, "other.yaml")
+    output = snakemake(tmp_path, "-n", "--configfile", "other.yaml")
+    assert jobs(output)["train"] == 1
+    assert "results/tiny" not in output
+
+
+def test_a_study_given_by_a_profile_replaces_the_default_whole(tmp_path: Path) -> None:
+    write_study(tmp_path, TINY)
+    write_study(tmp_path, {**TINY, "study": "other", "grids": [CNN]}, "other.yaml")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/config.yaml").write_text("configfile: other.yaml\n")
+    output = snakemake(tmp_path, "-n", "--profile", "here")
+    assert jobs(output)["train"] == 1
+    assert "results/tiny" not in output
+
+
+def asked(output: str) -> dict[str, list[str]]:
+    """The resources that the jobs of each rule ask for in a dry run."""
+    found: dict[str, list[str]] = {}
+    for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?: .*\n)*)", output, re.M):
+        found.setdefault(rule, []).extend(re.findall(r"^ +resources: (.*)$", block, re.M))
+    return found
+
+
+def test_the_slurm_profile_plans_the_papers_study_and_a_gpu_for_each_heavy_job(tmp_path: Path) -> None:
+    for name in ("slurm", "studies"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    output = snakemake(tmp_path, "-n", "--profile", "slurm", "--default-resources", "slurm_partition=fast")
+    counts = jobs(output)
+    assert counts["train"] == counts["measure"]
+    assert 20 <= sum(counts.values()) <= 60
+    for rule, requests in asked(output).items():
+        assert all(("gpu=1" in one) == (rule in ("train", "measure")) for one in requests)
+        assert rule == "all" or all("slurm_partition=fast" in one for one in requests)
+    assert len(asked(output)["train"]) == counts["train"]
+    # The command line wins over the profile.
+    write_study(tmp_path, {**TINY, "study": "other", "grids": [CNN]}, "other.yaml")
+    output = snakemake(tmp_path, "-n", "--profile", "slurm", "--configfile", "other.yaml")
+    assert jobs(output)["train"] == 1
+    assert "results/other" in output
+    assert all("gpu=0" in one and "cpus_per_task=1" in one for one in asked(output)["train"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--configfile", "a.yaml", "b.yaml"], "one study at a time"),
+        (["--config", "study=x"], "--config study"),
+        (["--configfile", "b.yaml"], "b.yaml: grids[0].dpeth: unknown key 'dpeth'"),
+    ],
+)
+def test_snakemake_refuses_in_one_line_and_starts_no_job(tmp_path: Path, arguments: list[str], expected: str) -> None:
+    write_study(tmp_path, TINY)
+    write_study(tmp_path, TINY, "a.yaml")
+    write_study(tmp_path, {**TINY, "grids": [{**FCN, "dpeth": 1}]}, "b.yaml")
+    done = subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("deltaball:")]
+    assert len(lines) == 1
+    assert expected in lines[0]
+    assert not (tmp_path / "results").exists()
+
+
+def kill_everything(process: subprocess.Popen) -> None:
+    """SIGKILL to a session: Snakemake, its shells and their jobs, all at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_killed_while_training_it_loses_nothing_that_was_finished(finished: Path, tmp_path: Path, share: float) -> None:
+    write_study(tmp_path, TINY)
+    with subprocess.Popen(
+        command(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while len(checkpoints(tmp_path)) < share * NETWORKS:
+            assert process.poll() is None, "the study ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        kill_everything(process)
+    kept = checkpoints(tmp_path)
+    assert 0 < len(kept) < NETWORKS
+    for name in ("Snakefile", "rules", "envs", "src"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    done = deltaball(tmp_path, "study")
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = checkpoints(tmp_path)
+    assert {name: again[name] for name in kept} == kept
+    assert_equal_tables(tables(tmp_path), tables(finished))
+
+
+def test_the_plan_of_the_paper_is_printed_per_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["plan", "--study", str(ROOT / "studies/paper.yaml")]) == 0
+    said = capsys.readouterr().out
+    grids = dict(re.findall(r"^(B\.\d|all) +([\d,]+)", said, re.M))
+    expected = ["720", "2,880", "405", "2,160", "4,860", "1,296", "864", "1,296", "432", "14,913"]
+    assert list(grids.values()) == expected
+
+
+def test_the_planning_benchmark_measures_both_and_imports_nothing_heavy() -> None:
+    script = [sys.executable, str(ROOT / "benchmarks/planning.py"), "config.yaml"]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert "imported by parsing: none" in done.stdout
+    assert len(re.findall(r"median \d+\.\d\d s", done.stdout)) == 2
