@@ -1,7 +1,7 @@
 """From tables, statistics and pictures to one page that opens anywhere.
 
 A template per section of the page; `summaries` computes what it tells, `explorer` what its scatter plots draw,
-`provenance` its footer.
+`footer` what stands below.
 """
 
 from importlib.resources import files
@@ -16,7 +16,7 @@ from deltaball.analysis.bayes import ESS, RHAT
 from deltaball.analysis.completeness import STATUSES
 from deltaball.base.files import written_whole
 from deltaball.plan.plan import Plan
-from deltaball.report import explorer, provenance, summaries
+from deltaball.report import explorer, footer, summaries
 from deltaball.report.packed import packed_table
 from deltaball.report.reading import csv, picture, records
 from deltaball.tables import frames
@@ -166,15 +166,15 @@ def _of_methods(found: dict[str, pd.DataFrame], pictures: dict[str, Any], networ
 def _footer(
     plan: Plan, study_path: Path, networks: pd.DataFrame, robustness: pd.DataFrame, jobs: pd.DataFrame
 ) -> dict[str, Any]:
-    missing = provenance.missing(networks, robustness)
+    missing = footer.missing(networks, robustness)
     return {
         "source": study_path.read_text(encoding="utf-8"),
         "source_name": study_path.name,
-        "data": provenance.data(plan, networks),
+        "data": footer.data(plan, networks),
         "software": sorted(networks["software"].dropna().unique()),
         "devices": sorted(networks["device"].dropna().unique()),
-        "drawn": provenance.drawn_with(),
-        "jobs": provenance.jobs(jobs),
+        "drawn": footer.drawn_with(),
+        "jobs": footer.jobs(jobs),
         "unfinished": records(jobs[jobs["status"].isin(["partial", "failed"])]),
         "statuses": STATUSES,
         "missing": missing,
