@@ -54,7 +54,7 @@ onerror:
     launch.tell(launch.unwritable(PLAN.study.folder))
     launch.tell(jobs.summary(PLAN))
     # `deltaball study` does it itself, because it knows whether the user stopped the run.
-    if workflow.execution_settings.keep_going and launch.HELD not in os.environ:
+    if workflow.execution_settings.keep_going and launch.LOCK_HELD not in os.environ:
         launch.collect(PLAN, STUDY)
 
 

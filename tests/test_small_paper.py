@@ -25,7 +25,11 @@ RESULTS = Path("results/small-paper")
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the study file and its tables, and nothing else that a run leaves."""
     (tmp_path / RESULTS).mkdir(parents=True)
-    for path in [*(ROOT / RESULTS).glob("*.parquet"), ROOT / RESULTS / jobs.KEPT, ROOT / RESULTS / "PROVENANCE.md"]:
+    for path in [
+        *(ROOT / RESULTS).glob("*.parquet"),
+        ROOT / RESULTS / jobs.MERGED_RECORDS,
+        ROOT / RESULTS / "PROVENANCE.md",
+    ]:
         shutil.copy(path, tmp_path / RESULTS)
     (tmp_path / "studies").mkdir()
     for name in ("small-paper.yaml", "paper.yaml"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaball.base.guarantees import confidence_each, epsilon_reached, samples_needed, spoken
+from deltaball.base.guarantees import confidence_each, confidence_text, epsilon_reached, samples_needed
 
 getcontext().prec = 60
 
@@ -128,5 +128,5 @@ def test_at_least_one_sample_and_one_estimate():
     [(0.95, "0.95"), (0.999, "0.999"), (1 - 0.05 / 3564, "0.99998"), (0.5, "0.50"), (1.0, "1.00000000000000000")],
 )
 def test_a_confidence_is_never_spoken_as_more_than_it_is(confidence: float, expected: str):
-    assert spoken(confidence) == expected
-    assert float(spoken(confidence)) <= confidence
+    assert confidence_text(confidence) == expected
+    assert float(confidence_text(confidence)) <= confidence

@@ -288,7 +288,7 @@ def test_a_study_under_way_is_not_cut_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(launch.HELD, raising=False)
+    monkeypatch.delenv(launch.LOCK_HELD, raising=False)
     Path("config.yaml").write_text(STUDY)
     with launch.claim():
         assert main.main(["calibrate"]) == 2

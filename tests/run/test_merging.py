@@ -15,6 +15,7 @@ from deltaball.base.errors import InputError
 from deltaball.cli import main
 from deltaball.estimation import convergence, curves
 from deltaball.estimation.estimates import described, tightened
+from deltaball.plan import loading
 from deltaball.plan.networks import Network
 from deltaball.plan.plan import Plan
 from deltaball.run import merging
@@ -300,7 +301,7 @@ def test_the_command_merges_whole_or_not_at_all(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(STUDY)
-    plan = main.stages.planned(Path("config.yaml"))
+    plan = loading.planned(Path("config.yaml"))
     parts = [[one for one in plan.networks if one.grid == name] for name in ("one", "two")]
     for place, networks in zip(("a", "b"), parts, strict=True):
         folder = written(Path(place), piece(plan, networks))

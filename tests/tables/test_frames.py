@@ -105,6 +105,6 @@ def test_a_table_of_an_earlier_version_has_nulls_where_it_lacks_a_column(
     plan: Plan, networks: pd.DataFrame, tmp_path: Path
 ):
     path = tmp_path / "networks.parquet"
-    frames.write(networks.drop(columns=list(columns.LATER)), path)
+    frames.write(networks.drop(columns=list(columns.ABSENT_IN_OLD_TABLES)), path)
     found = frames.read(path, ["network_id", *columns.RESULTS])
     pd.testing.assert_frame_equal(frames.networks(plan, [found[["network_id", *columns.RESULTS]]]), networks)

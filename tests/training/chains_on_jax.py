@@ -21,6 +21,7 @@ from deltaball.data.datasets import Dataset, from_arrays
 from deltaball.networks import packs
 from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.posteriors import Posterior
+from deltaball.plan import loading
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Checkpoint, Store
@@ -267,7 +268,7 @@ def test_a_hopeless_step_size_is_stuck_and_stays_in_the_tables(
     content = study(grid("fcn", "hmc", **chains), data=str(data_folder))
     content |= {"guarantee": {"epsilon": 0.25, "confidence": 0.95}}
     Path("config.yaml").write_text(str(content).replace("'", '"').replace("None", "null"))
-    (shard,) = main.stages.planned(Path("config.yaml")).shards
+    (shard,) = loading.planned(Path("config.yaml")).shards
     for command in (["data", "few"], ["train", shard], ["measure", shard], ["networks"], ["robustness"]):
         assert main.main(command) == 0
     networks = frames.read(Path("results/test/networks.parquet")).set_index("step_size")

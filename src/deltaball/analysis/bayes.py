@@ -13,6 +13,7 @@ import statsmodels.api as sm
 from deltaball.analysis.clustered import MANY, Wild, slope
 from deltaball.analysis.correlations import CONFIDENCE, correlation
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
+from deltaball.base.statuses import TRAINED
 
 # Of the chain's predictive quantities: the largest split R-hat, the smallest effective sample size.
 RHAT, ESS = 1.05, 50
@@ -37,7 +38,7 @@ COLUMNS = [
 
 def converged(networks: pd.DataFrame) -> pd.Series:
     """Whether each network's chain has converged by its last sample; False where there is no chain."""
-    return (networks["status"] == "trained") & (networks["rhat_max"] <= RHAT) & (networks["ess_min"] >= ESS)
+    return (networks["status"] == TRAINED) & (networks["rhat_max"] <= RHAT) & (networks["ess_min"] >= ESS)
 
 
 def bayes(measured: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from deltaball.analysis import clustered
 from deltaball.analysis.bayes import converged
 from deltaball.analysis.clustered import FEWEST, MANY, Estimate, Student
 from deltaball.analysis.groups import LEARNED
-from deltaball.analysis.judges import spoken
+from deltaball.analysis.judges import display_name
 from deltaball.analysis.pruning import FEWEST_TRUNKS
 from deltaball.base.guarantees import samples_needed
 from deltaball.study.grids import all_axes
@@ -407,7 +407,7 @@ def _notion(notion: str, gamma: float) -> str:
 
 def _described(members: pd.DataFrame) -> str:
     one = members.iloc[0]
-    by = spoken(one["attack"] if isinstance(one["attack"], str) else one["certificate"])
+    by = display_name(one["attack"] if isinstance(one["attack"], str) else one["certificate"])
     return f"{_notion(one['notion'], one['gamma'])}, {BALLS[one['norm']]} δ {one['delta']:g}, {by}"
 
 

@@ -2,9 +2,8 @@
 
 import pandas as pd
 
+from deltaball.base.statuses import STATUSES
 from deltaball.study.measures import NOTIONS
-
-STATUSES = ("trained", "diverged", "stuck", "failed", "planned")
 
 
 def completeness(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:

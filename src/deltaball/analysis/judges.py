@@ -18,14 +18,14 @@ def strength(judge: str) -> tuple[int, float]:
     return STRENGTH.index(by), math.prod(map(float, settings.split("x"))) if settings else EFFORT.get(by, 0)
 
 
-def spoken(judge: str) -> str:
+def display_name(judge: str) -> str:
     """As captions name it: PGD, PGD-10×1, CROWN, the exact answer."""
     return judge.replace("exact", "the exact answer") if "exact" in judge else judge.upper().replace("X", "×")
 
 
 def joined(judges: pd.Series) -> str:
     """The attacks or certificates of a column in words, weakest first."""
-    named = [spoken(judge) for judge in sorted(judges.dropna().unique(), key=strength)]
+    named = [display_name(judge) for judge in sorted(judges.dropna().unique(), key=strength)]
     return " and ".join([*([", ".join(named[:-1])] if named[1:] else []), *named[-1:]])
 
 

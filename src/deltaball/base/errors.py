@@ -13,7 +13,7 @@ class InputError(ValueError):
     """
 
 
-def spoken(problem: OSError) -> str:
+def system_message(problem: OSError) -> str:
     """What the operating system refused, in a line."""
     where = f"{problem.filename}: " if problem.filename else ""
     return f"{where}{problem.strerror or problem}"

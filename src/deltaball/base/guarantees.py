@@ -34,7 +34,7 @@ def confidence_each(confidence: float, estimates: int) -> float:
     return 1 - (1 - confidence) / estimates
 
 
-def spoken(confidence: float) -> str:
+def confidence_text(confidence: float) -> str:
     """A confidence in as many digits as tell it from 1, rounded down: 0.95, 0.99998."""
     digits = max(2, -math.floor(math.log10(1 - confidence))) if confidence < 1 else 17
     return f"{math.floor(confidence * 10**digits + 1e-6) / 10**digits:.{digits}f}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import deltaball
-from deltaball.base.errors import InputError, spoken
+from deltaball.base.errors import InputError, system_message
 from deltaball.plan import loading
 from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan, plan
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as problem:
-        print(f"deltaball: {spoken(problem)}", file=sys.stderr)
+        print(f"deltaball: {system_message(problem)}", file=sys.stderr)
         return 2
     return 0
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from deltaball.base.statuses import MEASURABLE
 from deltaball.local import exact
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.differences import differences
@@ -26,8 +27,6 @@ from deltaball.study.measures import NOTIONS
 # matrix product of another size may round differently for one network than for several.
 IMAGES_AT_ONCE = {"cpu": 1024, "cuda": 65536}
 
-
-MEASURABLE = ("trained", "stuck")  # a chain that does not move is the network it started from
 
 OF_SOFTMAX = ("softmax_variation", "variation_above")  # notions that need the differences of all classes
 

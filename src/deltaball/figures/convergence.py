@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from deltaball.analysis import judges
 from deltaball.analysis.convergence import KEYS
-from deltaball.base.guarantees import spoken
+from deltaball.base.guarantees import confidence_text
 from deltaball.figures import style
 from deltaball.figures.panels import TITLES, empty, finish, legend_above, levels, limits, listed
 from deltaball.plan.plan import Plan
@@ -47,12 +47,12 @@ def _caption(shown: pd.DataFrame) -> str:
     known = 100 * 1.96 / np.sqrt(2 * (fewest - 1))
     return (
         f"Each dot is the estimate from one of {listed(shown['draws'], str)} draws of the N test points that ε needs "
-        f"with confidence {listed(shown['confidence'], spoken)} (Hoeffding; red). Shaded: ±ε around the mean over all "
-        f"T = {listed(shown['test_points'], str)} test points, which holds {within} at each ε. Every side and network "
-        "sees the same draws. Beneath: marks, the standard deviation of the draws; dashed, that of means of N "
-        "independent points; solid, that of draws without replacement from the T points, which overlap: it is smaller "
-        f"by √((T − N)/(T − 1)), {last['overlap_factor']:.2f} at N = {last['samples']}. The deviation of {fewest} "
-        f"draws is itself known to about ±{known:.0f} %."
+        f"with confidence {listed(shown['confidence'], confidence_text)} (Hoeffding; red). Shaded: ±ε around the "
+        f"mean over all T = {listed(shown['test_points'], str)} test points, which holds {within} at each ε. Every "
+        "side and network sees the same draws. Beneath: marks, the standard deviation of the draws; dashed, that of "
+        "means of N independent points; solid, that of draws without replacement from the T points, which overlap: "
+        f"it is smaller by √((T − N)/(T − 1)), {last['overlap_factor']:.2f} at N = {last['samples']}. The deviation "
+        f"of {fewest} draws is itself known to about ±{known:.0f} %."
     )
 
 
@@ -159,7 +159,7 @@ def _handles(shown: pd.DataFrame) -> list[Artist]:
     for side, sense in (("attack", "attacked"), ("certificate", "certified")):
         for name in sorted(shown[side].dropna().unique(), key=judges.strength):
             colour, mark = style.JUDGES[name.partition("-")[0]]
-            label = "exact" if name.startswith("exact") else f"{sense}, {judges.spoken(name)}"
+            label = "exact" if name.startswith("exact") else f"{sense}, {judges.display_name(name)}"
             handles.append(Line2D([], [], color=colour, marker=mark, linestyle="", markersize=5, label=label))
     handles.append(Line2D([], [], color=style.SAMPLES, linewidth=1.4, marker=".", label="N"))
     handles.append(Line2D([], [], color="0.3", linewidth=1, linestyle=DASHES, label="sd of independent points"))

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from deltaball.analysis import judges
 from deltaball.analysis.enclosures import ROUNDING
-from deltaball.base.guarantees import spoken
+from deltaball.base.guarantees import confidence_text
 from deltaball.figures import style
 from deltaball.figures.panels import TITLES, asked, asked_of, empty, finish, legend_above, levels, limits, listed
 from deltaball.plan.plan import Plan
@@ -68,8 +68,8 @@ def _caption(shown: pd.DataFrame, measured: pd.DataFrame) -> str:
         f"Each bar encloses one network's {quantity} on N = {listed(shown['samples'], str)} test points: {ends}. "
         f"Half of the bars are shorter than {shown['gap'].median():.3f}; {100 * _narrow(shown).mean():.0f} % are "
         f"shorter than ε = {listed(shown['epsilon'])}.{decided} Grey: the interval for the whole input distribution "
-        f"at confidence {listed(shown['confidence'], spoken)}, for each network and δ alone, one end from each "
-        f"side.{fgsm}"
+        f"at confidence {listed(shown['confidence'], confidence_text)}, for each network and δ alone, one end from "
+        f"each side.{fgsm}"
     )
 
 

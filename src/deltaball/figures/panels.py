@@ -21,7 +21,7 @@ from scipy import stats
 
 from deltaball.analysis import judges
 from deltaball.base.files import written_whole
-from deltaball.base.guarantees import spoken
+from deltaball.base.guarantees import confidence_text
 from deltaball.figures import style
 from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
@@ -93,7 +93,7 @@ def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "", lines:
     if shown.empty:
         return f"{count}: nothing is measured yet."
     attacked = " and ".join(
-        f"{judges.spoken(attack)} in {BALLS[norm]} balls of δ = {listed(members['delta'])}"
+        f"{judges.display_name(attack)} in {BALLS[norm]} balls of δ = {listed(members['delta'])}"
         for (attack, norm), members in shown.groupby(["attack", "norm"], sort=False)
     )
     quantities = shown["notion"].map({name: notion.quantity for name, notion in NOTIONS.items()})
@@ -104,14 +104,14 @@ def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "", lines:
     return (
         f"{count}. {attacked}, with respect to the predicted class: {truth} than what is shown. Each "
         f"estimate is within ε = {listed(shown['epsilon'])} of what this attack finds on the whole input distribution, "
-        f"with confidence {listed(shown['confidence'], spoken)} (N = {listed(shown['samples'], str)} test points, "
-        f"Hoeffding{bar}).{fitted} {remark}"
+        f"with confidence {listed(shown['confidence'], confidence_text)} (N = {listed(shown['samples'], str)} test "
+        f"points, Hoeffding{bar}).{fitted} {remark}"
     ).strip()
 
 
-def listed(values: pd.Series, spoken: Callable[[Any], str] = "{:g}".format) -> str:
+def listed(values: pd.Series, text: Callable[[Any], str] = "{:g}".format) -> str:
     """The distinct values, ascending; the ends of their range where they are many."""
-    distinct = [spoken(value) for value in sorted(values.unique())]
+    distinct = [text(value) for value in sorted(values.unique())]
     return ", ".join(distinct) if len(distinct) <= MOST_LISTED else f"{distinct[0]} to {distinct[-1]}"
 
 

@@ -21,7 +21,7 @@ from matplotlib.ticker import PercentFormatter
 
 from deltaball.analysis import judges
 from deltaball.analysis.judges import judged
-from deltaball.base.guarantees import spoken
+from deltaball.base.guarantees import confidence_text
 from deltaball.figures import bayes, convergence, pruning, style, tradeoff
 from deltaball.figures.panels import (
     AXES,
@@ -87,15 +87,15 @@ def figure1(name: str, plan: Plan, draws: pd.DataFrame, spread: pd.DataFrame, fo
         axis.set_axis_off()
     for axis, (first, (ball, quantity), chosen) in zip(axes.flat, panels, strict=False):
         convergence.estimates(axis, chosen, drawn)
-        by = judges.spoken(chosen["judge"].iloc[0])
+        by = judges.display_name(chosen["judge"].iloc[0])
         kind = style.NAMES[first["architecture"]]
         axis.set_title(f"{first['dataset']}, {kind}: {TITLES[first['notion']]}, {ball}, by {by}", loc="left")
         axis.set(xlabel="error tolerance ε", ylabel=quantity)
         axis.tick_params(labelbottom=True)
     note += (
         f". Each dot is the estimate from one of {listed(shown['draws'], str)} draws of the N test points (red) that ε "
-        f"needs with confidence {listed(shown['confidence'], spoken)} (Hoeffding). Shaded: ±ε around the mean over all "
-        f"T = {listed(shown['test_points'], str)} test points. Draws overlap, the more the larger N: "
+        f"needs with confidence {listed(shown['confidence'], confidence_text)} (Hoeffding). Shaded: ±ε around the "
+        f"mean over all T = {listed(shown['test_points'], str)} test points. Draws overlap, the more the larger N: "
         "figures convergence_* say by how much that shrinks their scatter."
     )
     finish(figure, name, "Convergence of the estimates in ε", note, drawn, folder)

@@ -36,7 +36,7 @@ from deltaball.plan.plan import Plan
 
 CAPACITY_BINS = 5
 MOST_LETTERS = 15  # of all labels together, upright beneath a panel
-# The axis along a method's trajectories, and how it is spoken.
+# The axis along a method's trajectories, and how captions count it.
 LENGTHS = {"sgd": ("epochs", "epochs of training"), "hmc": ("posterior_samples", "samples of the posterior")}
 
 
@@ -71,7 +71,7 @@ def _panels(shown: pd.DataFrame) -> Figure:
     for room in panels[0]:
         room.set_axis_off()
     boxed = shown["method"] == _boxed(shown)
-    length, spoken = LENGTHS[_boxed(shown)]
+    length, length_text = LENGTHS[_boxed(shown)]
     legend_above(panels[0][0], [*kinds(shown), *shades(shown[boxed], style.CAPACITY)])
     # The rows share their axes: a level of one row is the same level, in the same place, of all.
     over = ((capacity(shown[boxed]), style.CAPACITY), (ordered(shown[boxed][length]), style.DURATION))
@@ -82,7 +82,7 @@ def _panels(shown: pd.DataFrame) -> Figure:
             boxes(panel, there, by[there.index], of)
         for panel, text in zip(row, (label, "", ""), strict=True):
             panel.set(xlabel="", ylabel=text)
-    labels = ("test accuracy", "weights and biases", spoken)
+    labels = ("test accuracy", "weights and biases", length_text)
     titles = ("accuracy and robustness", "capacity", "training length")
     for column, (title, label) in enumerate(zip(titles, labels, strict=True)):
         panels[1][column].set_title(title, loc="left")
@@ -145,8 +145,8 @@ def capacity(chosen: pd.DataFrame) -> pd.Series:
     return bins.cat.rename_categories(labels)
 
 
-def _range(low: int, high: int, spoken: Callable[[int], str]) -> str:
-    return spoken(low) if low == high else f"{spoken(low)}–{spoken(high)}"
+def _range(low: int, high: int, text: Callable[[int], str]) -> str:
+    return text(low) if low == high else f"{text(low)}–{text(high)}"
 
 
 def _thousands(count: int) -> str:

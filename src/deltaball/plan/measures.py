@@ -58,7 +58,7 @@ class Measure:
         return self.delta if self.notion == "margin" else 1.0
 
     def applies_to(self, network: Network) -> bool:
-        return chosen(self.wanted, network.places, network.axes)
+        return chosen(self.wanted, network.groups, network.axes)
 
 
 SETTINGS = {

@@ -24,8 +24,8 @@ class Network:
     trunk: tuple[str, int] | None  # of a pruned network: the dense trajectory and checkpoint it was pruned from
 
     @property
-    def places(self) -> dict[str, str]:
-        """What it shares with its whole grid."""
+    def groups(self) -> dict[str, str]:
+        """What it belongs to with its whole grid."""
         return {name: getattr(self, name) for name in ("grid", "dataset", "architecture", "method")}
 
 

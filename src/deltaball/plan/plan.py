@@ -128,7 +128,7 @@ def plan(study: Study) -> Plan:
             network_id = identify.network(axes)
             if network_id in owners:
                 raise InputError(
-                    f"grids '{owners[network_id]}' and '{grid.name}' both contain the network {_spoken(axes)}; "
+                    f"grids '{owners[network_id]}' and '{grid.name}' both contain the network {_axes_text(axes)}; "
                     "take it out of one of them"
                 )
             owners[network_id] = grid.name
@@ -157,5 +157,5 @@ def plan(study: Study) -> Plan:
     return Plan(study, facts, networks, trajectories, costs.read(study.store, study.compute.device))
 
 
-def _spoken(axes: Mapping[str, Any]) -> str:
+def _axes_text(axes: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in axes.items())

@@ -14,7 +14,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from deltaball.analysis.bayes import converged
-from deltaball.analysis.judges import spoken
+from deltaball.analysis.judges import display_name
 from deltaball.figures import style
 from deltaball.figures.panels import BALLS, SHORT
 from deltaball.figures.paper import at_middle
@@ -120,7 +120,7 @@ def _measures(ids: pd.Series, measured: pd.DataFrame) -> Iterator[tuple[dict[str
         rows = measured[measured["measure"] == name]
         first = rows.iloc[0]
         gamma = "" if pd.isna(first["gamma"]) else f" > {first['gamma']:g}"
-        by = spoken(first["certificate"] if pd.isna(first["attack"]) else first["attack"])
+        by = display_name(first["certificate"] if pd.isna(first["attack"]) else first["attack"])
         ball = "" if first["norm"] == "linf" else f"{BALLS[first['norm']]}, "
         quantity = NOTIONS[first["notion"]].quantity
         label = f"{quantity}: {SHORT[first['notion']]}{gamma}, {ball}δ = {first['delta']:g}, {by}"

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 import deltaball
+from deltaball.base.statuses import TRAINED
 from deltaball.plan.plan import Plan
 from deltaball.report.reading import records
 from deltaball.study.grids import all_axes
@@ -35,7 +36,7 @@ def missing(networks: pd.DataFrame, robustness: pd.DataFrame) -> list[dict[str, 
     rows = []
     for row in records(absent):
         axes = ", ".join(f"{axis} {row[axis]}" for axis in all_axes() if not pd.isna(row[axis]))
-        why = "not measured" if row["status"] == "trained" else row["status"]
+        why = "not measured" if row["status"] == TRAINED else row["status"]
         if not pd.isna(row["reason"]):
             why += f": {row['reason']}"
         rows.append({"id": row["network_id"], "grid": row["grid"], "axes": axes, "why": why})

@@ -13,8 +13,8 @@ import pandas as pd
 
 from deltaball.analysis import judges
 from deltaball.analysis.bayes import ESS, RHAT
-from deltaball.analysis.completeness import STATUSES
 from deltaball.base.files import written_whole
+from deltaball.base.statuses import STATUSES, TRAINED
 from deltaball.plan.plan import Plan
 from deltaball.report import explorer, footer, summaries
 from deltaball.report.packed import packed_table
@@ -65,7 +65,7 @@ def write(plan: Plan, study_path: Path) -> Path:
             study=plan.study,
             completeness=records(found["completeness"]),
             networks=len(networks),
-            trained=int((networks["status"] == "trained").sum()),
+            trained=int((networks["status"] == TRAINED).sum()),
             measured=robustness["network_id"].nunique(),
             **_first_screen(found, pictures, robustness),
             **_trends(found, pictures, measured, robustness),
@@ -95,7 +95,7 @@ def _environment() -> jinja2.Environment:
         "number": _number,
         "p_value": _p_value,
         "share": _share,
-        "by": judges.spoken,
+        "by": judges.display_name,
         "general": "{:g}".format,
     }
     environment.globals["asset"] = lambda name: (files(__package__) / name).read_text(encoding="utf-8")

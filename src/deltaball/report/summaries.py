@@ -8,7 +8,7 @@ import pandas as pd
 from deltaball.analysis import judges
 from deltaball.analysis.bayes import converged
 from deltaball.analysis.enclosures import LEVEL, ROUNDING
-from deltaball.base.guarantees import spoken
+from deltaball.base.guarantees import confidence_text
 from deltaball.report.reading import records
 
 WORST_SHOWN = 5
@@ -22,7 +22,7 @@ def guarantee(robustness: pd.DataFrame) -> dict[str, Any] | None:
     epsilon = (robustness["epsilon"] / _ranges(robustness)).round(12)
     return {
         "epsilon": _span(epsilon, "{:g}".format),
-        "confidence": _span(robustness["confidence"], spoken),
+        "confidence": _span(robustness["confidence"], confidence_text),
         "samples": _span(robustness["samples"], "{:,}".format),
         "margins": (robustness["notion"] == "margin").any(),
     }

@@ -36,7 +36,7 @@ SECONDS = 0.3
 LEAST_STEPS, MOST_POINTS = 3, 16384
 TIMED = 3  # epochs, of which the median counts, after one that warms up
 TRANSITIONS = 15  # of a chain
-KEPT = 0.25  # share of the weights of a pruned network
+PRUNED_DENSITY = 0.25  # share of its weights that a pruned network keeps
 # On a GPU every shape is probed in a pack as the paper's grids have them, and in one that fills it better.
 ON_CUDA = (4, 64)
 
@@ -193,7 +193,7 @@ def _descent_rows(probe: Probe, device: str, store: Store, before: Rates) -> lis
         weights = initial_weights(network, generator(one.id, "weights"))
         # Irregular like real ones: a CPU takes twice as long for them as for a pattern that it can foresee.
         draws = generator(one.id, "masks")
-        masks = [draws.random(weight.shape) < KEPT for weight in weights]
+        masks = [draws.random(weight.shape) < PRUNED_DENSITY for weight in weights]
         starts.append(descent.Start(one, 0, weights, {}, masks if probe.method == "imp" else ()))
     parted = [starts] if probe.method == "imp" else sgd.together(starts, network, probe.shape, device)
     runs = [descent.Run(some, network, data, store, device) for some in parted]

@@ -17,8 +17,8 @@ import pandas as pd
 
 from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
+from deltaball.base.statuses import DIVERGED, FAILED, FINISHED, MEASURABLE, STATUSES
 from deltaball.estimation import convergence, curves
-from deltaball.estimation.outcomes import MEASURABLE
 from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan
 from deltaball.tables import columns as contract
@@ -41,8 +41,6 @@ KEYS = {
     "curves": ["network_id", "notion", "norm", "gamma", "delta"],
     "convergence": ["network_id", "measure", "epsilon", "draw"],
 }
-FINISHED = ("trained", "diverged", "stuck")
-UNFINISHED = ("failed", "planned")
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def of_shard(plan: Plan, shard: Shard) -> Piece | None:
 
 def of_failures(reasons: Mapping[str, str]) -> Piece:
     """Rows of networks that failed, with the reasons, by id."""
-    rows = [{"network_id": one, "status": "failed", "reason": reason} for one, reason in reasons.items()]
+    rows = [{"network_id": one, "status": FAILED, "reason": reason} for one, reason in reasons.items()]
     found = {name: pd.DataFrame(columns=list(columns)) for name, columns in COLUMNS.items()}
     return of_tables("this run", {**found, "networks": pd.DataFrame(rows, columns=list(COLUMNS["networks"]))})
 
@@ -106,7 +104,7 @@ def of_tables(source: str, given: Mapping[str, pd.DataFrame]) -> Piece:
             raise InputError(f"{where} cannot be used: {_row(twice.iloc[0], KEYS[name])} is there twice")
         found[name] = table
     networks = found["networks"]
-    unknown = networks[~networks["status"].isin([*FINISHED, *UNFINISHED])]
+    unknown = networks[~networks["status"].isin(STATUSES)]
     if len(unknown):
         first = unknown.iloc[0]
         raise InputError(f"networks of {source}: network {first['network_id']} has the status {first['status']!r}")
@@ -144,7 +142,7 @@ def merged(plan: Plan, pieces: Sequence[Piece]) -> dict[str, pd.DataFrame]:
     _check_data(plan, found["networks"])
     _check_points(plan, found["robustness"])
     networks = found["networks"]
-    failed = networks[networks["status"] == "failed"].sort_values("reason").drop_duplicates("network_id")
+    failed = networks[networks["status"] == FAILED].sort_values("reason").drop_duplicates("network_id")
     found["networks"] = networks[networks["status"].isin(FINISHED)]
     one_run = {name: _united(name, table, [*KEYS[name], "version"]) for name, table in found.items()}
     _check_versions(one_run)
@@ -178,7 +176,7 @@ def write(plan: Plan, found: Mapping[str, pd.DataFrame], records: Iterable[Mappi
     with ExitStack() as stack:
         # They take their names when all are written, the last one first: networks before what is said about them.
         if records:
-            stack.enter_context(written_whole(plan.study.folder / jobs.KEPT)).write_text(jobs.lines(records))
+            stack.enter_context(written_whole(plan.study.folder / jobs.MERGED_RECORDS)).write_text(jobs.lines(records))
         for name in ("robustness", "convergence", "curves", "outcomes", "networks"):
             if name != "outcomes" or len(found[name]):
                 temporary = stack.enter_context(written_whole(plan.study.folder / f"{name}.parquet"))
@@ -197,7 +195,7 @@ def finished_shards(plan: Plan, piece: Piece) -> set[str]:
 
     def there(network: Any) -> bool:
         if status.get(network.id) not in MEASURABLE:
-            return status.get(network.id) == "diverged"
+            return status.get(network.id) == DIVERGED
         return all(
             estimates.get((network.id, one.name)) == (one.samples, one.epsilon, one.confidence)
             for one in plan.measures_of(network)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
+from deltaball.base.wording import size
 from deltaball.plan import costs
 from deltaball.plan.methods import stored_bytes, trainings_alone
 from deltaball.plan.networks import Shard, Trajectory
@@ -82,8 +83,8 @@ def _evicted(plan: Plan) -> Iterator[str]:
         packs = [sum(map(stored_bytes, pack)) for shard in shards for pack in shard.packs]
         grids = ", ".join(dict.fromkeys(shard.grid for shard in shards))
         yield (
-            f"disk: weights of {grids} are evicted once measured: {_spoken(sum(packs))} in all, of which "
-            f"each training job holds at most {_spoken(max(packs))} at a time"
+            f"disk: weights of {grids} are evicted once measured: {size(sum(packs))} in all, of which "
+            f"each training job holds at most {size(max(packs))} at a time"
         )
 
 
@@ -141,13 +142,5 @@ def _costs(plan: Plan, trajectories: list[Trajectory], shards: list[Shard]) -> t
         f"{len(shards):,}",
         f"{sum(one.flop for one in trajectories):.2e}",
         f"{sum(shard.minutes for shard in shards) / 60:.2g}",
-        _spoken(sum(stored_bytes(one) for shard in shards if not plan.evicts(shard) for one in shard.trajectories)),
+        size(sum(stored_bytes(one) for shard in shards if not plan.evicts(shard) for one in shard.trajectories)),
     )
-
-
-def _spoken(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from deltaball.analysis.completeness import STATUSES
 from deltaball.base.files import written_whole
+from deltaball.base.statuses import MEASURABLE, PLANNED, STATUSES
+from deltaball.base.wording import duration
 from deltaball.plan.plan import Plan
 from deltaball.run import merging
 from deltaball.tables import frames
@@ -98,7 +99,7 @@ def _grids(
             *(f"{count.reindex(ids).sum():,.0f}" for count in counts.values()),
             f"{len(took):,}",
             *(
-                _spoken(took[column][took["stage"] == stage].sum())
+                duration(took[column][took["stage"] == stage].sum())
                 for stage in jobs.STAGES
                 for column in ("wall_seconds", "device_seconds")
             ),
@@ -110,8 +111,8 @@ def _missing(networks: pd.DataFrame, robustness: pd.DataFrame) -> Iterator[str]:
     if absent.empty:
         yield "No network is missing: each is trained and measured."
         return
-    trained = absent["status"].isin(("trained", "stuck"))
-    why = absent["status"].where(~trained, "not measured").replace("planned", "not trained yet")
+    trained = absent["status"].isin(MEASURABLE)
+    why = absent["status"].where(~trained, "not measured").replace(PLANNED, "not trained yet")
     why = why.where(absent["reason"].isna(), why + ": " + absent["reason"].fillna(""))
     rows = []
     for (grid, reason), members in absent.groupby(["grid", why], sort=False):
@@ -125,11 +126,3 @@ def _table(heads: list[str], rows: object) -> Iterator[str]:
     yield f"|{'---|' * len(heads)}"
     for row in rows:
         yield f"| {' | '.join(' '.join(cell.split()).replace('|', '/') for cell in row)} |"
-
-
-def _spoken(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

@@ -10,7 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deltaball.base.errors import InputError, spoken
+from deltaball.base.errors import InputError, system_message
+from deltaball.base.statuses import FAILED
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
@@ -37,7 +38,7 @@ def train(job: jobs.Job, tries_left: int) -> None:
 
     store, _ = _trained(job)
     table = frames.trained(planned, shard.trajectories, store, job.failures)
-    job.judged(tries_left, made=int((table["status"] != "failed").sum()))
+    job.judged(tries_left, made=int((table["status"] != FAILED).sum()))
     frames.write(table, jobs.part(planned, shard.id, "trained"))
 
 
@@ -77,7 +78,7 @@ def on_device(job: jobs.Job) -> Iterator[None]:
         try:
             yield
         except OSError as problem:
-            raise InputError(f"shard {job.shard.id}: {spoken(problem)}") from None
+            raise InputError(f"shard {job.shard.id}: {system_message(problem)}") from None
         finally:
             if kind == "cuda":
                 job.device_memory_mb = round(torch.cuda.max_memory_allocated() / 2**20)
@@ -139,7 +140,7 @@ def _given_up(job: jobs.Job) -> set[str]:
 
     path = jobs.part(job.plan, job.shard.id, "trained")
     table = frames.read(path) if path.exists() else None
-    failed = set() if table is None else {*table["network_id"][table["status"] == "failed"]}
+    failed = set() if table is None else {*table["network_id"][table["status"] == FAILED]}
     return {one.trajectory_id for one in job.plan.networks if one.id in failed}
 
 

@@ -21,6 +21,7 @@ from safetensors.numpy import save
 
 from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
+from deltaball.base.statuses import DIVERGED
 from deltaball.data.catalogue import ARRAYS, DatasetFacts
 from deltaball.data.datasets import Dataset
 
@@ -145,7 +146,7 @@ class Store:
         """Let the weights of all of a trajectory's checkpoints go, and keep their facts."""
         for step in self.steps(trajectory_id):
             facts = self.facts(trajectory_id, step)
-            if facts["status"] != "diverged" and not facts.get("evicted"):
+            if facts["status"] != DIVERGED and not facts.get("evicted"):
                 self.save(trajectory_id, step, Checkpoint((), {}, {**facts, "evicted": True}))
 
     def steps(self, trajectory_id: str) -> list[int]:

@@ -49,8 +49,8 @@ class Grid(Strict):
         fields = cls.model_fields
         return {name: fields[name].default[0] for name in cls.axis_names() if not fields[name].is_required()}
 
-    def places(self) -> dict[str, str]:
-        """What all networks of the grid share."""
+    def groups(self) -> dict[str, str]:
+        """What all networks of the grid belong to."""
         return {"grid": self.name, "dataset": self.dataset, "architecture": self.architecture, "method": self.method}
 
     def points(self) -> Iterator[dict[str, Any]]:
@@ -126,16 +126,16 @@ def grid_tag(grid: Any) -> str | None:
     return f"{grid.get('architecture')}-{grid.get('method')}" if isinstance(grid, dict) else None
 
 
-def chosen(wanted: Mapping[str, Sequence[Any]], places: Mapping[str, str], axes: Mapping[str, Any]) -> bool:
-    """Whether a network with these axes, at these `places` (grid, dataset, architecture, method), is a wanted one."""
-    return all((places[name] if name in places else axes.get(name)) in values for name, values in wanted.items())
+def chosen(wanted: Mapping[str, Sequence[Any]], groups: Mapping[str, str], axes: Mapping[str, Any]) -> bool:
+    """Whether a network with these axes, of these `groups` (grid, dataset, architecture, method), is a wanted one."""
+    return all((groups[name] if name in groups else axes.get(name)) in values for name, values in wanted.items())
 
 
 def how_many(wanted: Mapping[str, Sequence[Any]], grid: Grid) -> int:
     """How many of a grid's networks are wanted ones."""
-    places, names = grid.places(), grid.axis_names()
-    if not chosen({name: values for name, values in wanted.items() if name not in names}, places, {}):
+    groups, names = grid.groups(), grid.axis_names()
+    if not chosen({name: values for name, values in wanted.items() if name not in names}, groups, {}):
         return 0
     if grid.sample is not None:
-        return sum(chosen(wanted, places, axes) for axes in grid.points())
+        return sum(chosen(wanted, groups, axes) for axes in grid.points())
     return math.prod(sum(name not in wanted or one in wanted[name] for one in getattr(grid, name)) for name in names)

@@ -111,9 +111,9 @@ def _check_measure(study: Study, measure: AnyMeasure, where: str) -> list[Grid]:
 
 
 def _values(grid: Grid, name: str) -> Sequence[Any]:
-    """The values that the networks of a grid have on an axis or as a place."""
-    if name in grid.places():
-        return [grid.places()[name]]
+    """The values that the networks of a grid have on an axis or as a group."""
+    if name in grid.groups():
+        return [grid.groups()[name]]
     return getattr(grid, name) if name in grid.axis_names() else []
 
 

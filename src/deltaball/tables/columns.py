@@ -102,7 +102,7 @@ JOBS = {
     "reason": "str",
 }
 
-# Columns that tables of an earlier version lack: they are null there.
-LATER = ("energies",)
+# Tables of an earlier version lack these columns, which are null then.
+ABSENT_IN_OLD_TABLES = ("energies",)
 
 COLUMN_TYPES = {int: "Int64", float: "float64", str: "str"}

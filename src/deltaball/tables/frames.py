@@ -8,11 +8,12 @@ import pandas as pd
 
 from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
+from deltaball.base.statuses import FAILED, PLANNED
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
 from deltaball.study.grids import all_axes
-from deltaball.tables.columns import COLUMN_TYPES, CONVERGENCE, CURVES, JOBS, LATER, RESULTS, ROBUSTNESS
+from deltaball.tables.columns import ABSENT_IN_OLD_TABLES, COLUMN_TYPES, CONVERGENCE, CURVES, JOBS, RESULTS, ROBUSTNESS
 
 
 def trained(
@@ -26,7 +27,7 @@ def trained(
     rows = []
     for network in plan.networks_of(trajectories):
         if network.trajectory_id in failures and not store.has(network.trajectory_id, network.checkpoint):
-            rows.append({"network_id": network.id, "status": "failed", "reason": failures[network.trajectory_id]})
+            rows.append({"network_id": network.id, "status": FAILED, "reason": failures[network.trajectory_id]})
             continue
         found = store.facts(network.trajectory_id, network.checkpoint)
         facts = {name: value for name, value in found.items() if name in RESULTS}
@@ -67,7 +68,7 @@ def networks(plan: Plan, parts: Iterable[pd.DataFrame], lost: Mapping[str, str] 
     absent = table["status"].isna()
     reasons = table["network_id"].map(lost or {}).astype("str").where(absent)
     table["reason"] = table["reason"].where(~absent, reasons)
-    table["status"] = table["status"].where(~absent, reasons.notna().map({True: "failed", False: "planned"}))
+    table["status"] = table["status"].where(~absent, reasons.notna().map({True: FAILED, False: PLANNED}))
     return table
 
 
@@ -149,10 +150,10 @@ def read(path: Path, columns: Mapping[str, Any] | Iterable[str] = ()) -> pd.Data
         raise InputError(f"{path} is not there; `snakemake --cores all` makes it") from None
     except (OSError, ValueError) as problem:  # pyarrow's errors are ValueErrors
         raise InputError(f"{path} cannot be read ({problem}); delete it and run again") from None
-    missing = [name for name in columns if name not in table and name not in LATER]
+    missing = [name for name in columns if name not in table and name not in ABSENT_IN_OLD_TABLES]
     if missing:
         raise InputError(f"{path} has no column {', '.join(missing)}; delete it and run again")
-    absent = [name for name in LATER if name in columns and name not in table]
+    absent = [name for name in ABSENT_IN_OLD_TABLES if name in columns and name not in table]
     return table.assign(**dict.fromkeys(absent))
 
 

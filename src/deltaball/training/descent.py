@@ -11,6 +11,7 @@ import torch
 
 import deltaball
 from deltaball.base.draws import generator
+from deltaball.base.statuses import DIVERGED, TRAINED
 from deltaball.data.datasets import Dataset
 from deltaball.networks.layers import Layers
 from deltaball.networks.packs import Pack, logits
@@ -55,7 +56,7 @@ def mark_diverged(trajectory: Trajectory, epoch: int, facts: Mapping[str, Any], 
     print(f"{trajectory.id} {reason}", flush=True)
     for step in trajectory.checkpoints:
         if step >= epoch:
-            store.save(trajectory.id, step, Checkpoint((), {}, {"reason": reason, **facts, "status": "diverged"}))
+            store.save(trajectory.id, step, Checkpoint((), {}, {"reason": reason, **facts, "status": DIVERGED}))
 
 
 class Run:
@@ -132,7 +133,7 @@ class Run:
                 facts = {
                     **self.facts,
                     **start.facts,
-                    "status": "trained",
+                    "status": TRAINED,
                     "train_accuracy": train_accuracy[k].item(),
                     "test_accuracy": test_accuracy[k].item(),
                     "test_loss": test_loss[k].item(),

@@ -26,6 +26,7 @@ import numpyro
 from numpyro.infer.hmc import hmc
 
 import deltaball
+from deltaball.base import statuses
 from deltaball.base.draws import generator
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
@@ -75,7 +76,7 @@ def train(
         before = [step for step in reversed(store.steps(trajectory.id)) if step < missing[0]]
         found = ((step, history(trajectory.id, step, store)) for step in before)
         step, parts = next(((step, parts) for step, parts in found if parts is not None), (0, []))
-        if parts and parts[-1].facts["status"] == "diverged":
+        if parts and parts[-1].facts["status"] == statuses.DIVERGED:
             descent.mark_diverged(trajectory, step, parts[-1].facts, store)
             progress.finish(len(missing))
         else:
@@ -136,7 +137,7 @@ class Chain:
         diagnosed = convergence(trace[:, TRACE.index("log-likelihood") :])
         facts = {
             "after": self.written,
-            "status": "stuck" if moves < STUCK * len(trace) else "trained",
+            "status": statuses.STUCK if moves < STUCK * len(trace) else statuses.TRAINED,
             "acceptance": float(noted["acceptance"].mean(dtype=np.float64)),
             "divergences": int(noted["diverging"].sum()),
             "rhat_max": diagnosed and diagnosed[0],

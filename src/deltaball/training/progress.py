@@ -5,6 +5,8 @@ import threading
 import time
 from typing import TextIO
 
+from deltaball.base.wording import duration
+
 EVERY = {True: 0.5, False: 20.0}  # seconds between two reports, by whether a terminal shows them
 
 IN_PLACE = "\r\x1b[K"  # to the start of the line, which is erased
@@ -54,7 +56,7 @@ class Progress:
         seconds = time.monotonic() - self.began
         rate = self.taken / max(seconds, 1e-9)
         left = max(0.0, self.sample_steps - self.taken) / rate if rate else float("inf")
-        return f"{self.done} of {self.networks} networks trained, {rate:,.0f} sample-steps/s, {_spoken(left)} left"
+        return f"{self.done} of {self.networks} networks trained, {rate:,.0f} sample-steps/s, {duration(left)} left"
 
     def close(self) -> None:
         """Report for the last time; on a terminal beside a log, leave no trace."""
@@ -85,11 +87,3 @@ class _Silent(Progress):
 
 
 SILENT = _Silent(0, 0)
-
-
-def _spoken(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "unknown time"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -13,6 +13,7 @@ import numpy as np
 
 from deltaball.base.draws import generator
 from deltaball.base.errors import InputError
+from deltaball.base.statuses import DIVERGED
 from deltaball.data.datasets import Dataset
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Layers
@@ -42,7 +43,7 @@ def train(
         parent = store.find(parent_id, step)
         if parent is None:
             raise InputError(f"{trajectory.id} prunes {parent_id}, which is not in the store; run again")
-        if parent.facts["status"] == "diverged":
+        if parent.facts["status"] == DIVERGED:
             mark_diverged(trajectory, trajectory.checkpoints[0], parent.facts, store)
             progress.finish(1)
             continue

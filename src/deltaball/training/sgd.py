@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from deltaball.base.draws import generator
+from deltaball.base.statuses import DIVERGED
 from deltaball.data.datasets import Dataset
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Layers
@@ -48,7 +49,7 @@ def train(
         if resumed is None:
             weights = initial_weights(layers, generator(trajectory.origin, "weights"))
             groups[0, missing[-1]].append(Start(trajectory, 0, weights, {}))
-        elif resumed.facts["status"] == "diverged":
+        elif resumed.facts["status"] == DIVERGED:
             mark_diverged(trajectory, epoch, resumed.facts, store)
             progress.finish(len(missing))
         else:

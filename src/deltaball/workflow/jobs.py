@@ -33,7 +33,7 @@ STAGES = ("train", "measure")
 PARTS = {"train": "trained", "measure": "measured"}  # by which part table a stage of a shard is known to be done
 # partial: the job made its tables, in which some networks are `failed`; failed: it made none.
 STATUSES = ("running", "done", "partial", "failed")
-KEPT = "jobs.jsonl"  # beside merged tables
+MERGED_RECORDS = "jobs.jsonl"  # beside merged tables
 SHOWN = 20
 
 
@@ -185,7 +185,7 @@ def records_in(*folders: Path) -> list[dict[str, Any]]:
     """Every run of every job of results folders, the oldest first; `status` is `running` too where a job was killed."""
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        for record in _kept(folder / KEPT) + _left(folder / "jobs"):
+        for record in _kept(folder / MERGED_RECORDS) + _left(folder / "jobs"):
             known = found.get(record["run"])
             if known is None or known["status"] == "running":
                 found[record["run"]] = record

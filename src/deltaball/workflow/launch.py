@@ -13,7 +13,7 @@ from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
 from deltaball.plan.plan import Plan
 
-HELD = "DELTABALL_RUN"  # set for the Snakemake that `snakemake` starts: the lock is held for it
+LOCK_HELD = "DELTABALL_RUN"  # set for the Snakemake that `snakemake` starts: the lock is held for it
 RETRIES = "DELTABALL_RETRIES"
 INTERRUPTED = 130  # a shell's status for SIGINT
 
@@ -24,7 +24,7 @@ def claim(folder: Path = Path()) -> TextIO | None:
     Snakemake's own lock is a file that outlives a SIGKILL. Here the kernel holds the lock, which dies with its
     process. Raises InputError while another run is under way.
     """
-    if HELD in os.environ:
+    if LOCK_HELD in os.environ:
         return None
     state = folder / ".snakemake"
     try:
@@ -65,7 +65,7 @@ def snakemake(arguments: Sequence[str], folder: Path = Path()) -> int:
     """
     command = [sys.executable, "-m", "snakemake"]
     with claim(folder) as lock:
-        environment = {**os.environ, HELD: "1"}
+        environment = {**os.environ, LOCK_HELD: "1"}
         if any((folder / ".snakemake/locks").glob("*")):
             unlock = [*command, "--unlock", *arguments]
             subprocess.run(unlock, cwd=folder, check=False, capture_output=True, env=environment)
