@@ -19,7 +19,8 @@ from hypothesis.extra import numpy as hnp
 from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
 from deltaball.data.datasets import Dataset
-from deltaball.store.store import Checkpoint, DamagedFileError, Store
+from deltaball.store.store import Checkpoint, Store
+from deltaball.store.tensors import DamagedFileError
 
 IDENTITY = "0123456789abcdef"
 

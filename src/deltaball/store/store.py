@@ -1,29 +1,24 @@
-"""What is finished, on disk: data sets, checkpoints, outcomes. Safetensors, written whole or not at all.
+"""What is finished, on disk: data sets, checkpoints, outcomes.
 
 Everything is found by content or trajectory id, so any job may write anything at any time: two jobs writing the
 same id write the same thing, and a job that is killed leaves either the whole file or none.
 """
 
-import contextlib
-import hashlib
-import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from deltaball.base.errors import InputError
-from deltaball.base.files import written_whole
 from deltaball.base.statuses import DIVERGED
 from deltaball.data.catalogue import ARRAYS, DatasetFacts
 from deltaball.data.datasets import Dataset
+from deltaball.store import outcomes, tensors
 
 
 @dataclass(frozen=True)
@@ -44,10 +39,6 @@ class EvictedError(InputError):
     """Weights that the study let go once their network was measured; the message names the network."""
 
 
-class DamagedFileError(InputError):
-    """A file of the store that cannot be what was written there; the message names it."""
-
-
 class Store:
     """The store below a folder. Files that turn out damaged are reported and count as missing."""
 
@@ -62,7 +53,7 @@ class Store:
     def save_dataset(self, dataset: Dataset) -> None:
         """Keep the arrays under their fingerprint."""
         arrays = {name: getattr(dataset, name) for name in ARRAYS}
-        _write(self._dataset(dataset.facts), arrays, {"fingerprint": dataset.facts.fingerprint})
+        tensors.write(self._dataset(dataset.facts), arrays, {"fingerprint": dataset.facts.fingerprint})
 
     def has_dataset(self, facts: DatasetFacts) -> bool:
         """Whether the arrays that `facts` describe are there (their content is not checked)."""
@@ -75,26 +66,26 @@ class Store:
         if not path.exists():
             raise InputError(f"data set '{facts.name}' is not prepared; {remedy}")
         try:
-            arrays, _ = _read(path, {"fingerprint": facts.fingerprint})
-        except DamagedFileError as problem:
+            arrays, _ = tensors.read(path, {"fingerprint": facts.fingerprint})
+        except tensors.DamagedFileError as problem:
             raise InputError(f"{problem}; delete it and {remedy}") from None
         return Dataset(facts, **arrays)
 
     def save(self, trajectory_id: str, step: int, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint of a trajectory after `step` epochs (or samples)."""
-        tensors = {f"weight.{index}": array for index, array in enumerate(checkpoint.weights)}
-        tensors |= {f"state.{name}": array for name, array in checkpoint.state.items()}
+        arrays = {f"weight.{index}": array for index, array in enumerate(checkpoint.weights)}
+        arrays |= {f"state.{name}": array for name, array in checkpoint.state.items()}
         identity = {"trajectory": trajectory_id, "step": str(step)}
-        _write(self._checkpoint(trajectory_id, step), tensors, identity, checkpoint.facts)
+        tensors.write(self._checkpoint(trajectory_id, step), arrays, identity, checkpoint.facts)
 
     def load(self, trajectory_id: str, step: int) -> Checkpoint:
         """A checkpoint. Raises FileNotFoundError or DamagedFileError."""
         identity = {"trajectory": trajectory_id, "step": str(step)}
-        tensors, facts = _read(self._checkpoint(trajectory_id, step), identity)
-        count = sum(name.startswith("weight.") for name in tensors)
+        arrays, facts = tensors.read(self._checkpoint(trajectory_id, step), identity)
+        count = sum(name.startswith("weight.") for name in arrays)
         return Checkpoint(
-            tuple(tensors[f"weight.{index}"] for index in range(count)),
-            {name.removeprefix("state."): tensors[name] for name in tensors if name.startswith("state.")},
+            tuple(arrays[f"weight.{index}"] for index in range(count)),
+            {name.removeprefix("state."): arrays[name] for name in arrays if name.startswith("state.")},
             facts,
         )
 
@@ -126,7 +117,7 @@ class Store:
             return self._unevicted(trajectory_id, step)
         except (FileNotFoundError, EvictedError):
             return None
-        except DamagedFileError as problem:
+        except tensors.DamagedFileError as problem:
             print(f"store: {problem}; it is made again", flush=True)
             self._checkpoint(trajectory_id, step).unlink(missing_ok=True)
             return None
@@ -135,8 +126,8 @@ class Store:
         """The facts of a checkpoint, read without its weights. Raises FileNotFoundError or DamagedFileError."""
         identity = {"trajectory": trajectory_id, "step": str(step)}
         path = self._checkpoint(trajectory_id, step)
-        with _opened(path) as file:
-            return _facts(file, path, identity)
+        with tensors.opened(path) as file:
+            return tensors.read_facts(file, path, identity)
 
     def has(self, trajectory_id: str, step: int) -> bool:
         """Whether a checkpoint is there, if only its facts (its content is not checked)."""
@@ -163,31 +154,13 @@ class Store:
         with (folder / f"{socket.gethostname()}-{os.getpid()}.log").open("a") as log:
             log.write(f"{time.time_ns()} {event} {trajectory_id} {step}\n")
 
-    def save_outcomes(self, trajectory_id: str, outcomes: Mapping[str, np.ndarray]) -> None:
-        """Add outcomes of a trajectory's networks, each float32 [points] under its key.
-
-        What is there stays: every call adds a file named after its keys and lengths, so jobs that measure different
-        things at once cannot lose each other's outcomes.
-        """
-        content = sorted(f"{key} {len(values)}" for key, values in outcomes.items())
-        name = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
-        path = self._folder(trajectory_id) / f"outcomes-{name}.safetensors"
-        _write(path, dict(outcomes), {"outcomes": trajectory_id})
+    def save_outcomes(self, trajectory_id: str, added: Mapping[str, np.ndarray]) -> None:
+        """Add outcomes of a trajectory's networks, each float32 [points] under its key; what is there stays."""
+        outcomes.save(self._folder(trajectory_id), trajectory_id, added)
 
     def find_outcomes(self, trajectory_id: str) -> dict[str, np.ndarray]:
         """All outcomes kept for a trajectory, of each key the longest. A damaged file is named, removed, and none."""
-        found: dict[str, np.ndarray] = {}
-        for path in sorted(self._folder(trajectory_id).glob("outcomes-*.safetensors")):
-            try:
-                added = _read(path, {"outcomes": trajectory_id})[0]
-            except FileNotFoundError:  # another job has just removed it as damaged
-                continue
-            except DamagedFileError as problem:
-                print(f"store: {problem}; it is made again", flush=True)
-                path.unlink(missing_ok=True)
-                continue
-            found |= {key: values for key, values in added.items() if len(values) > len(found.get(key, ()))}
-        return found
+        return outcomes.find(self._folder(trajectory_id), trajectory_id)
 
     def _dataset(self, facts: DatasetFacts) -> Path:
         return self.folder / "datasets" / f"{facts.name}-{facts.fingerprint[:16]}.safetensors"
@@ -197,53 +170,3 @@ class Store:
 
     def _checkpoint(self, trajectory_id: str, step: int) -> Path:
         return self._folder(trajectory_id) / f"{step:05d}.safetensors"
-
-
-def _digest(tensors: Mapping[str, np.ndarray], facts: str) -> str:
-    digest = hashlib.sha256(facts.encode())
-    for name in sorted(tensors):
-        array = tensors[name]
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _write(
-    path: Path, tensors: dict[str, np.ndarray], identity: dict[str, str], facts: Mapping[str, Any] | None = None
-) -> None:
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    text = json.dumps(dict(facts or {}), sort_keys=True)
-    # Two checksums, so that the facts can be trusted without reading the tensors.
-    metadata = {**identity, "facts": text, "facts_sha256": _digest({}, text), "sha256": _digest(tensors, text)}
-    with written_whole(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata))
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, "numpy") as file:
-            yield file
-    except (SafetensorError, UnicodeDecodeError) as problem:
-        raise DamagedFileError(f"{path} is damaged ({problem})") from None
-
-
-def _facts(file: Any, path: Path, identity: dict[str, str]) -> dict[str, Any]:
-    metadata = file.metadata() or {}
-    for name, value in identity.items():
-        if metadata.get(name) != value:
-            raise DamagedFileError(f"{path} holds {name} {metadata.get(name)} instead of {value}")
-    text = metadata.get("facts", "")
-    if metadata.get("facts_sha256") != _digest({}, text):
-        raise DamagedFileError(f"{path} is damaged (the checksum of its facts does not fit)")
-    return json.loads(text)
-
-
-def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    with _opened(path) as file:
-        facts = _facts(file, path, identity)
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    if metadata.get("sha256") != _digest(tensors, metadata["facts"]):
-        raise DamagedFileError(f"{path} is damaged (its checksum does not fit)")
-    return tensors, facts
