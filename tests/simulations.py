@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from deltaball.study.grids import all_axes
+from deltaball.tables.columns import RESULTS, ROBUSTNESS
 
 
 def simulated(
@@ -40,7 +41,7 @@ def simulated(
     along = "posterior_samples" if method == "hmc" else "epochs"
     return pd.DataFrame(
         {
-            **dict.fromkeys([*columns.ROBUSTNESS, *columns.RESULTS, *all_axes()]),
+            **dict.fromkeys([*ROBUSTNESS, *RESULTS, *all_axes()]),
             "network_id": [f"{method} {dataset} {index}" for index in range(len(trajectory))],
             "trajectory_id": [f"{method} {dataset} {one}" for one in trajectory],
             "cluster": [f"{method} {dataset} {one}" for one in trajectory],

@@ -91,7 +91,7 @@ def test_keras_builds_the_same_network(architecture: str, axes: dict[str, Any], 
         if len(shape_) == 1:
             assert not weight.any()
         else:
-            limit = np.sqrt(6 / (np.prod(shape_[:-2]) * (shape_[-2] + shape_[-1])))
+            limit = np.float32(np.sqrt(6 / (np.prod(shape_[:-2]) * (shape_[-2] + shape_[-1]))))
             assert 0.5 * limit < np.abs(weight).max() <= limit
 
 
