@@ -20,7 +20,7 @@ from deltaball.analysis import writing
 from deltaball.estimation.estimates import described
 from deltaball.plan import loading
 from deltaball.plan.plan import Plan
-from deltaball.study.measures import NOTIONS
+from deltaball.study.notions import NOTIONS
 from deltaball.tables import columns, frames
 
 

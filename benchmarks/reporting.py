@@ -26,7 +26,7 @@ import yaml
 
 from deltaball.plan import loading
 from deltaball.plan.plan import Plan
-from deltaball.study.measures import NOTIONS
+from deltaball.study.notions import NOTIONS
 from deltaball.tables import columns, frames
 
 ROOT = Path(__file__).resolve().parent.parent

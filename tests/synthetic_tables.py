@@ -67,14 +67,14 @@ def synthetic_outcomes(one: Measure, distance: np.ndarray, luck: np.ndarray) -> 
     """
     seen = {"fgsm": 1 + 0.8 * luck, "pgd": 1 + 0.04 * luck, "fmn": 1 + 0.02 * luck}
     seen |= {"crown": 1 - 0.45 * luck, "ibp": 1 - 0.9 * luck, "exact": np.ones(len(luck))}
-    far = distance * seen[one.by]
+    far = distance * seen[one.judge]
     if one.notion == "margin":
         return np.minimum(far, one.delta) if one.attack else np.where(far > one.delta, one.delta, 0.0)
     variation = np.clip(0.45 * one.delta / far, 0, 1)
     if one.notion == "softmax_variation":
         return variation
     robust = (far > one.delta if one.notion == "class_change" else variation < one.gamma).astype(float)
-    if one.by == "exact":
+    if one.judge == "exact":
         robust[(luck > 0.95) & (np.abs(distance - one.delta) < 0.2 * one.delta)] = np.nan
     return robust
 

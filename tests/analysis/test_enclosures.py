@@ -122,10 +122,7 @@ def shown(table: pd.DataFrame) -> list[tuple]:
     return list(judges.judged(table)[["network_id", "dataset", "delta", "attack"]].itertuples(index=False, name=None))
 
 
-def test_every_attack_and_certificate_has_its_strength() -> None:
-    from deltaball.study.judges import ATTACKS, CERTIFICATES
-
-    assert set(judges.STRENGTH) == {*ATTACKS, *CERTIFICATES}
+def test_attacks_and_certificates_are_ordered_by_strength() -> None:
     ordered = ["fgsm", "fmn-10", "fmn", "pgd-10x1", "pgd-40x1", "pgd", "pgd-100x1", "ibp", "crown", "exact-5", "exact"]
     assert sorted(sorted(ordered), key=judges.strength) == ordered
 

@@ -133,7 +133,7 @@ def test_points_left_open_are_robust_for_nobody(
 ):
     from deltaball.estimation import outcomes as computing
 
-    exact = [one for one in both.measures if one.by == "exact"][1]
+    exact = [one for one in both.measures if one.judge == "exact"][1]
 
     def give_up(network: Pack, x: Any, ball: Any, seconds: float) -> Any:
         return SimpleNamespace(outcome=np.full(len(x), np.nan, np.float32))

@@ -122,8 +122,8 @@ BROKEN = {
         {**study(grid("fcn", "hmc")), "measures": measured(certificate="crown")["measures"]},
         ["measures[0].certificate", "fcn-hmc", "posterior"],
     ),
-    "steps of fgsm": (measured(steps=10), ["measures[0]", "steps 10 is for one of pgd or fmn", "['fgsm']"]),
-    "steps of two attacks": (measured(attack=["pgd", "fmn"], steps=10), ["measures[0]", "steps 10", "pgd or fmn"]),
+    "steps of fgsm": (measured(steps=10), ["measures[0]", "steps 10 is for one of fmn or pgd", "['fgsm']"]),
+    "steps of two attacks": (measured(attack=["pgd", "fmn"], steps=10), ["measures[0]", "steps 10", "fmn or pgd"]),
     "restarts of none": (measured(attack="fmn", restarts=2), ["measures[0]", "restarts 2", "pgd"]),
     "seconds of an attack": (measured(attack="pgd", seconds=2.0), ["measures[0]", "seconds 2.0", "exact"]),
     "epsilon of one measure": (

@@ -19,6 +19,7 @@ from deltaball.analysis.judges import display_name
 from deltaball.analysis.pruning import FEWEST_TRUNKS
 from deltaball.base.guarantees import samples_needed
 from deltaball.study.grids import all_axes
+from deltaball.study.neighbourhoods import NORMS
 
 RULES = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
 SEVERE = 0.9
@@ -26,7 +27,6 @@ SEVERE = 0.9
 LARGEST_SHARE = 0.5
 PER_TEN_POINTS = 0.1
 REMARKED = 1999  # replicates, where no p-value is corrected
-BALLS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _noise(evidence: Evidence, networks: Mapping[str, Any]) -> Iterator[Part]:
             together = pd.concat(left).groupby(["dataset", "network_id", "cluster"], sort=False, as_index=False)
             means = together[["square", "test_accuracy"]].mean()
             squares = dict(list(means.groupby("dataset", sort=False)))
-            yield from _log_ratios(squares, f", {_notion(notion, gamma)}, {BALLS[norm]}")
+            yield from _log_ratios(squares, f", {_notion(notion, gamma)}, {NORMS[norm]}")
 
 
 def _foremost(evidence: Evidence, networks: Mapping[str, Any], named: Sequence[str]) -> Iterator[Part]:
@@ -408,7 +408,7 @@ def _notion(notion: str, gamma: float) -> str:
 def _described(members: pd.DataFrame) -> str:
     one = members.iloc[0]
     by = display_name(one["attack"] if isinstance(one["attack"], str) else one["certificate"])
-    return f"{_notion(one['notion'], one['gamma'])}, {BALLS[one['norm']]} δ {one['delta']:g}, {by}"
+    return f"{_notion(one['notion'], one['gamma'])}, {NORMS[one['norm']]} δ {one['delta']:g}, {by}"
 
 
 def _said(found: Estimate) -> str:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from deltaball.base.statuses import STATUSES
-from deltaball.study.measures import NOTIONS
+from deltaball.study.notions import NOTIONS
 
 
 def completeness(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def monotonicity(measured: pd.DataFrame) -> pd.DataFrame:
     for key, members in measured.groupby(keys, sort=False, dropna=False):
         named = dict(zip(keys, key, strict=True))
         steps = members.sort_values("delta").groupby("network_id")["estimate"].diff().dropna()
-        wrong = steps if NOTIONS[named["notion"]].quantity == "R" else -steps
+        wrong = steps if NOTIONS[named["notion"]].falls else -steps
         rows.append(
             {
                 **named,

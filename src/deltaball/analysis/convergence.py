@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from deltaball.study.notions import NOTIONS
+
 KNOWN = ["network_id", "dataset", "method", "architecture"]
 KEYS = ["experiment", "network_id", "measure", "epsilon"]
 MEASURE = ["notion", "norm", "delta", "gamma", "attack", "certificate", "confidence", "samples", "test_points"]
@@ -24,7 +26,7 @@ def spread(networks: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
         samples, total = int(first["samples"]), int(first["test_points"])
         independent = first["deviation"] / np.sqrt(samples)
         factor = np.sqrt((total - samples) / max(total - 1, 1))
-        reach = first["epsilon"] * (first["delta"] if first["notion"] == "margin" else 1.0)
+        reach = first["epsilon"] * NOTIONS[first["notion"]].highest(first["delta"])
         # Rounding may carry an estimate that lies ε away, exactly, past it.
         within = (estimates - first["whole"]).abs() <= reach * (1 + 1e-9)
         rows.append(

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from deltaball.analysis.groups import NAMES, groups
-from deltaball.study.measures import NOTIONS
+from deltaball.study.notions import NOTIONS
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
@@ -48,7 +48,7 @@ def trend(row: Mapping[str, Any]) -> str:
     if lower <= 0 <= upper:
         return "undecided"
     # D is a variation: the larger it is, the less robust the network.
-    return "rises" if (lower > 0) == (NOTIONS[row["notion"]].quantity != "D") else "falls"
+    return "rises" if (lower > 0) == (not NOTIONS[row["notion"]].violations_raise) else "falls"
 
 
 def correlation(

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from deltaball.analysis.judges import strongest
+from deltaball.analysis.judges import decides, strongest
+from deltaball.analysis.ranges import distances
 
 KNOWN = ["network_id", "dataset", "grid", "method", "architecture", "test_accuracy"]
 LEVEL = ["notion", "norm", "gamma", "delta"]
@@ -20,11 +21,11 @@ def enclosures(networks: pd.DataFrame, robustness: pd.DataFrame, curves: pd.Data
     """
     both = pd.concat([curves.dropna(subset=["attacked", "certified"]), _margins(robustness)], ignore_index=True)
     keys = ["network_id", *LEVEL]
-    exact = robustness["certificate"].str.startswith("exact", na=False)
+    decided = decides(robustness["certificate"])
     beside = (
         robustness.groupby(keys, dropna=False)["epsilon"].max().reset_index(),
         robustness.loc[robustness["attack"] == "fgsm", [*keys, "estimate"]].rename(columns={"estimate": "fgsm"}),
-        robustness[exact].groupby(keys, dropna=False)["undecided"].min().reset_index(),
+        robustness[decided].groupby(keys, dropna=False)["undecided"].min().reset_index(),
     )
     table = networks[KNOWN].merge(both, on="network_id", how="inner", validate="one_to_many")
     for found in beside:
@@ -39,7 +40,7 @@ def _margins(robustness: pd.DataFrame) -> pd.DataFrame:
     Which is strongest is known beforehand, never read from the values: each end then keeps its α/2.
     """
     keys = ["network_id", *LEVEL]
-    rows = robustness[robustness["notion"] == "margin"]
+    rows = robustness[distances(robustness)]
     above, below = (strongest(rows[rows[side].notna()], side, keys) for side in ("attack", "certificate"))
     both = above.merge(below, on=keys, how="inner", suffixes=("", "_below"))
     return both[keys].assign(

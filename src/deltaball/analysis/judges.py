@@ -4,23 +4,31 @@ import math
 
 import pandas as pd
 
-from deltaball.study.judges import EXACT_SECONDS, FMN_STEPS, PGD_RESTARTS, PGD_STEPS
+from deltaball.study.judges import JUDGES, Judge
 
-# Weakest first. FMN seeks the closest violation and PGD the worst point of a ball, so PGD says more about each ball.
-STRENGTH = ("fgsm", "fmn", "pgd", "ibp", "crown", "exact")
-EFFORT = {"pgd": PGD_STEPS * PGD_RESTARTS, "fmn": FMN_STEPS, "exact": EXACT_SECONDS}
 LEVEL = ["dataset", "notion", "norm", "gamma", "delta"]
 
 
+def entry(judge: str) -> Judge:
+    """What is known of an attack or certificate, as the tables name it: ``pgd``, ``pgd-10x1``."""
+    return JUDGES[judge.partition("-")[0]]
+
+
 def strength(judge: str) -> tuple[int, float]:
-    """Larger for a stronger attack or certificate, as the tables name it: ``pgd``, ``pgd-10x1``."""
-    by, _, settings = judge.partition("-")
-    return STRENGTH.index(by), math.prod(map(float, settings.split("x"))) if settings else EFFORT.get(by, 0)
+    """Larger for a stronger attack or certificate, as the tables name it."""
+    settings, known = judge.partition("-")[2], entry(judge)
+    return list(JUDGES).index(known.name), math.prod(map(float, settings.split("x"))) if settings else known.effort
+
+
+def decides(judges: pd.Series) -> pd.Series:
+    """Which of a column's attacks or certificates decide every point, so that their rows are the truth's own."""
+    return judges.map(lambda judge: isinstance(judge, str) and entry(judge).says == "decides").astype(bool)
 
 
 def display_name(judge: str) -> str:
     """As captions name it: PGD, PGD-10×1, CROWN, the exact answer."""
-    return judge.replace("exact", "the exact answer") if "exact" in judge else judge.upper().replace("X", "×")
+    _, dash, settings = judge.partition("-")
+    return entry(judge).title + dash + settings.replace("x", "×")
 
 
 def joined(judges: pd.Series) -> str:

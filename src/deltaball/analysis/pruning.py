@@ -9,6 +9,7 @@ from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
+from deltaball.analysis.ranges import highest
 
 ALPHA = 0.05
 FEWEST_TRUNKS = 3
@@ -37,7 +38,7 @@ TESTS += ["architecture_share"]
 
 def in_range(measured: pd.DataFrame) -> pd.DataFrame:
     """Margins, which lie in [0, δ], in units of δ: one equivalence margin then means the same for every measure."""
-    scale = measured["delta"].where(measured["notion"] == "margin", 1.0)
+    scale = highest(measured)
     scaled = {name: measured[name] / scale for name in ("estimate", "trunk_estimate")}
     return measured.assign(**scaled)
 

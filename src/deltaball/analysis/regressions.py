@@ -11,6 +11,7 @@ from deltaball.analysis.designs import ACCURACY, Designs, inflations, thin
 from deltaball.analysis.groups import EVERY, NAMES, groups
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 from deltaball.analysis.points import CORRECTED, TWO_WAY, SharedPoints, corrected
+from deltaball.analysis.ranges import highest
 
 CONFIDENCE = 0.95
 # Enough for intervals; a p-value from fewer replicates than tests cannot survive their correction.
@@ -124,7 +125,7 @@ def _wild(response: np.ndarray, term: pd.Series, others: pd.DataFrame, clusters:
 def _beside(
     members: pd.DataFrame, row: dict[str, object], points: int | None, shared: SharedPoints | None
 ) -> dict[str, float]:
-    scale = members["delta"].iloc[0] if members["notion"].iloc[0] == "margin" else 1.0
+    scale = highest(members).iloc[0]
     accuracy, robust = members[ACCURACY].to_numpy(), members["estimate"].to_numpy()
     naive = row["slope"], row["lower"], row["upper"]
     found = corrected(accuracy, robust, naive, points, scale) if points else {}

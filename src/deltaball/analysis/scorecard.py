@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from deltaball.analysis.claims import RULES, TESTS, Evidence, Part, number
-from deltaball.analysis.judges import judged
+from deltaball.analysis.judges import decides, judged
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 from deltaball.analysis.pruning import in_range
 from deltaball.base.files import written_whole
-from deltaball.study.measures import NOTIONS
+from deltaball.study.notions import NOTIONS
 
 ALPHA = 0.05
 OVERALL = "overall"
@@ -31,7 +31,7 @@ def scorecard(measured: pd.DataFrame, spread: pd.DataFrame, margin: float, confi
     `p` tests the hypothesis at the end of the claim's range that is closest to being true, two-sided. The overall
     effect is the median of the parts', between the smallest lower and the largest upper end of their intervals.
     """
-    decided = spread["attack"].notna() | spread["certificate"].str.startswith("exact", na=False)
+    decided = spread["attack"].notna() | decides(spread["certificate"])
     evidence = Evidence(_prepared(measured), _papers(spread[decided]), {"margin": margin, "confidence": confidence})
     found = [(claim, list(TESTS[claim["test"]](evidence, **claim.get("of", {})))) for claim in RULES["claims"]]
     rows = [_row(claim, part, evidence.values) for claim, parts in found for part in parts]
@@ -64,7 +64,7 @@ def _papers(table: pd.DataFrame) -> pd.DataFrame:
 
 def _prepared(measured: pd.DataFrame) -> pd.DataFrame:
     rows = in_range(judged(_papers(measured)))
-    falls = rows["notion"].map(lambda notion: NOTIONS[notion].quantity == "D")
+    falls = rows["notion"].map(lambda notion: NOTIONS[notion].violations_raise)
     turned = {
         name: values.where(~falls, 1 - values)
         for name, values in (("robust", rows["estimate"]), ("trunk_robust", rows["trunk_estimate"]))

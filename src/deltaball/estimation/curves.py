@@ -11,7 +11,8 @@ from deltaball.base.errors import InputError
 from deltaball.estimation.intervals import betting, clopper_pearson
 from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
-from deltaball.study.measures import NOTIONS
+from deltaball.study.judges import JUDGES
+from deltaball.study.notions import NOTIONS
 from deltaball.tables import columns
 
 MARGIN_STEPS = 30  # δ's at which a curve is drawn from minimal distances
@@ -47,12 +48,12 @@ def curves(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
 
 def family(one: Measure) -> Family:
     """The curve on which a measure lies."""
-    return "class_change" if one.notion == "margin" else one.notion, one.norm, one.gamma
+    return NOTIONS[one.notion].curve, one.norm, one.gamma
 
 
 def _curve(network_id: str, family: Family, of_family: Mapping[Measure, np.ndarray]) -> Iterator[dict[str, Any]]:
     notion, norm, gamma = family
-    rises = NOTIONS[notion].quantity == "D"
+    rises = NOTIONS[notion].violations_raise
     samples = min(len(values) for values in of_family.values())
     found = {one: values[:samples] for one, values in of_family.items()}
     for delta in _deltas(found):
@@ -82,9 +83,9 @@ def _curve(network_id: str, family: Family, of_family: Mapping[Measure, np.ndarr
 
 
 def _deltas(found: Mapping[Measure, np.ndarray]) -> list[float]:
-    deltas = {one.delta for one in found if one.notion != "margin"}
+    deltas = {one.delta for one in found if not NOTIONS[one.notion].is_distance}
     for one in found:
-        if one.notion == "margin":
+        if NOTIONS[one.notion].is_distance:
             deltas |= {round(one.delta * step / MARGIN_STEPS, 12) for step in range(1, MARGIN_STEPS + 1)}
     return sorted(deltas)
 
@@ -100,14 +101,14 @@ def _side(found: Mapping[Measure, np.ndarray], delta: float, attacks: bool, rise
 
 def _at(delta: float, one: Measure, values: np.ndarray, attacks: bool) -> np.ndarray | None:
     """What one attack (or certificate) says at δ; None if nothing."""
-    if one.by == "exact":
+    if JUDGES[one.judge].says == "decides":
         # 0 and 1 are known; what it left open is so for an attack and not for a certificate.
         values = np.where(np.isnan(values), 1.0 if attacks else 0.0, values)
     elif attacks != (one.attack is not None):
         return None
-    if one.notion == "margin" and attacks:
+    if NOTIONS[one.notion].is_distance and attacks:
         return np.where(values * (1 + ROUNDING) <= delta, 0.0, 1.0)
-    if one.notion == "margin":
+    if NOTIONS[one.notion].is_distance:
         values = np.where(values >= one.delta * (1 - ROUNDING), 1.0, 0.0)
     bears = one.delta <= delta if attacks else one.delta >= delta
     return values if bears else None
@@ -115,7 +116,7 @@ def _at(delta: float, one: Measure, values: np.ndarray, attacks: bool) -> np.nda
 
 def _with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     ends = {"lower": np.full(len(table), np.nan), "upper": np.full(len(table), np.nan)}
-    rises = table["notion"].map(lambda notion: NOTIONS[notion].quantity == "D").to_numpy(bool)
+    rises = table["notion"].map(lambda notion: NOTIONS[notion].violations_raise).to_numpy(bool)
     for end, of_r, of_d in (("lower", "_certified", "_attacked"), ("upper", "_attacked", "_certified")):
         position = 0 if end == "lower" else 1
         for is_d, column in ((False, of_r), (True, of_d)):

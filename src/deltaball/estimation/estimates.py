@@ -14,7 +14,7 @@ from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
-from deltaball.study.measures import NOTIONS
+from deltaball.study.notions import NOTIONS
 from deltaball.tables import columns
 
 
@@ -84,7 +84,7 @@ def described(one: Measure) -> dict[str, Any]:
         "epsilon": one.epsilon,
         "confidence": one.confidence,
         "inequality": "hoeffding",
-        "tight_inequality": "clopper_pearson" if NOTIONS[one.notion].quantity == "R" else "betting",
+        "tight_inequality": "clopper_pearson" if NOTIONS[one.notion].is_share else "betting",
     }
 
 
@@ -93,7 +93,7 @@ def tightened(values: np.ndarray, one: Measure) -> tuple[np.ndarray, np.ndarray]
     # float32 may have rounded the largest value up.
     values = np.minimum(values.astype(np.float64), one.highest)
     least, most = (np.where(np.isnan(values), filler, values) for filler in (0.0, one.highest))
-    if NOTIONS[one.notion].quantity == "R":
+    if NOTIONS[one.notion].is_share:
         lower, _ = clopper_pearson(least.sum(1).astype(int), values.shape[1], one.confidence)
         _, upper = clopper_pearson(most.sum(1).astype(int), values.shape[1], one.confidence)
     else:
@@ -109,6 +109,6 @@ def _side(one: Measure, values: np.ndarray) -> str:
     attacked = notion_of(one).attacked_side
     if one.attack:
         return attacked
-    if one.by == "exact":
+    if one.judge == "exact":
         return "lower" if np.isnan(values).any() else "exact"
     return "lower" if attacked == "upper" else "upper"

@@ -20,8 +20,8 @@ from deltaball.networks.packs import Pack
 from deltaball.networks.posteriors import Posterior
 from deltaball.plan.measures import Measure
 from deltaball.store.store import Store
-from deltaball.study.judges import PGD_RESTARTS, PGD_STEPS
-from deltaball.study.measures import NOTIONS
+from deltaball.study.judges import PGD
+from deltaball.study.notions import NOTIONS
 
 # Images × networks of one call of an attack: what its activations may occupy. Images come in multiples of 32: a
 # matrix product of another size may round differently for one network than for several.
@@ -61,7 +61,7 @@ def measure(
             lacking: dict[tuple[int, int], list[Measure]] = defaultdict(list)
             for one, samples in wanted.items():
                 done = len(kept[place[0]].get(outcome_key(place[1], one, seed), ()))
-                if one.by in stage and done < samples:
+                if one.judge in stage and done < samples:
                     lacking[done, samples].append(one)
             for (done, samples), members in lacking.items():
                 batches[done, samples, tuple(members)].append(place)
@@ -114,12 +114,12 @@ def _settled(
     values = np.full(wanted[one], np.nan, np.float32)
     for other in wanted:
         alike = (other.notion, other.norm, other.gamma) == (one.notion, one.norm, one.gamma)
-        if one.attack or not alike or NOTIONS[one.notion].quantity != "R":
+        if one.attack or not alike or not NOTIONS[one.notion].is_share:
             continue
         there = kept.get(outcome_key(step, other, seed), np.empty(0, np.float32))[: len(values)]
         if other.attack and other.delta <= one.delta:
             values[: len(there)][there == 0] = 0
-        elif other.by in ("ibp", "crown") and one.by == "exact" and other.delta >= one.delta:
+        elif other.judge in ("ibp", "crown") and one.judge == "exact" and other.delta >= one.delta:
             values[: len(there)][there == 1] = 1
     return values
 
@@ -155,7 +155,7 @@ def _attacked(
 ) -> tuple[Outcomes, dict[Measure, np.ndarray]]:
     searches: dict[tuple[Any, ...], list[Measure]] = defaultdict(list)
     for one in measures:
-        searches[one.by, one.settings, one.norm].append(one)
+        searches[one.judge, one.settings, one.norm].append(one)
     attacks = {search: attack(search[0], **dict(search[1])) for search in searches}
     found: dict[Measure, list[torch.Tensor]] = {one: [] for one in measures}
     no_gradient: dict[Measure, list[torch.Tensor]] = {one: [] for one in measures}
@@ -195,7 +195,7 @@ def _proven(
     found: Outcomes = {}
     together: dict[tuple[Any, ...], list[Measure]] = defaultdict(list)
     for one in measures:
-        together[one.by, one.settings, one.norm, one.delta].append(one)
+        together[one.judge, one.settings, one.norm, one.delta].append(one)
     for (by, settings, norm, delta), members in together.items():
         ball = Ball(norm, delta)
         (left,) = np.nonzero(np.isnan([settled[one] for one in members]).any(0))
@@ -223,7 +223,7 @@ def decided(network: Layered, x: torch.Tensor, keys: Sequence[int], ball: Ball, 
     """
     filler = -len(x) % IMAGES_MULTIPLE
     padded, numbered = torch.cat([x, x[:1].expand(filler, *x.shape[1:])]), [*keys, *([keys[0]] * filler)]
-    pgd = attack("pgd", steps=PGD_STEPS, restarts=PGD_RESTARTS)
+    pgd = attack("pgd", **PGD)
     ((_, _, attacked),) = pgd(network, padded, 1, {ball: [ClassChange()]}, numbered)
     values = attacked.outcome[0, : len(x)].cpu().numpy()
     left = np.nonzero(values)[0]

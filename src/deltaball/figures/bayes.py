@@ -20,7 +20,6 @@ from deltaball.analysis.judges import judged
 from deltaball.figures import style
 from deltaball.figures.panels import (
     LEGEND,
-    TITLES,
     asked,
     caption,
     dots,
@@ -33,6 +32,7 @@ from deltaball.figures.panels import (
     trend,
 )
 from deltaball.figures.tradeoff import capacity, lean
+from deltaball.study.notions import NOTIONS
 
 SGD, HMC = style.colour("sgd", "fcn"), style.colour("hmc", "fcn")
 REMARK = (
@@ -61,7 +61,7 @@ def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path
     shown = kinds(judged(measured[alike]))
     drawable = (shown["method"] == "hmc").any()
     figure = _panels(shown) if drawable else empty()
-    title = f"{dataset}: Bayesian and deterministic networks, {TITLES[notion]}"
+    title = f"{dataset}: Bayesian and deterministic networks, {NOTIONS[notion].title}"
     finish(figure, name, title, caption(shown, planned, REMARK), numbers(shown).join(shown[DIAGNOSED]), folder)
 
 

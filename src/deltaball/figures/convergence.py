@@ -18,8 +18,9 @@ from deltaball.analysis import judges
 from deltaball.analysis.convergence import KEYS
 from deltaball.base.guarantees import confidence_text
 from deltaball.figures import style
-from deltaball.figures.panels import TITLES, empty, finish, legend_above, levels, limits, listed
+from deltaball.figures.panels import empty, finish, legend_above, levels, limits, listed
 from deltaball.plan.plan import Plan
+from deltaball.study.notions import NOTIONS
 
 COLUMNS = 2
 DASHES = (0, (3, 2))
@@ -85,7 +86,7 @@ def _panels(shown: pd.DataFrame, drawn: pd.DataFrame) -> Figure:
         network, ball, axis, chosen = found[index]
         first = chosen.iloc[0]
         above.set_title(
-            f"{style.NAMES[first['architecture']]} {network}: {TITLES[first['notion']]}, {ball}", loc="left"
+            f"{style.NAMES[first['architecture']]} {network}: {NOTIONS[first['notion']].title}, {ball}", loc="left"
         )
         above.set_ylabel(axis)
         estimates(above, chosen, drawn)
@@ -108,7 +109,7 @@ def estimates(panel: Axes, chosen: pd.DataFrame, drawn: pd.DataFrame) -> None:
     """The draws of each side, ±ε around the mean over all test points, and N in red."""
     sides = _sides(chosen)
     for name, place, members in sides:
-        colour, mark = style.JUDGES[name.partition("-")[0]]
+        colour, mark = style.judge(judges.entry(name).name)
         at, width = np.arange(len(members)) + place, 0.72 / len(sides)
         low = members["whole"] - members["reach"]
         panel.bar(at, 2 * members["reach"], width, low, color=colour, alpha=0.16, linewidth=0)
@@ -138,7 +139,7 @@ def estimates(panel: Axes, chosen: pd.DataFrame, drawn: pd.DataFrame) -> None:
 
 def _deviations(panel: Axes, chosen: pd.DataFrame) -> None:
     for name, place, members in _sides(chosen):
-        colour, mark = style.JUDGES[name.partition("-")[0]]
+        colour, mark = style.judge(judges.entry(name).name)
         at = np.arange(len(members)) + place / 2
         panel.plot(at, members["sd_independent"], color=colour, linewidth=1, linestyle=DASHES)
         panel.plot(at, members["sd_expected"], color=colour, linewidth=1)
@@ -158,8 +159,9 @@ def _handles(shown: pd.DataFrame) -> list[Artist]:
     handles: list[Artist] = []
     for side, sense in (("attack", "attacked"), ("certificate", "certified")):
         for name in sorted(shown[side].dropna().unique(), key=judges.strength):
-            colour, mark = style.JUDGES[name.partition("-")[0]]
-            label = "exact" if name.startswith("exact") else f"{sense}, {judges.display_name(name)}"
+            colour, mark = style.judge(judges.entry(name).name)
+            known = judges.entry(name)
+            label = known.name if known.says == "decides" else f"{sense}, {judges.display_name(name)}"
             handles.append(Line2D([], [], color=colour, marker=mark, linestyle="", markersize=5, label=label))
     handles.append(Line2D([], [], color=style.SAMPLES, linewidth=1.4, marker=".", label="N"))
     handles.append(Line2D([], [], color="0.3", linewidth=1, linestyle=DASHES, label="sd of independent points"))

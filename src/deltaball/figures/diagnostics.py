@@ -16,7 +16,8 @@ from scipy import stats
 from deltaball.analysis.diagnostics import residuals
 from deltaball.analysis.judges import judged
 from deltaball.figures import style
-from deltaball.figures.panels import TITLES, empty, finish, kinds, legend_above
+from deltaball.figures.panels import empty, finish, kinds, legend_above
+from deltaball.study.notions import NOTIONS
 
 # Beyond these a network moves the fit by itself (Cook and Weisberg 1982).
 COOKS = (0.5, 1.0)
@@ -82,7 +83,7 @@ def _panels(shown: pd.DataFrame) -> Figure:
             row[2].scatter(members["leverage"], members["studentised"], **look)
         one = chosen.iloc[0]
         gamma = "" if np.isnan(one["gamma"]) else f", γ = {one['gamma']:g}"
-        row[0].set_ylabel(f"{TITLES[one['notion']]}\nδ = {one['delta']:g}{gamma}\nresidual")
+        row[0].set_ylabel(f"{NOTIONS[one['notion']].title}\nδ = {one['delta']:g}{gamma}\nresidual")
         row[0].axhline(0, color="0.5", linewidth=0.8)
         row[1].axline((0, 0), slope=1, color="0.5", linewidth=0.8)
         row[1].set_ylabel("studentised residual")

@@ -20,9 +20,9 @@ from deltaball.analysis import judges
 from deltaball.analysis.enclosures import ROUNDING
 from deltaball.base.guarantees import confidence_text
 from deltaball.figures import style
-from deltaball.figures.panels import TITLES, asked, asked_of, empty, finish, legend_above, levels, limits, listed
+from deltaball.figures.panels import asked, asked_of, empty, finish, legend_above, levels, limits, listed
 from deltaball.plan.plan import Plan
-from deltaball.study.measures import NOTIONS
+from deltaball.study.notions import NOTIONS
 
 PANEL_POINTS = 580  # what a panel is wide, which its bars share
 GREY = "0.72"
@@ -46,30 +46,30 @@ def draw(
     count = f"{shown['network_id'].nunique():,} of {len(wanted):,} networks that certificates are asked of"
     count += f" ({len(planned):,} planned in all)" if len(wanted) < len(planned) else ""
     # A margin is where the class changes: curves.parquet counts it there.
-    notions = [notion, "margin"] if notion == "class_change" else [notion]
+    notions = [one.name for one in NOTIONS.values() if one.curve == notion]
     took_part = measured[measured["network_id"].isin(shown["network_id"]) & measured["notion"].isin(notions)]
     note = _caption(shown, took_part) if len(shown) else "nothing is measured from both sides yet."
     figure = _panels(shown) if len(shown) else empty()
-    title = f"{dataset}: {TITLES[notion]}: how much is proven?"
+    title = f"{dataset}: {NOTIONS[notion].title}: how much is proven?"
     finish(figure, name, title, f"{count}{'. ' if len(shown) else ': '}{note}", shown, folder)
 
 
 def _caption(shown: pd.DataFrame, measured: pd.DataFrame) -> str:
     attacks, certificates = (judges.joined(measured[side]) for side in ("attack", "certificate"))
-    quantity = NOTIONS[shown["notion"].iloc[0]].quantity
+    notion = NOTIONS[shown["notion"].iloc[0]]
     ends = (
         f"its lower end is what {attacks} found, its upper end what {certificates} excluded"
-        if quantity == "D"
+        if notion.violations_raise
         else f"its lower end is what {certificates} proved, its upper end what {attacks} left"
     )
     decided = " Diamonds: both ends agree, nothing is left open." if (shown["gap"] < ROUNDING).any() else ""
     fgsm = " The short black lines are what FGSM alone would have said." if shown["fgsm"].notna().any() else ""
     return (
-        f"Each bar encloses one network's {quantity} on N = {listed(shown['samples'], str)} test points: {ends}. "
-        f"Half of the bars are shorter than {shown['gap'].median():.3f}; {100 * _narrow(shown).mean():.0f} % are "
-        f"shorter than ε = {listed(shown['epsilon'])}.{decided} Grey: the interval for the whole input distribution "
-        f"at confidence {listed(shown['confidence'], confidence_text)}, for each network and δ alone, one end from "
-        f"each side.{fgsm}"
+        f"Each bar encloses one network's {notion.quantity} on N = {listed(shown['samples'], str)} test points: "
+        f"{ends}. Half of the bars are shorter than {shown['gap'].median():.3f}; {100 * _narrow(shown).mean():.0f} % "
+        f"are shorter than ε = {listed(shown['epsilon'])}.{decided} Grey: the interval for the whole input "
+        f"distribution at confidence {listed(shown['confidence'], confidence_text)}, for each network and δ alone, one "
+        f"end from each side.{fgsm}"
     )
 
 

@@ -16,7 +16,6 @@ from matplotlib.patches import Patch
 from deltaball.figures import style
 from deltaball.figures.panels import (
     AXES,
-    TITLES,
     asked,
     asked_of,
     caption,
@@ -30,7 +29,7 @@ from deltaball.figures.paper import MIDDLE, at_middle
 from deltaball.figures.tradeoff import lean
 from deltaball.plan.plan import Plan
 from deltaball.study.grids import all_axes
-from deltaball.study.measures import NOTIONS
+from deltaball.study.notions import NOTIONS
 
 COLUMNS = 4
 KIND = ["method", "architecture"]
@@ -44,7 +43,7 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, 
     panels = {axis: _varying(shown, axis) for axis in all_axes()}
     panels = {axis: rows for axis, rows in panels.items() if len(rows)}
     figure = _panels(panels) if panels else empty()
-    title = f"{dataset}: {TITLES[notion]} over each hyper-parameter"
+    title = f"{dataset}: {NOTIONS[notion].title} over each hyper-parameter"
     remark = f"Boxes: quartiles; whiskers: the last network within 1.5 interquartile ranges. {MIDDLE}"
     finish(figure, name, title, caption(shown, planned, remark, lines=False), numbers(shown), folder)
 

@@ -20,22 +20,17 @@ from matplotlib.transforms import Bbox
 from scipy import stats
 
 from deltaball.analysis import judges
+from deltaball.analysis.ranges import highest
 from deltaball.base.files import written_whole
 from deltaball.base.guarantees import confidence_text
 from deltaball.figures import style
 from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
 from deltaball.study.grids import all_axes
-from deltaball.study.measures import NOTIONS
+from deltaball.study.neighbourhoods import NORMS
+from deltaball.study.notions import NOTIONS
 from deltaball.tables import columns, frames
 
-TITLES = {
-    "class_change": "class change, g",
-    "softmax_variation": "softmax variation, ḡ",
-    "variation_above": "softmax variation above γ",
-    "margin": "margin",
-}
-SHORT = TITLES | {"class_change": "class change", "softmax_variation": "variation", "variation_above": "variation"}
 AXES = {"R": "R(g), robust share", "D": "D(ḡ), mean variation", "M": "M, mean margin"}
 MOST_LISTED = 6
 LEGEND = 0.12  # height of the legend's row, that of a row of panels being 1
@@ -45,7 +40,6 @@ CONFIDENCE = 0.95
 # From so many networks on, contours say where most of them lie, and an SVG holds its dots as one image.
 MANY = 1500
 CONTOURS = (0.1, 0.4, 0.7)  # share of the networks outside each
-BALLS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 
 def asked(name: str) -> tuple[str, str, str]:
@@ -76,10 +70,10 @@ def levels(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The rows of a figure: each norm, δ (and γ) that is shown, its label, and its rows of the table."""
     axis = AXES[NOTIONS[shown["notion"].iloc[0]].quantity]
     # L∞ goes without saying, until there are others.
-    balls = {norm: "" if set(shown["norm"]) == {"linf"} else f"{BALLS[norm]}, " for norm in BALLS}
+    balls = {norm: "" if set(shown["norm"]) == {"linf"} else f"{title}, " for norm, title in NORMS.items()}
     return [
         (f"{balls[norm]}δ = {delta:g}{'' if np.isnan(gamma) else f', γ = {gamma:g}'}\n{axis}", chosen)
-        for norm in BALLS
+        for norm in NORMS
         for (delta, gamma), chosen in shown[shown["norm"] == norm].groupby(["delta", "gamma"], dropna=False)
     ]
 
@@ -93,7 +87,7 @@ def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "", lines:
     if shown.empty:
         return f"{count}: nothing is measured yet."
     attacked = " and ".join(
-        f"{judges.display_name(attack)} in {BALLS[norm]} balls of δ = {listed(members['delta'])}"
+        f"{judges.display_name(attack)} in {NORMS[norm]} balls of δ = {listed(members['delta'])}"
         for (attack, norm), members in shown.groupby(["attack", "norm"], sort=False)
     )
     quantities = shown["notion"].map({name: notion.quantity for name, notion in NOTIONS.items()})
@@ -203,7 +197,7 @@ def legend_above(room: Axes, handles: list[Artist]) -> None:
 
 def limits(chosen: pd.DataFrame, low: float, high: float) -> tuple[float, float]:
     """Ends of a y axis that shows [low, high] of a measure: R and D lie in [0, 1], a margin in [0, δ]."""
-    whole = chosen["delta"].iloc[0] if chosen["notion"].iloc[0] == "margin" else 1.0
+    whole = highest(chosen).iloc[0]
     room = max(0.05 * (high - low), 0.01 * whole)
     return max(low - room, -0.03 * whole), min(high + room, 1.03 * whole)
 

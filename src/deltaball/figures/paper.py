@@ -25,9 +25,6 @@ from deltaball.base.guarantees import confidence_text
 from deltaball.figures import bayes, convergence, pruning, style, tradeoff
 from deltaball.figures.panels import (
     AXES,
-    BALLS,
-    SHORT,
-    TITLES,
     applies,
     asked_of,
     caption,
@@ -41,7 +38,8 @@ from deltaball.figures.panels import (
     scatter,
 )
 from deltaball.plan.plan import Plan
-from deltaball.study.measures import NOTIONS
+from deltaball.study.neighbourhoods import NORMS
+from deltaball.study.notions import NOTIONS
 
 WIDTH = 9.2
 NARROW = 10  # letters that stand upright beneath half a panel
@@ -66,7 +64,7 @@ class Column:
 
 def figure1(name: str, plan: Plan, draws: pd.DataFrame, spread: pd.DataFrame, folder: Path) -> None:
     """Estimates over ε, and the test points that each ε needs: by the exact answer, else by the strongest attack."""
-    judge = spread["certificate"].where(spread["certificate"].str.startswith("exact"), spread["attack"])
+    judge = spread["certificate"].where(judges.decides(spread["certificate"]), spread["attack"])
     keys = ["experiment", "network_id", "notion", "norm", "delta", "gamma", "epsilon"]
     shown = judges.strongest(spread.assign(judge=judge).dropna(subset="judge"), "judge", keys)
     drawn = shown.merge(draws[[*convergence.KEYS, "draw", "estimate"]], on=convergence.KEYS)
@@ -89,7 +87,7 @@ def figure1(name: str, plan: Plan, draws: pd.DataFrame, spread: pd.DataFrame, fo
         convergence.estimates(axis, chosen, drawn)
         by = judges.display_name(chosen["judge"].iloc[0])
         kind = style.NAMES[first["architecture"]]
-        axis.set_title(f"{first['dataset']}, {kind}: {TITLES[first['notion']]}, {ball}, by {by}", loc="left")
+        axis.set_title(f"{first['dataset']}, {kind}: {NOTIONS[first['notion']].title}, {ball}, by {by}", loc="left")
         axis.set(xlabel="error tolerance ε", ylabel=quantity)
         axis.tick_params(labelbottom=True)
     note += (
@@ -249,8 +247,8 @@ def _at(measured: pd.DataFrame, networks: pd.DataFrame, notion: str, level: Leve
 
 def _title(notion: str, level: Level) -> str:
     norm, gamma, delta = level
-    ball = "" if norm == "linf" else f"{BALLS[norm]}, "
-    return f"{SHORT[notion]}{'' if gamma is None else f' > {gamma:g}'}, {ball}δ = {delta:g}"
+    ball = "" if norm == "linf" else f"{NORMS[norm]}, "
+    return f"{NOTIONS[notion].short_title}{'' if gamma is None else f' > {gamma:g}'}, {ball}δ = {delta:g}"
 
 
 def _bands(

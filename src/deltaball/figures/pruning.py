@@ -17,7 +17,6 @@ from deltaball.analysis.judges import judged
 from deltaball.figures import style
 from deltaball.figures.panels import (
     LEGEND,
-    TITLES,
     asked,
     asked_of,
     caption,
@@ -30,6 +29,7 @@ from deltaball.figures.panels import (
     scatter,
 )
 from deltaball.plan.plan import Plan
+from deltaball.study.notions import NOTIONS
 
 
 def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
@@ -46,7 +46,7 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, 
     drawable = (shown["method"] == "imp").any()
     remark = "Each pruned network is also compared with its own dense trunk: tables/pruning.csv."
     figure = _panels(shown) if drawable else empty()
-    title = f"{dataset}: pruning and {TITLES[notion]}"
+    title = f"{dataset}: pruning and {NOTIONS[notion].title}"
     finish(figure, name, title, caption(shown, planned, remark), numbers(shown), folder)
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.style
 
+from deltaball.study import judges as study_judges
+
 # Okabe & Ito's colours, told apart by colour-blind readers; the two shades differ in lightness, so that
 # architectures stay apart in grey print too.
 SHADES = {"sgd": ("#0072B2", "#56B4E9"), "imp": ("#00664B", "#33C7A0"), "hmc": ("#A0457A", "#E3A3C8")}
@@ -18,6 +20,7 @@ JUDGES = {
     "crown": ("#E69F00", "^"),
     "exact": ("#000000", "D"),
 }
+UNKNOWN_JUDGES = (("#009E73", "P"), ("#D55E00", "*"), ("#999999", "p"))  # of judges that have no look of their own
 SAMPLES = "#A50F15"  # the paper's red line
 NAMES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG"}
 CAPACITY, DURATION = ("#8F74B8", "#D2C6E6"), ("#5BA37C", "#BFE0CC")  # the paper's purple and green box plots
@@ -27,6 +30,12 @@ STYLE = Path(__file__).with_name("deltaball.mplstyle")
 def colour(method: str, architecture: str) -> str:
     """Fully connected networks are dark, convolutional ones light."""
     return SHADES[method][0 if architecture == "fcn" else 1]
+
+
+def judge(name: str) -> tuple[str, str]:
+    """Colour and mark of an attack or certificate."""
+    others = [other for other in study_judges.JUDGES if other not in JUDGES]
+    return JUDGES[name] if name in JUDGES else UNKNOWN_JUDGES[others.index(name) % len(UNKNOWN_JUDGES)]
 
 
 def use() -> None:

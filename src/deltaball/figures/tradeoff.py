@@ -20,7 +20,6 @@ from deltaball.analysis.judges import judged
 from deltaball.figures import style
 from deltaball.figures.panels import (
     LEGEND,
-    TITLES,
     asked,
     asked_of,
     caption,
@@ -33,6 +32,7 @@ from deltaball.figures.panels import (
     scatter,
 )
 from deltaball.plan.plan import Plan
+from deltaball.study.notions import NOTIONS
 
 CAPACITY_BINS = 5
 MOST_LETTERS = 15  # of all labels together, upright beneath a panel
@@ -52,7 +52,7 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, 
     chosen = measured["network_id"].isin(planned["network_id"]) & (measured["notion"] == notion)
     shown = judged(measured[chosen])
     figure = _panels(shown) if len(shown) else empty()
-    finish(figure, name, f"{dataset}: {TITLES[notion]}", caption(shown, planned), numbers(shown), folder)
+    finish(figure, name, f"{dataset}: {NOTIONS[notion].title}", caption(shown, planned), numbers(shown), folder)
 
 
 def _panels(shown: pd.DataFrame) -> Figure:

@@ -9,63 +9,57 @@ from deltaball.base.errors import InputError
 from deltaball.base.guarantees import confidence_each, samples_needed
 from deltaball.plan.networks import Network
 from deltaball.study.grids import chosen, how_many
-from deltaball.study.judges import ATTACKS, EXACT_SECONDS, FMN_STEPS, PGD_RESTARTS, PGD_STEPS
+from deltaball.study.judges import JUDGES
+from deltaball.study.notions import NOTIONS
 from deltaball.study.study import Study
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number per network: notion × norm × δ × what judges it, on so many test points."""
+    """One number per network: notion × norm × δ × judge, on so many test points."""
 
-    notion: str
+    notion: str  # of NOTIONS
     norm: str
     delta: float
-    by: str  # an attack or a certificate
+    judge: str  # of JUDGES
     gamma: float | None = None
-    settings: tuple[tuple[str, float], ...] = ()  # what `by` takes: steps, restarts, seconds
+    settings: tuple[tuple[str, float], ...] = ()  # what the judge takes: steps, restarts, seconds
     samples: int = field(default=0, compare=False)
     epsilon: float = field(default=1.0, compare=False)  # in the units of the measure
     confidence: float = field(default=0.0, compare=False)
     wanted: Mapping[str, Sequence[Any]] = field(default_factory=dict, compare=False, repr=False)  # which networks
 
     @property
-    def judge(self) -> str:
-        """The attack or certificate in the tables; with its settings where they are not the defaults."""
-        if self.settings == SETTINGS.get(self.by, ()):
-            return self.by
-        return f"{self.by}-{'x'.join(f'{value:g}' for _, value in self.settings)}"
+    def label(self) -> str:
+        """The judge in the tables; with its settings where they are not the defaults."""
+        if dict(self.settings) == JUDGES[self.judge].settings:
+            return self.judge
+        return f"{self.judge}-{'x'.join(f'{value:g}' for _, value in self.settings)}"
 
     @property
     def name(self) -> str:
         """The measure's name in the tables."""
         # repr, because :g would give 8/255 and its neighbours one name.
         threshold = "" if self.gamma is None else f"_{self.gamma!r}"
-        return f"{self.notion}{threshold}_{self.norm}_{self.delta!r}_{self.judge}"
+        return f"{self.notion}{threshold}_{self.norm}_{self.delta!r}_{self.label}"
 
     @property
     def attack(self) -> str | None:
         """The attack in the tables, None for a certificate."""
-        return self.judge if self.by in ATTACKS else None
+        return self.label if JUDGES[self.judge].key == "attack" else None
 
     @property
     def certificate(self) -> str | None:
         """The certificate in the tables, None for an attack."""
-        return None if self.by in ATTACKS else self.judge
+        return self.label if JUDGES[self.judge].key == "certificate" else None
 
     @property
     def highest(self) -> float:
         """The largest value an outcome can have; the smallest is 0."""
-        return self.delta if self.notion == "margin" else 1.0
+        return NOTIONS[self.notion].highest(self.delta)
 
     def applies_to(self, network: Network) -> bool:
         return chosen(self.wanted, network.groups, network.axes)
-
-
-SETTINGS = {
-    "pgd": (("steps", PGD_STEPS), ("restarts", PGD_RESTARTS)),
-    "fmn": (("steps", FMN_STEPS),),
-    "exact": (("seconds", EXACT_SECONDS),),
-}
 
 
 @dataclass(frozen=True)
@@ -99,14 +93,14 @@ def of_entry(entry: Any, study: Study) -> Iterator[Measure]:
     confidence = (entry.guarantee and entry.guarantee.confidence) or guarantee.confidence
     at_once = study.estimates_at_once()
     samples = samples_needed(epsilon, confidence, estimates=at_once)
-    for by in entry.by:
+    for judge in entry.judges:
         settings = tuple(
             (name, value if getattr(entry, name) is None else getattr(entry, name))
-            for name, value in SETTINGS.get(by, ())
+            for name, value in JUDGES[judge].settings.items()
         )
         for norm, gamma, delta in itertools.product(entry.norm, getattr(entry, "gamma", [None]), entry.delta):
-            one = Measure(entry.notion, norm, delta, by, gamma, settings, samples, wanted=entry.wanted)
-            yield replace(one, epsilon=epsilon * one.highest, confidence=confidence_each(confidence, at_once))
+            measure = Measure(entry.notion, norm, delta, judge, gamma, settings, samples, wanted=entry.wanted)
+            yield replace(measure, epsilon=epsilon * measure.highest, confidence=confidence_each(confidence, at_once))
 
 
 def _overlap(study: Study, one: Measure, other: Measure) -> bool:

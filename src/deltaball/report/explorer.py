@@ -16,12 +16,12 @@ from matplotlib.colors import to_hex
 from deltaball.analysis.bayes import converged
 from deltaball.analysis.judges import display_name
 from deltaball.figures import style
-from deltaball.figures.panels import BALLS, SHORT
 from deltaball.figures.paper import at_middle
 from deltaball.plan.plan import Plan
 from deltaball.report.packed import packed
 from deltaball.study.grids import all_axes
-from deltaball.study.measures import NOTIONS
+from deltaball.study.neighbourhoods import NORMS
+from deltaball.study.notions import NOTIONS
 
 # So many distinct numbers stand side by side, more of them along a continuous axis; of texts, as many as a byte counts.
 MOST_NUMBERS, MOST_TEXTS = 40, 255
@@ -108,7 +108,7 @@ def _middles(plan: Plan, shown: pd.DataFrame, measured: pd.DataFrame) -> Iterato
     for notion in NOTIONS:
         rows = at_middle(plan, shown, measured, notion)
         if rows["delta"].nunique() > 1 and len(rows) == rows["network_id"].nunique():
-            label = f"{NOTIONS[notion].quantity}: {SHORT[notion]}, each data set's middle δ"
+            label = f"{NOTIONS[notion].quantity}: {NOTIONS[notion].short_title}, each data set's middle δ"
             described, values = _column(f"{notion}_middle", label, shown["network_id"], rows)
             yield described | {"middle": True}, values
 
@@ -121,9 +121,9 @@ def _measures(ids: pd.Series, measured: pd.DataFrame) -> Iterator[tuple[dict[str
         first = rows.iloc[0]
         gamma = "" if pd.isna(first["gamma"]) else f" > {first['gamma']:g}"
         by = display_name(first["certificate"] if pd.isna(first["attack"]) else first["attack"])
-        ball = "" if first["norm"] == "linf" else f"{BALLS[first['norm']]}, "
+        ball = "" if first["norm"] == "linf" else f"{NORMS[first['norm']]}, "
         quantity = NOTIONS[first["notion"]].quantity
-        label = f"{quantity}: {SHORT[first['notion']]}{gamma}, {ball}δ = {first['delta']:g}, {by}"
+        label = f"{quantity}: {NOTIONS[first['notion']].short_title}{gamma}, {ball}δ = {first['delta']:g}, {by}"
         yield _column(name, label, ids, rows)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from deltaball.analysis import judges
 from deltaball.analysis.bayes import converged
 from deltaball.analysis.enclosures import LEVEL, ROUNDING
+from deltaball.analysis.ranges import distances, highest
 from deltaball.base.guarantees import confidence_text
 from deltaball.report.reading import records
 
@@ -19,18 +20,13 @@ def guarantee(robustness: pd.DataFrame) -> dict[str, Any] | None:
     """What the rows themselves promise; None when there are none."""
     if robustness.empty:
         return None
-    epsilon = (robustness["epsilon"] / _ranges(robustness)).round(12)
+    epsilon = (robustness["epsilon"] / highest(robustness)).round(12)
     return {
         "epsilon": _span(epsilon, "{:g}".format),
         "confidence": _span(robustness["confidence"], confidence_text),
         "samples": _span(robustness["samples"], "{:,}".format),
-        "margins": (robustness["notion"] == "margin").any(),
+        "margins": distances(robustness).any(),
     }
-
-
-def _ranges(rows: pd.DataFrame) -> pd.Series:
-    """How far a measure's outcomes can lie apart: a margin's by δ, all others' by 1."""
-    return rows["delta"].where(rows["notion"] == "margin", 1.0)
 
 
 def _span(values: pd.Series, written: Callable[[Any], str]) -> str:
@@ -44,8 +40,8 @@ def tight(robustness: pd.DataFrame) -> list[dict[str, Any]]:
     halves = pd.DataFrame(
         {
             "inequality": rows["tight_inequality"].map(INEQUALITIES),
-            "tight": (rows["tight_upper"] - rows["tight_lower"]) / _ranges(rows) / 2,
-            "hoeffding": (rows["upper"] - rows["lower"]) / _ranges(rows) / 2,
+            "tight": (rows["tight_upper"] - rows["tight_lower"]) / highest(rows) / 2,
+            "hoeffding": (rows["upper"] - rows["lower"]) / highest(rows) / 2,
         }
     )
     return records(halves.groupby("inequality").median().reset_index())

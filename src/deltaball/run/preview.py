@@ -64,13 +64,13 @@ def _measures(plan: Plan) -> Iterator[str]:
     for one in plan.measures:
         networks = sum(how_many(one.wanted, grid) for grid in plan.study.grids)
         threshold = "" if one.gamma is None else f" {one.gamma:g}"
-        counts[f"{one.notion}{threshold}", one.norm, one.judge, networks][one.delta] = None
+        counts[f"{one.notion}{threshold}", one.norm, one.label, networks][one.delta] = None
     for (notion, norm, judge, networks), deltas in counts.items():
         balls = f"{norm} of δ = {', '.join(f'{one:g}' for one in deltas)}"
         yield f"measure: {notion} in {balls} by {judge}: {networks:,} networks"
     for experiment in plan.experiments:
         (first, *_) = experiment.measures
-        judges = " and ".join(dict.fromkeys(one.judge for one in experiment.measures))
+        judges = " and ".join(dict.fromkeys(one.label for one in experiment.measures))
         draws = f"{experiment.draws} draws for each of {len(experiment.epsilons)} ε's"
         networks = f"{len(experiment.networks)} networks on all their test points"
         yield f"convergence: {draws}, {first.notion} by {judges}: {networks}"

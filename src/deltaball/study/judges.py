@@ -1,9 +1,183 @@
-"""Attacks and certificates: their names and their settings."""
+"""What judges networks at test points: attacks, certificates, the exact answer. Light, like the study.
 
-ATTACKS = ("fgsm", "pgd", "fmn")
+An attack finds violations, a certificate proves that there are none, the exact answer decides. Each is one class of
+``deltaball.local`` and one entry of JUDGES, which study files, plans, costs, estimates, tables and figures read.
+"""
 
-CERTIFICATES = ("ibp", "crown", "exact")
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-PGD_STEPS, PGD_RESTARTS, FMN_STEPS = 40, 2, 100
+from deltaball.networks.layers import Conv, Dense, Layers
+from deltaball.study.notions import Notion
 
-EXACT_SECONDS = 60.0
+Settings = Mapping[str, float]
+
+# In the order in which they are asked: what the cheap settle is not asked of the others.
+STAGES = ("finds", "proves", "decides")
+
+
+@dataclass(frozen=True)
+class NetworkKind:
+    """What a judge needs to know of a network to refuse it."""
+
+    layered: bool = True  # whether it is a list of layers; a mean over a posterior is none
+    activations: tuple[str, ...] = ("relu",)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Something a judge cannot judge, and why."""
+
+    concerns: Callable[[Notion, str, NetworkKind], bool]  # notion, norm, network
+    reason: str
+
+
+DISTANCE = Refusal(lambda notion, norm, network: notion.is_distance, "it is a distance, and not the worst of one ball")
+SOFTMAX = Refusal(lambda notion, norm, network: notion.reads == "softmax", "what it looks for is another class")
+CURVED_SOFTMAX = Refusal(SOFTMAX.concerns, "softmax is not piecewise linear")
+EUCLIDEAN = Refusal(lambda notion, norm, network: norm == "l2", "its programs are linear")
+UNLAYERED = Refusal(
+    lambda notion, norm, network: not network.layered,
+    "they are means over a posterior, of which nothing can be proven; leave them out by `only`",
+)
+CURVED = Refusal(
+    lambda notion, norm, network: any(name != "relu" for name in network.activations),
+    "it needs relu, and not tanh or sigmoid: `only: {activation: relu}`",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """An attack, a certificate or the exact answer."""
+
+    name: str  # in study files; without a '-', which sets settings apart in tables
+    title: str  # in captions
+    says: Literal["finds", "proves", "decides"]
+    implementation: str  # the class, by its dotted path
+    passes: Callable[[Settings, Layers, Notion], float]  # forward passes of one image per point, about
+    settings: Settings = field(default_factory=dict)  # what its class takes, with defaults
+    # Measures that agree in these, and in the settings, are judged by one search: of norm, delta and reads; none if ().
+    shares: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    seconds: float = 0.0  # of a CPU per point, besides the passes
+
+    @property
+    def key(self) -> Literal["attack", "certificate"]:
+        """Under which key of a study file, and in which column of the tables, it stands."""
+        return "attack" if self.says == "finds" else "certificate"
+
+    @property
+    def stage(self) -> int:
+        return STAGES.index(self.says)
+
+    @property
+    def effort(self) -> float:
+        """How much its defaults make it do: two of one name are ordered by it."""
+        return math.prod(self.settings.values()) if self.settings else 0
+
+    def refuses(self, notion: Notion, norm: str, network: NetworkKind = NetworkKind()) -> str | None:
+        """Why it cannot judge networks of this kind by the notion in balls of the norm; None if it can."""
+        return next((one.reason for one in self.refusals if one.concerns(notion, norm, network)), None)
+
+
+def _gradient_steps(settings: Settings, layers: Layers, notion: Notion) -> float:
+    # A gradient is worth three forward passes.
+    return 3 * settings["steps"] * settings.get("restarts", 1) + 40
+
+
+def _pulled_back(settings: Settings, layers: Layers, notion: Notion) -> float:
+    """Every unit after the first layer pulled back to the image, twice, and the rows that are asked; in float64."""
+    units = [
+        layer.outputs * (layer.height * layer.width if isinstance(layer, Conv) else 1)
+        for layer in layers
+        if isinstance(layer, Dense | Conv)
+    ]
+    rows = units[-1] ** 2 if notion.reads == "softmax" else units[-1]
+    return 2 * (2 * sum(units[1:-1]) + rows)
+
+
+PGD = {"steps": 40, "restarts": 2}
+
+
+def _pgd_and_crown(settings: Settings, layers: Layers, notion: Notion) -> float:
+    return 3 * math.prod(PGD.values()) + _pulled_back(settings, layers, notion)
+
+
+# The share of points that neither PGD nor CROWN settles, and what branch and bound takes for each.
+LEFT_OPEN, SOLVING_SECONDS = 0.25, 0.2
+
+# Weakest first, attacks before certificates: where there is room for one, the last is shown. FMN seeks the closest
+# violation and PGD the worst point of a ball, so PGD says more about each ball.
+JUDGES = {
+    judge.name: judge
+    for judge in (
+        Judge(
+            name="fgsm",
+            title="FGSM",
+            says="finds",
+            implementation="deltaball.local.attacks.fgsm.Fgsm",
+            passes=lambda settings, layers, notion: 4,
+            shares=("norm", "delta"),
+            refusals=(DISTANCE,),
+        ),
+        Judge(
+            name="fmn",
+            title="FMN",
+            says="finds",
+            implementation="deltaball.local.attacks.fmn.Fmn",
+            passes=_gradient_steps,
+            settings={"steps": 100},
+            shares=("norm",),
+            refusals=(SOFTMAX,),
+        ),
+        Judge(
+            name="pgd",
+            title="PGD",
+            says="finds",
+            implementation="deltaball.local.attacks.pgd.Pgd",
+            passes=_gradient_steps,
+            settings=PGD,
+            shares=("norm", "delta", "reads"),
+            refusals=(DISTANCE,),
+        ),
+        Judge(
+            name="ibp",
+            title="IBP",
+            says="proves",
+            implementation="deltaball.local.certificates.certificate.Ibp",
+            passes=lambda settings, layers, notion: 8,
+            refusals=(UNLAYERED,),
+        ),
+        Judge(
+            name="crown",
+            title="CROWN",
+            says="proves",
+            implementation="deltaball.local.certificates.certificate.Crown",
+            passes=_pulled_back,
+            refusals=(UNLAYERED,),
+        ),
+        Judge(
+            name="exact",
+            title="the exact answer",
+            says="decides",
+            implementation="deltaball.local.deciding.Exact",
+            passes=_pgd_and_crown,
+            settings={"seconds": 60.0},
+            refusals=(UNLAYERED, CURVED_SOFTMAX, DISTANCE, EUCLIDEAN, CURVED),
+            seconds=LEFT_OPEN * SOLVING_SECONDS,
+        ),
+    )
+}
+
+
+def judges_by_key(key: str) -> tuple[str, ...]:
+    """The names of all attacks, or of all certificates, weakest first."""
+    return tuple(judge.name for judge in JUDGES.values() if judge.key == key)
+
+
+def settings_takers() -> dict[str, list[Judge]]:
+    """Each setting of the table with the judges that take it."""
+    names = dict.fromkeys(name for judge in JUDGES.values() for name in judge.settings)
+    return {name: [judge for judge in JUDGES.values() if name in judge.settings] for name in names}

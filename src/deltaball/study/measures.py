@@ -1,15 +1,14 @@
 """What a study may ask of its networks."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
 from deltaball.study.axes import Count, Name, Positive, Share, Strict, axis
 from deltaball.study.grids import all_axes, kinds
-from deltaball.study.judges import ATTACKS, CERTIFICATES, EXACT_SECONDS, FMN_STEPS, PGD_RESTARTS, PGD_STEPS
-
-# R is the share of robust points: it falls as δ grows. D is a mean variation: it rises. M is a mean distance.
-Quantity = Literal["R", "D", "M"]
+from deltaball.study.judges import JUDGES, Judge, judges_by_key, settings_takers
+from deltaball.study.neighbourhoods import NORMS
+from deltaball.study.notions import NOTIONS, Notion
 
 Only = create_model(
     "Only",
@@ -28,44 +27,48 @@ Only = create_model(
 )
 
 
-class Points(Strict):
+class OwnGuarantee(Strict):
     """Another ε or confidence than the study's, and so another number of test points, for some measures."""
 
     epsilon: Share | None = None
     confidence: Share | None = None
 
 
-class AnyMeasure(Strict):
+def _setting(name: str, takers: list[Judge]) -> tuple[Any, Any]:
+    """The key of a setting: a count or a number, by its default."""
+    kind = Count if isinstance(takers[0].settings[name], int) else Positive
+    defaults = " or ".join(f"{judge.name} ({judge.settings[name]:g} if left out)" for judge in takers)
+    return kind | None, Field(None, description=f"of {defaults}")
+
+
+_Settings = create_model(
+    "_Settings",
+    __base__=Strict,
+    **{name: _setting(name, takers) for name, takers in settings_takers().items()},
+)
+
+
+class AnyMeasure(_Settings):
     """What entries of all notions have in common."""
 
-    quantity: ClassVar[Quantity]
-    # Which attacks and certificates can say something about the notion, and why others cannot.
-    attacks: ClassVar[tuple[str, ...]]
-    certificates: ClassVar[tuple[str, ...]]
-    because: ClassVar[str]
-
-    norm: axis(Literal["linf", "l2", "l1"]) = Field(["linf"], description="of the ball, which is cut by [0, 1]")
+    norm: axis(Literal[tuple(NORMS)]) = Field(["linf"], description="of the ball, which is cut by [0, 1]")
     delta: axis(Annotated[float, Field(ge=0, allow_inf_nan=False)]) = Field(
         description="radii of the ball, in pixel units of [0, 1]"
     )
-    attack: axis(Literal[ATTACKS]) | None = Field(
+    attack: axis(Literal[judges_by_key("attack")]) | None = Field(
         None, description="finds violations: bounds R from above, D from below; fgsm where no certificate is asked"
     )
-    certificate: axis(Literal[CERTIFICATES]) | None = Field(
+    certificate: axis(Literal[judges_by_key("certificate")]) | None = Field(
         None, description="proves that there is none: bounds R from below, D from above; exact decides every point"
     )
-    steps: Count | None = Field(None, description=f"of pgd ({PGD_STEPS} if left out) or fmn ({FMN_STEPS})")
-    restarts: Count | None = Field(
-        None, description=f"of pgd ({PGD_RESTARTS} if left out); all but one start at random"
-    )
-    seconds: Positive | None = Field(None, description=f"limit of exact per point ({EXACT_SECONDS:g} if left out)")
-    guarantee: Points | None = Field(None, description="another ε or confidence than the study's")
+    guarantee: OwnGuarantee | None = Field(None, description="another ε or confidence than the study's")
     only: Only | None = Field(None, description="only these networks; null is all")
 
     @property
-    def by(self) -> list[str]:
+    def judges(self) -> list[str]:
         """The attacks and certificates that are asked, attacks first."""
-        return [*(self.attack or ([] if self.certificate else ["fgsm"])), *(self.certificate or [])]
+        usual = [] if self.certificate else [NOTIONS[self.notion].usual_attack]
+        return [*(self.attack or usual), *(self.certificate or [])]
 
     @property
     def wanted(self) -> dict[str, list[Any]]:
@@ -74,81 +77,40 @@ class AnyMeasure(Strict):
 
     @model_validator(mode="after")
     def _sensible(self) -> "AnyMeasure":
-        for key, chosen, possible in (
-            ("attack", self.attack, self.attacks),
-            ("certificate", self.certificate, self.certificates),
-        ):
-            wrong = next((one for one in chosen or [] if one not in possible), None)
-            if wrong:
-                raise ValueError(f"{key} '{wrong}' cannot judge {self.notion}: {self.because}")
-        if self.certificate and "exact" in self.certificate and "l2" in self.norm:
-            raise ValueError("certificate 'exact' cannot judge norm l2: its programs are linear; possible: linf, l1")
+        notion = NOTIONS[self.notion]
+        for judge in (JUDGES[name] for name in self.judges):
+            _check_judge(judge, notion, self.norm)
         if "linf" in self.norm and max(self.delta) > 1:
             raise ValueError(f"delta {max(self.delta)} in norm linf: pixels lie in [0, 1]; at most 1")
-        for key, takers in (("steps", ("pgd", "fmn")), ("restarts", ("pgd",)), ("seconds", ("exact",))):
-            asked = [one for one in self.by if one in takers]
+        for key, takers in settings_takers().items():
+            asked = [judge for judge in takers if judge.name in self.judges]
             if getattr(self, key) is not None and len(asked) != 1:
-                wanted = " or ".join(takers)
-                raise ValueError(f"{key} {getattr(self, key)} is for one of {wanted}, and this entry asks {self.by}")
+                names = " or ".join(judge.name for judge in takers)
+                raise ValueError(f"{key} {getattr(self, key)} is for one of {names}, and this entry asks {self.judges}")
         return self
 
 
-class ClassChange(AnyMeasure):
-    """g: is the predicted class the same in the whole ball (paper 004, Definition 1)? R(g) is its mean."""
-
-    quantity: ClassVar[Quantity] = "R"
-    attacks: ClassVar = ATTACKS
-    certificates: ClassVar = CERTIFICATES
-    because: ClassVar = ""
-
-    notion: Literal["class_change"]
-
-
-class SoftmaxVariation(AnyMeasure):
-    """ḡ: the largest change of any class's softmax in the ball (Definition 3, h = L∞). D(ḡ) is its mean."""
-
-    quantity: ClassVar[Quantity] = "D"
-    attacks: ClassVar = ("fgsm", "pgd")
-    certificates: ClassVar = ("ibp", "crown")
-    because: ClassVar = "fmn looks for another class, and softmax is not piecewise linear; use fgsm, pgd, ibp or crown"
-
-    notion: Literal["softmax_variation"]
+def _check_judge(judge: Judge, notion: Notion, norms: list[str]) -> None:
+    reasons = {norm: judge.refuses(notion, norm) for norm in NORMS}
+    refused = next((norm for norm in norms if reasons[norm]), None)
+    if refused is None:
+        return
+    what, possible = f"norm {refused}", [norm for norm, reason in reasons.items() if not reason]
+    if not possible:
+        what, possible = notion.name, [one.name for one in JUDGES.values() if not one.refuses(notion, refused)]
+    raise ValueError(
+        f"{judge.key} '{judge.name}' cannot judge {what}: {reasons[refused]}; possible: {', '.join(possible)}"
+    )
 
 
-class VariationAbove(AnyMeasure):
-    """Robust unless ḡ exceeds `gamma` (paper 004, Sections 2 and 4.2). R is its mean."""
-
-    quantity: ClassVar[Quantity] = "R"
-    attacks: ClassVar = SoftmaxVariation.attacks
-    certificates: ClassVar = SoftmaxVariation.certificates
-    because: ClassVar = SoftmaxVariation.because
-
-    notion: Literal["variation_above"]
-    gamma: axis(Share) = Field(description="threshold on the softmax variation")
+def _entry(notion: Notion) -> type[AnyMeasure]:
+    """What a study file says of measures by one notion."""
+    name = "".join(word.capitalize() for word in notion.name.split("_"))
+    keys = {"notion": (Literal[notion.name], ...), **notion.keys}
+    return create_model(name, __base__=AnyMeasure, __doc__=notion.meaning, **keys)
 
 
-class Margin(AnyMeasure):
-    """The distance to the closest point of another class, at most δ (papers 000 and 003, Section 5). M is its mean."""
-
-    quantity: ClassVar[Quantity] = "M"
-    attacks: ClassVar = ("fmn",)
-    certificates: ClassVar = ("ibp", "crown")
-    because: ClassVar = "it is a distance; use attack: fmn, or certificate: ibp or crown"
-
-    notion: Literal["margin"]
-    delta: axis(Positive) = Field(description="distances are cut at δ, which is the range of the measure")
-
-    @property
-    def by(self) -> list[str]:
-        return [*(self.attack or ([] if self.certificate else ["fmn"])), *(self.certificate or [])]
-
-
-NOTIONS = {
-    "class_change": ClassChange,
-    "softmax_variation": SoftmaxVariation,
-    "variation_above": VariationAbove,
-    "margin": Margin,
-}
+ENTRIES = {name: _entry(notion) for name, notion in NOTIONS.items()}
 
 
 def tagged(members: dict[str, type[Strict]], tag: Any) -> Any:
@@ -166,7 +128,7 @@ def notion_tag(measure: Any) -> str | None:
 class Convergence(Strict):
     """How estimates close in on R or D as ε falls (paper 004, Section 4.1, Figure 1), for the networks of `only`."""
 
-    measure: tagged(NOTIONS, notion_tag)
+    measure: tagged(ENTRIES, notion_tag)
     epsilon: axis(Share) = Field(description="each gives N by Hoeffding's inequality")
     draws: Annotated[int, Field(ge=2)] = Field(50, description="sets of N test points per ε")
 

@@ -13,7 +13,9 @@ from deltaball.base.guarantees import epsilon_reached, samples_needed
 from deltaball.data import catalogue
 from deltaball.study.architectures import layers
 from deltaball.study.grids import GRIDS, FcnHmc, Grid, Sample, how_many
-from deltaball.study.measures import NOTIONS, AnyMeasure, Convergence, Only, Points
+from deltaball.study.judges import JUDGES, NetworkKind
+from deltaball.study.measures import ENTRIES, AnyMeasure, Convergence, Only, OwnGuarantee
+from deltaball.study.notions import NOTIONS
 from deltaball.study.study import Analysis, Compute, Guarantee, Study
 
 # A figure of the convergence of more networks than this is not read.
@@ -66,7 +68,7 @@ def _check(study: Study, path: Path) -> None:
         where = f"{path}: measures[{index}]"
         grids = _check_measure(study, measure, where)
         smallest = min((facts[grid.dataset] for grid in grids), key=lambda one: one.test)
-        own = measure.guarantee or Points()
+        own = measure.guarantee or OwnGuarantee()
         epsilon, confidence = own.epsilon or study.guarantee.epsilon, own.confidence or study.guarantee.confidence
         key = f"{where}.guarantee.epsilon" if own.epsilon else f"{path}: guarantee.epsilon"
         _check_epsilon(epsilon, confidence, study.estimates_at_once(), smallest, key)
@@ -105,8 +107,7 @@ def _check_measure(study: Study, measure: AnyMeasure, where: str) -> list[Grid]:
     if not grids:
         raise InputError(f"{where}.only: no network has all of {measure.wanted} at once")
     for grid in grids:
-        if measure.certificate:
-            _check_certificate(measure, grid, where)
+        _check_judges(measure, grid, where)
     return grids
 
 
@@ -117,14 +118,14 @@ def _values(grid: Grid, name: str) -> Sequence[Any]:
     return getattr(grid, name) if name in grid.axis_names() else []
 
 
-def _check_certificate(measure: AnyMeasure, grid: Grid, where: str) -> None:
-    named = f"{where}.certificate: the networks of grid '{grid.name}'"
-    if grid.method == "hmc":
-        raise InputError(f"{named} are means over a posterior, which no certificate bounds; leave them out by `only`")
-    activations = measure.wanted.get("activation", grid.activation)
-    curved = [one for one in grid.activation if one in activations and one != "relu"]
-    if "exact" in measure.certificate and curved:
-        raise InputError(f"{named} have activation {curved[0]}; exact needs relu: `only: {{activation: relu}}`")
+def _check_judges(measure: AnyMeasure, grid: Grid, where: str) -> None:
+    """Refuse what cannot judge the networks of a grid."""
+    wanted, notion = measure.wanted.get("activation", grid.activation), NOTIONS[measure.notion]
+    network = NetworkKind(grid.method != "hmc", tuple(name for name in grid.activation if name in wanted))
+    for judge in (JUDGES[name] for name in measure.judges):
+        if reason := next((judge.refuses(notion, norm, network) for norm in measure.norm), None):
+            named = f"'{judge.name}' cannot judge the networks of grid '{grid.name}'"
+            raise InputError(f"{where}.{judge.key}: {named}: {reason}")
 
 
 def _check_epsilon(epsilon: float, confidence: float, at_once: int, facts: catalogue.DatasetFacts, key: str) -> None:
@@ -163,13 +164,13 @@ _Loader.add_implicit_resolver(
 )
 
 
-_MEMBERS = {(Study, "grids"): GRIDS, (Study, "measures"): NOTIONS, (Convergence, "measure"): NOTIONS}
+_MEMBERS = {(Study, "grids"): GRIDS, (Study, "measures"): ENTRIES, (Convergence, "measure"): ENTRIES}
 _MODELS = {
     (Study, "guarantee"): Guarantee,
     (Study, "compute"): Compute,
     (Study, "analysis"): Analysis,
     (Study, "convergence"): Convergence,
-    (None, "guarantee"): Points,
+    (None, "guarantee"): OwnGuarantee,
     (None, "only"): Only,
     (None, "sample"): Sample,
 }
@@ -226,7 +227,7 @@ def _what(error: Any, model: type[BaseModel], members: Members) -> str:
 def _untagged(value: Any, members: Members) -> str:
     if not isinstance(value, dict):
         return f"{value!r} should be a mapping with keys of its own"
-    tags = ("notion",) if members is NOTIONS else ("architecture", "method")
+    tags = ("notion",) if members is ENTRIES else ("architecture", "method")
     known = [name.split("-") for name in members]
     for position, tag in enumerate(tags):
         names = {parts[position] for parts in known}

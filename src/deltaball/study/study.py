@@ -13,7 +13,7 @@ from deltaball.data import catalogue
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.study.axes import Name, Positive, Seed, Share, Strict, distinct
 from deltaball.study.grids import GRIDS, Grid, grid_tag, how_many
-from deltaball.study.measures import NOTIONS, Convergence, notion_tag, tagged
+from deltaball.study.measures import ENTRIES, Convergence, notion_tag, tagged
 
 
 class Guarantee(Strict):
@@ -63,7 +63,7 @@ class Study(Strict):
     compute: Compute = Compute()
     guarantee: Guarantee
     analysis: Analysis = Analysis()
-    measures: list[tagged(NOTIONS, notion_tag)] = Field(min_length=1)
+    measures: list[tagged(ENTRIES, notion_tag)] = Field(min_length=1)
     convergence: list[Convergence] = Field([])
     grids: Annotated[list[tagged(GRIDS, grid_tag)], Field(min_length=1), AfterValidator(_named_apart)]
 
@@ -88,7 +88,7 @@ class Study(Strict):
             * len(entry.norm)
             * len(entry.delta)
             * len(getattr(entry, "gamma", [0]))
-            * len(entry.by)
+            * len(entry.judges)
             for grid in self.grids
             for entry in self.measures
         )

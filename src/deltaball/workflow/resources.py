@@ -11,10 +11,11 @@ from typing import Any
 
 from deltaball.networks import layers
 from deltaball.plan import costs
-from deltaball.plan.judging import LEFT_OPEN, SOLVING_SECONDS, passes, shared
+from deltaball.plan.judging import passes, shared
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
+from deltaball.study.judges import JUDGES
 
 # Of it 1.5 is how far the estimate itself may be off (benchmarks/costs.py), and 2 how much slower than the machine that
 # the rates are from another one may be, or one whose disk and memory others use too.
@@ -87,7 +88,7 @@ def measuring(plan: Plan, shard: Shard) -> Request:
         for one, samples in asked[trajectory.id].items():
             work = shared(one)
             needed[work] = max(needed[work], samples * passes(one, layers))
-            seconds += samples * LEFT_OPEN * SOLVING_SECONDS if one.by == "exact" else 0
+            seconds += samples * JUDGES[one.judge].seconds
         seconds += sum(needed.values()) * forward
     return _request(plan, shard, seconds / 60, max(_measuring_bytes(plan, pack) for pack in shard.packs))
 
