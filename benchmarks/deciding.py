@@ -85,7 +85,7 @@ def networks(name: str, folder: Path, data: Dataset) -> Iterator[tuple[tuple[int
 def report(size: tuple[int, int], pack: Pack, accuracy: float, x: torch.Tensor) -> tuple[float, int]:
     """Print a network's line; returns the seconds of the whole chain and how many points it left unknown."""
     attack = Pgd()
-    ((_, _, attacked),), pgd = timed(lambda: [*attack(pack, x, 1, {BALL: [ClassChange()]}, range(len(x)))])
+    ((_, _, attacked),), pgd = timed(lambda: [*attack(pack, x, {BALL: [ClassChange()]}, range(len(x)))])
     left = torch.nonzero(attacked.outcome[0]).flatten()
     bounds, crown = timed(lambda: differences(pack, x[left], BALL, "crown", False))
     left = left[ClassChange().certified(pack(x[left]), bounds)[0] == 0]

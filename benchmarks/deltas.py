@@ -40,8 +40,8 @@ def main() -> None:
         asked = plan.measures_of(first)
         if trained and asked:
             networks = Pack.of(plan.layers(pack[0]), [store.load(*place).weights for place in trained])
-            for measure, values in outcomes(networks, chosen, asked, "cpu")[0].items():
-                found[facts.name, measure.name].extend(values.mean(1))
+            for measure, judged in outcomes(networks, chosen, asked, "cpu").items():
+                found[facts.name, measure.name].extend(judged.outcomes.mean(1))
     for (dataset, measure), values in found.items():
         low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
         print(f"{dataset}  {measure:40} {low:.2f}  {middle:.2f}  {high:.2f}   {len(values)} networks")

@@ -79,7 +79,7 @@ def ours(attack: Attack, pack: Pack, x: torch.Tensor, notion: ClassChange) -> to
         for first in range(0, len(x), POINTS_AT_ONCE):
             block = x[first : first + POINTS_AT_ONCE]
             keys = range(first, first + len(block))
-            ((_, _, one),) = attack(some, block, len(some), {BALL: [notion]}, keys)
+            ((_, _, one),) = attack(some, block, {BALL: [notion]}, keys)
             found[start : start + len(some), first : first + len(block)] = one.outcome == 0
     return found
 

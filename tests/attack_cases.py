@@ -7,14 +7,18 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from deltaball.local.attacks.attack import Attack, Found
+from deltaball.base.implementations import implementation
+from deltaball.local.attacks.attack import Attack
 from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
+from deltaball.local.judge import Verdict
 from deltaball.local.notions import ClassChange, Notion, SoftmaxVariation, VariationAbove
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Activation, Dense, Flatten
+from deltaball.networks.models import Model
 from deltaball.networks.packs import Pack
 from deltaball.study.architectures import layers
+from deltaball.study.judges import JUDGES
 
 SHAPE = (4, 3, 1)
 
@@ -68,14 +72,36 @@ def found_by(
     x: torch.Tensor,
     asked: Mapping[Ball, Sequence[Notion]],
     keys: Sequence[int] | None = None,
-) -> dict[tuple[Ball, Notion], Found]:
-    results = attack(pack, x, len(pack), asked, range(len(x)) if keys is None else keys)
+) -> dict[tuple[Ball, Notion], Verdict]:
+    results = attack(pack, x, asked, range(len(x)) if keys is None else keys)
     return {(ball, notion): found for ball, notion, found in results}
 
 
-def one_found(attack: Attack, pack: Pack, x: torch.Tensor, ball: Ball, notion: Notion) -> Found:
+def one_found(attack: Attack, pack: Pack, x: torch.Tensor, ball: Ball, notion: Notion) -> Verdict:
     ((_, found),) = found_by(attack, pack, x, {ball: [notion]}).items()
     return found
+
+
+class Function(Model):
+    """K networks that are any function of images [K, n, h, w, c]; it may note what it is shown."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], networks: int) -> None:
+        self.function, self.networks = function, networks
+
+    def __len__(self) -> int:
+        return self.networks
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x)
+
+    def one(self, k: int) -> "Function":
+        return Function(lambda x: self.function(x.expand(self.networks, *x.shape[-4:]))[k : k + 1], 1)
+
+
+def serves(attack: Attack, notion: Notion) -> bool:
+    """Whether the table of judges lets an attack judge by a notion."""
+    (entry,) = (one for one in JUDGES.values() if implementation(one.implementation) is type(attack))
+    return not entry.refuses(notion.entry, "linf")
 
 
 def scores(pack: Pack, k: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from builders import grid
 
-from deltaball.estimation.outcomes import measure
+from deltaball.estimation.measuring import measure
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan

@@ -6,15 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from builders import planned_few
 from estimation_cases import GRID, MEASURES, SEED, measured
 from scipy import stats
 
+from deltaball.base.errors import InputError
 from deltaball.base.guarantees import samples_needed
 from deltaball.data.datasets import Dataset
-from deltaball.estimation.estimates import estimates
-from deltaball.estimation.outcomes import outcome_key
+from deltaball.estimation.estimates import check_complete, estimates
 from deltaball.estimation.points import draw_points
+from deltaball.estimation.stored import StoredOutcomes, place_of
+from deltaball.local import exact
 from deltaball.networks.packs import Pack
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan
@@ -38,7 +41,7 @@ def test_an_estimate_is_the_mean_outcome_with_its_interval(plan: Plan, pack: lis
     for row, kept in zip(table.itertuples(), lists.itertuples(), strict=True):
         network = by_id[row.network_id]
         kind = next(one for one in plan.measures if one.name == row.measure)
-        values = store.find_outcomes(network.trajectory_id)[outcome_key(network.checkpoint, kind, SEED)]
+        values = StoredOutcomes(store, SEED).of(place_of(network), kind).outcomes
         assert (kept.network_id, kept.measure) == (row.network_id, row.measure)
         np.testing.assert_array_equal(kept.values, values)
         assert row.estimate == pytest.approx(values.astype(np.float64).mean(), abs=1e-12)
@@ -80,7 +83,7 @@ def test_an_estimate_uses_the_planned_points_even_if_more_were_measured(
     table, lists = estimates(plan, pack, store)
     assert set(table["samples"]) == {30}
     assert {len(values) for values in lists["values"]} == {30}
-    values = store.find_outcomes(pack[0].id)[outcome_key(1, plan.measures[0], SEED)]
+    values = StoredOutcomes(store, SEED).of((pack[0].id, 1), plan.measures[0]).outcomes
     assert table["estimate"][0] == pytest.approx(values[:30].mean(), abs=1e-7)
 
 
@@ -89,6 +92,24 @@ def test_too_few_points_make_no_estimate(plan: Plan, pack: list[Trajectory], poi
     measured(plan, pack, points[:10], plan.measures, store)
     table, lists = estimates(plan, pack, store)
     assert len(table) == len(lists) == 0
+
+
+def test_a_row_that_is_missing_without_a_reason_is_named(
+    plan: Plan, pack: list[Trajectory], points: np.ndarray, store: Store
+):
+    measured(plan, pack, points, plan.measures[:-1], store)
+    lost = next(one for one in plan.networks if one.trajectory_id == pack[0].id)
+    _, lists = estimates(plan, pack, store)
+    with pytest.raises(InputError, match=f"network {lost.id}: {plan.measures[-1].name} was not measured"):
+        check_complete(plan, pack, store, lists, {})
+    # What failed, diverged or was not trained is missing for a reason.
+    check_complete(plan, pack, store, lists, {one.id for one in pack})
+    for one in pack[:-1]:
+        for step in one.checkpoints:
+            store.save(one.id, step, Checkpoint((), {}, {"status": "diverged"}))
+    check_complete(plan, pack, store, lists, {pack[-1].id: "out of memory"})
+    measured(plan, pack, points, plan.measures, store)
+    check_complete(plan, pack, store, estimates(plan, pack, store)[1], {})
 
 
 def test_nothing_measured_gives_empty_tables(plan: Plan, pack: list[Trajectory], store: Store):
@@ -131,15 +152,13 @@ def test_tight_intervals_stand_beside_the_contract(enclosed: Any):
 def test_points_left_open_are_robust_for_nobody(
     both: Plan, pack: list[Trajectory], points: np.ndarray, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
-    from deltaball.estimation import outcomes as computing
-
-    exact = [one for one in both.measures if one.judge == "exact"][1]
+    decided = [one for one in both.measures if one.judge == "exact"][1]
 
     def give_up(network: Pack, x: Any, ball: Any, seconds: float) -> Any:
-        return SimpleNamespace(outcome=np.full(len(x), np.nan, np.float32))
+        return SimpleNamespace(outcome=np.full(len(x), np.nan, np.float32), witness=torch.full_like(x, torch.nan))
 
-    monkeypatch.setattr(computing.exact, "decide", give_up)
-    measured(both, pack, points, [exact], store)
+    monkeypatch.setattr(exact, "decide", give_up)
+    measured(both, pack, points, [decided], store)
     table, lists = estimates(both, pack, store)
     left = table[table["undecided"] > 0]
     assert len(left) > 0

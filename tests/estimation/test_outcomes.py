@@ -12,8 +12,10 @@ from estimation_cases import GRID, SEED, asked, measured
 from deltaball.base.guarantees import samples_needed
 from deltaball.data.datasets import Dataset
 from deltaball.estimation.estimates import estimates
-from deltaball.estimation.outcomes import measure, outcome_key, outcomes
+from deltaball.estimation.measuring import measure
+from deltaball.estimation.outcomes import outcomes
 from deltaball.estimation.points import draw_points
+from deltaball.estimation.stored import StoredOutcomes
 from deltaball.networks.packs import Pack
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Trajectory
@@ -38,15 +40,17 @@ def test_a_network_is_measured_by_every_measure_on_every_point(
     for one in pack:
         found = store.find_outcomes(one.id)
         assert found.keys() == {
-            outcome_key(step, kind, SEED) + end
+            f"{step}/{kind.name}/{SEED}{end}"  # as stores have had them from the first
             for step in (1, 4)
             for kind in plan.measures
             for end in ("", "/no_gradient")
         }
         for step in (1, 4):
             alone = Pack.of(plan.layers(one), [store.load(one.id, step).weights])
-            for kind, expected in outcomes(alone, points, plan.measures, "cpu")[0].items():
-                np.testing.assert_allclose(found[outcome_key(step, kind, SEED)], expected[0], atol=1e-6)
+            for kind, expected in outcomes(alone, points, plan.measures, "cpu").items():
+                kept = StoredOutcomes(store, SEED).of((one.id, step), kind)
+                np.testing.assert_allclose(kept.outcomes, expected.outcomes[0], atol=1e-6)
+                np.testing.assert_array_equal(kept.no_gradient, expected.no_gradient[0])
 
 
 def test_outcomes_are_neither_all_robust_nor_all_violated(
@@ -55,7 +59,7 @@ def test_outcomes_are_neither_all_robust_nor_all_violated(
     # Else the comparisons of this file would compare constants.
     measured(plan, pack, points, plan.measures, store)
     for kind in plan.measures:
-        means = [store.find_outcomes(one.id)[outcome_key(4, kind, SEED)].mean() for one in pack]
+        means = [StoredOutcomes(store, SEED).of((one.id, 4), kind).outcomes.mean() for one in pack]
         assert 0.005 < np.mean(means) < 0.995, kind.name
 
 
@@ -159,11 +163,11 @@ def test_a_pack_larger_than_a_batch_is_measured_in_parts(
 ):
     # 1,024 images at once: 40 networks see 25 points each time, of 40.
     weights = [trained.load(one.id, step).weights for one in pack for step in (1, 4)] * 5
-    together = outcomes(Pack.of(plan.layers(pack[0]), weights), few.x_test, plan.measures, "cpu")[0]
-    alone = outcomes(Pack.of(plan.layers(pack[0]), weights[2:3]), few.x_test, plan.measures, "cpu")[0]
-    for kind, values in together.items():
+    together = outcomes(Pack.of(plan.layers(pack[0]), weights), few.x_test, plan.measures, "cpu")
+    alone = outcomes(Pack.of(plan.layers(pack[0]), weights[2:3]), few.x_test, plan.measures, "cpu")
+    for kind, (values, _) in together.items():
         assert values.shape == (40, 40)
-        np.testing.assert_allclose(values[2], alone[kind][0], atol=1e-6)
+        np.testing.assert_allclose(values[2], alone[kind].outcomes[0], atol=1e-6)
         np.testing.assert_allclose(values[:8], values[32:], atol=1e-6)
 
 

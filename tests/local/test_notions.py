@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from deltaball.base.implementations import implementation, is_implemented
 from deltaball.local.losses import cross_entropy, margin, margin_loss, tempered_cross_entropy, variation
-from deltaball.local.notions import ClassChange, Margin, SoftmaxVariation, VariationAbove, notion
+from deltaball.local.notions import ClassChange, Margin, Notion, SoftmaxVariation, VariationAbove, notion
+from deltaball.study.notions import NOTIONS
 
 NOWHERE = torch.zeros(1)
 
@@ -220,10 +222,29 @@ def test_names_of_a_study_become_notions():
     assert notion("softmax_variation") == SoftmaxVariation()
     assert notion("variation_above", gamma=0.3) == VariationAbove(0.3)
     assert notion("margin", delta=0.5) == Margin(0.5)
-    kinds = (
-        notion("class_change"),
-        notion("softmax_variation"),
-        notion("variation_above", 0.5),
-        notion("margin", 1.0, 1.0),
-    )
-    assert [kind.attacked_side for kind in kinds] == ["upper", "lower", "upper", "upper"]
+    raised = {name for name in NOTIONS if notion(name, 0.5, 1.0).entry.violations_raise}
+    assert raised == {"softmax_variation"}
+
+
+def test_the_table_and_the_classes_know_the_same_notions():
+    def below(kind: type[Notion]) -> set[type[Notion]]:
+        return {kind, *(one for child in kind.__subclasses__() for one in below(child))}
+
+    classes = {kind for kind in below(Notion) - {Notion} if kind.__module__.startswith("deltaball.")}
+    assert {kind.name: kind for kind in classes} == {
+        name: implementation(entry.implementation) for name, entry in NOTIONS.items()
+    }
+    assert all(is_implemented(entry.implementation) for entry in NOTIONS.values())
+
+
+def test_an_outcome_lies_in_the_range_that_the_table_says():
+    point, perturbed, differences = sampled(0, 4, 1.0)
+    for name, entry in NOTIONS.items():
+        kind, most = notion(name, 0.2, 0.5), entry.highest(0.5)
+        outcome = kind.outcome(point.expand_as(perturbed), perturbed, torch.full((50, 6), 0.1))
+        for values in (outcome, kind.certified(point, differences)):
+            assert ((0 <= values) & (values <= most)).all()
+            assert not entry.is_share or set(values.flatten().tolist()) <= {0.0, 1.0}
+        worst = kind.worst(torch.tensor(0.0), torch.tensor(most))
+        assert worst == (most if entry.violations_raise else 0)
+        assert kind.settled(worst)

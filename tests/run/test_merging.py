@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from deltaball.base.errors import InputError
 from deltaball.cli import main
 from deltaball.estimation import convergence, curves
-from deltaball.estimation.estimates import described, tightened
+from deltaball.estimation.estimates import described
+from deltaball.estimation.statistics import Mean
 from deltaball.plan import loading
 from deltaball.plan.networks import Network
 from deltaball.plan.plan import Plan
@@ -55,7 +56,7 @@ def piece(plan: Plan, networks: Sequence[Network], where: dict[str, str] = CPU, 
             values = values.round() if one.notion == "class_change" else values
             first = values[: one.samples]
             lists.append({"network_id": network.id, "measure": one.name, "values": values})
-            lower, upper = tightened(first[None], one)
+            lower, upper = Mean.of(one).tight_interval(first[None], one.confidence)
             tight = {"tight_lower": lower[0], "tight_upper": upper[0], "lower": 0.0, "upper": 1.0, "side": "upper"}
             estimate = first.mean(dtype=np.float64)
             estimates.append({"network_id": network.id, **described(one), "estimate": estimate, **tight})

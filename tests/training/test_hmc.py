@@ -11,8 +11,9 @@ import torch
 from builders import grid, network_ids, planned, study
 
 from deltaball.base.errors import InputError
-from deltaball.estimation import outcomes
-from deltaball.local.points import IMAGES_MULTIPLE
+from deltaball.estimation.measuring import measure
+from deltaball.estimation.outcomes import outcomes
+from deltaball.estimation.stored import StoredOutcomes
 from deltaball.networks import layers as layer_list
 from deltaball.networks import packs, posteriors
 from deltaball.networks.layers import Layers
@@ -23,6 +24,7 @@ from deltaball.plan.networks import Trajectory
 from deltaball.store.store import Checkpoint, Store
 from deltaball.study import reading
 from deltaball.study.architectures import layers
+from deltaball.study.judges import IMAGES_MULTIPLE
 
 SHAPE = (4, 3, 1)
 FCN: Layers = layers("fcn", {"depth": 2, "width": 6, "activation": "tanh"}, SHAPE, 3)
@@ -110,14 +112,14 @@ def test_chains_are_measured_from_the_samples_in_the_store(tmp_path: Path) -> No
     for found, weight in zip(store.samples(one.id, 5), weights, strict=True):
         np.testing.assert_array_equal(found, weight)
     shown = random.random((20, 28, 28, 1), dtype=np.float32)
-    (measure,) = plan.measures
-    asked = {(one.id, step): {measure: 20} for step in one.checkpoints}
-    assert outcomes.measure(asked, network, shown, 0, store, "cpu", chains=True) == 40
-    kept = store.find_outcomes(one.id)
+    (kind,) = plan.measures
+    asked = {(one.id, step): {kind: 20} for step in one.checkpoints}
+    assert measure(asked, network, shown, 0, store, "cpu", chains=True) == 40
+    kept = StoredOutcomes(store, 0)
     for step in one.checkpoints:
         posterior = Posterior.of(network, [weight[:step] for weight in weights])
-        expected, _ = outcomes.outcomes(posterior, shown, [measure], "cpu")
-        np.testing.assert_array_equal(kept[outcomes.outcome_key(step, measure, 0)], expected[measure][0])
+        expected = outcomes(posterior, shown, [kind], "cpu")[kind].of_network(0)
+        np.testing.assert_array_equal(kept.of((one.id, step), kind).outcomes, expected.outcomes)
 
 
 def test_axes_left_out_change_no_id() -> None:

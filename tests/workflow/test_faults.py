@@ -29,7 +29,7 @@ FAULT = """
 import os, sys
 if sys.orig_argv[2:3] == [os.environ.get("FAULTY_STAGE")]:
     os.environ.update(OMP_NUM_THREADS="1", MKL_CBWR="AUTO")
-    from deltaball.estimation import outcomes
+    from deltaball.estimation import measuring
     from deltaball.training import sgd
 
     def faulty(whole):
@@ -39,7 +39,7 @@ if sys.orig_argv[2:3] == [os.environ.get("FAULTY_STAGE")]:
             return whole(pack, *rest)
         return call
 
-    sgd.train, outcomes.measure = faulty(sgd.train), faulty(outcomes.measure)
+    sgd.train, measuring.measure = faulty(sgd.train), faulty(measuring.measure)
 """
 
 

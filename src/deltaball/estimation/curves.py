@@ -1,14 +1,14 @@
 """R(δ) and D(δ) from both sides: what attacks and certificates say together, monotone in δ by construction."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from deltaball.base.errors import InputError
-from deltaball.estimation.intervals import betting, clopper_pearson
+from deltaball.estimation.statistics import Mean
 from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
 from deltaball.study.judges import JUDGES
@@ -123,11 +123,5 @@ def _with_intervals(table: pd.DataFrame) -> pd.DataFrame:
             chosen = table[(rises == is_d) & table[column].notna()]
             for (_, confidence), members in chosen.groupby(["samples", "confidence"]):
                 values = np.stack(members[column])
-                ends[end][members.index] = _interval(values, confidence, is_d)[position]
+                ends[end][members.index] = Mean(is_share=not is_d).tight_interval(values, confidence)[position]
     return table.assign(**ends)
-
-
-def _interval(values: np.ndarray, confidence: float, is_d: bool) -> Sequence[np.ndarray]:
-    if is_d:
-        return betting(values, confidence)
-    return clopper_pearson(values.sum(1).astype(int), values.shape[1], confidence)

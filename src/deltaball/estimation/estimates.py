@@ -1,19 +1,21 @@
 """R(g) and D(ḡ) of networks from their outcomes (paper 004, Section 3.2)."""
 
 from collections import defaultdict
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from deltaball.estimation.intervals import betting, clopper_pearson, hoeffding
-from deltaball.estimation.outcomes import Place, notion_of, outcome_key
+from deltaball.base.errors import InputError
+from deltaball.estimation.measuring import is_measurable
+from deltaball.estimation.statistics import Mean
+from deltaball.estimation.stored import Judged, Place, StoredOutcomes, place_of
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
+from deltaball.study.judges import JUDGES
 from deltaball.study.notions import NOTIONS
 from deltaball.tables import columns
 
@@ -29,86 +31,93 @@ def estimates(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> t
     list of the N outcomes, or of those of all test points where a convergence experiment asks for them.
     """
     rows, values, lists = [], defaultdict(list), []
-    find = lru_cache(maxsize=64)(store.find_outcomes)
-
-    def outcomes_at(place: Place, one: Measure, samples: int, kind: str = "") -> np.ndarray | None:
-        found = find(place[0]).get(outcome_key(place[1], one, plan.study.guarantee.seed) + kind, ())
-        # Fewer than N outcomes would be a row that promises an ε it does not keep.
-        return found[:samples] if len(found) >= samples else None
-
+    stored = StoredOutcomes(store, plan.study.guarantee.seed)
     for network in plan.networks_of(trajectories):
-        place, estimated = (network.trajectory_id, network.checkpoint), plan.measures_of(network)
-        for one, asked in plan.asked_of(network).items():
-            found = outcomes_at(place, one, asked)
-            if found is None:
+        estimated = plan.measures_of(network)
+        for measure, asked in plan.asked_of(network).items():
+            judged = _first(stored, place_of(network), measure, asked)
+            if judged is None:
                 continue
-            lists.append({"network_id": network.id, "measure": one.name, "values": found})
-            if one not in estimated:
+            lists.append({"network_id": network.id, "measure": measure.name, "values": judged.outcomes})
+            if measure not in estimated:
                 continue
-            found = found[: one.samples]
-            trunk = outcomes_at(network.trunk, one, one.samples) if network.trunk else None
-            no_gradient = outcomes_at(place, one, one.samples, "/no_gradient")
-            values[one].append((len(rows), found))
-            rows.append(
-                {
-                    "network_id": network.id,
-                    **described(one),
-                    "estimate": _mean(found, 0.0, one),
-                    "trunk_estimate": None if trunk is None else _mean(trunk, 0.0, one),
-                    "undecided": int(np.isnan(found).sum()),
-                    "no_gradient": None if no_gradient is None else int(no_gradient.sum()),
-                    "lower": hoeffding(_mean(found, 0.0, one), one.epsilon, 0, one.highest)[0],
-                    "upper": hoeffding(_mean(found, one.highest, one), one.epsilon, 0, one.highest)[1],
-                    "side": _side(one, found),
-                }
-            )
-    for one, members in values.items():
-        tight = tightened(np.stack([found for _, found in members]), one)
+            judged = judged.first(measure.samples)
+            trunk = _first(stored, network.trunk, measure, measure.samples) if network.trunk else None
+            values[measure].append((len(rows), judged.outcomes))
+            rows.append({"network_id": network.id, **described(measure), **_estimated(measure, judged, trunk)})
+    for measure, members in values.items():
+        outcomes = np.stack([found for _, found in members])
+        tight = Mean.of(measure).tight_interval(outcomes, measure.confidence)
         for (row, _), ends in zip(members, zip(*tight, strict=True), strict=True):
             rows[row] |= dict(zip(("tight_lower", "tight_upper"), ends, strict=True))
     robustness = pd.DataFrame(rows, columns=list(columns.ROBUSTNESS)).astype(columns.ROBUSTNESS)
     return robustness, pd.DataFrame(lists, columns=["network_id", "measure", "values"])
 
 
-def described(one: Measure) -> dict[str, Any]:
-    """What the tables say of a measure."""
+def check_complete(
+    plan: Plan, trajectories: Iterable[Trajectory], store: Store, outcomes: pd.DataFrame, failed: Collection[str]
+) -> None:
+    """Raises InputError, naming network and measure, where a row is missing and nothing says why.
+
+    `outcomes` is the second table of `estimates`. It says why that a trajectory is among the `failed`, that a network
+    was not trained, or that it diverged.
+    """
+    there = set(outcomes[["network_id", "measure"]].itertuples(index=False, name=None))
+    for network in plan.networks_of(trajectories):
+        place = place_of(network)
+        if network.trajectory_id in failed or not store.has(*place) or not is_measurable(place, store):
+            continue
+        for measure in plan.asked_of(network):
+            if (network.id, measure.name) not in there:
+                raise InputError(
+                    f"network {network.id}: {measure.name} was not measured, though the network is trained and nothing "
+                    "failed; measure it again, and if that does not help, report it"
+                )
+
+
+def _first(stored: StoredOutcomes, place: Place, measure: Measure, samples: int) -> Judged | None:
+    """What is kept of the first `samples` points; None where they are not all there."""
+    # Fewer than N outcomes would be a row that promises an ε it does not keep.
+    return stored.of(place, measure).first(samples) if stored.has(place, measure, samples) else None
+
+
+def _estimated(measure: Measure, judged: Judged, trunk: Judged | None) -> dict[str, Any]:
+    """What the outcomes of one network, and of what it was pruned from, say in its row."""
+    mean, values = Mean.of(measure), judged.outcomes
+    lower, upper = mean.interval(values, measure.epsilon)
     return {
-        "measure": one.name,
-        "notion": one.notion,
-        "norm": one.norm,
-        "delta": one.delta,
-        "gamma": one.gamma,
-        "attack": one.attack,
-        "certificate": one.certificate,
-        "samples": one.samples,
-        "epsilon": one.epsilon,
-        "confidence": one.confidence,
-        "inequality": "hoeffding",
-        "tight_inequality": "clopper_pearson" if NOTIONS[one.notion].is_share else "betting",
+        "estimate": mean.estimate(values),
+        "trunk_estimate": None if trunk is None else mean.estimate(trunk.outcomes),
+        "undecided": int(np.isnan(values).sum()),
+        "no_gradient": None if judged.no_gradient is None else int(judged.no_gradient.sum()),
+        "lower": lower,
+        "upper": upper,
+        "side": _side(measure, values),
     }
 
 
-def tightened(values: np.ndarray, one: Measure) -> tuple[np.ndarray, np.ndarray]:
-    """Both ends [rows] of the intervals that outcomes [rows, N] make themselves: Clopper-Pearson's or betting's."""
-    # float32 may have rounded the largest value up.
-    values = np.minimum(values.astype(np.float64), one.highest)
-    least, most = (np.where(np.isnan(values), filler, values) for filler in (0.0, one.highest))
-    if NOTIONS[one.notion].is_share:
-        lower, _ = clopper_pearson(least.sum(1).astype(int), values.shape[1], one.confidence)
-        _, upper = clopper_pearson(most.sum(1).astype(int), values.shape[1], one.confidence)
-    else:
-        lower, upper = betting(values, one.confidence, 0.0, one.highest)
-    return lower, upper
+def described(measure: Measure) -> dict[str, Any]:
+    """What the tables say of a measure."""
+    return {
+        "measure": measure.name,
+        "notion": measure.notion,
+        "norm": measure.norm,
+        "delta": measure.delta,
+        "gamma": measure.gamma,
+        "attack": measure.attack,
+        "certificate": measure.certificate,
+        "samples": measure.samples,
+        "epsilon": measure.epsilon,
+        "confidence": measure.confidence,
+        "inequality": Mean.inequality,
+        "tight_inequality": Mean.of(measure).tight_inequality,
+    }
 
 
-def _mean(values: np.ndarray, undecided: float, one: Measure) -> float:
-    return float(np.minimum(np.where(np.isnan(values), undecided, values).mean(dtype=np.float64), one.highest))
-
-
-def _side(one: Measure, values: np.ndarray) -> str:
-    attacked = notion_of(one).attacked_side
-    if one.attack:
-        return attacked
-    if one.judge == "exact":
+def _side(measure: Measure, values: np.ndarray) -> str:
+    """On which side of the truth the estimate lies."""
+    says = JUDGES[measure.judge].says
+    if says == "decides":
         return "lower" if np.isnan(values).any() else "exact"
-    return "lower" if attacked == "upper" else "upper"
+    # An attack that misses violations overstates R and understates D.
+    return "upper" if (says == "finds") != NOTIONS[measure.notion].violations_raise else "lower"

@@ -1,112 +1,38 @@
-"""Sets around a point within which a network should not change its mind: norm balls, always within [0, 1].
+"""Norm balls around a point, cut by [0, 1]: within them a network should not change its mind."""
 
-A ball knows what attacks and certificates need of it: the nearest of its images, the one that lies furthest along a
-gradient, and the exact minimum of a linear function. All of them respect [0, 1], not only the ball.
-"""
-
-from abc import ABC, abstractmethod
+import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+
+from deltaball.local.neighbourhoods import Neighbourhood, over_pixels
 
 # Of a sum of squares or magnitudes in float64: what its rounding may hide, so that a point that is asked to lie on
 # the sphere is placed just inside.
 ROUNDING = 1e-12
 BISECTIONS = 60
 
+# In an L1 step: pixels that may move, those of the steepest gradient.
+PIXELS = 8
 
-@dataclass(frozen=True)
-class Ball:
-    """All images within `delta` of a point in the `norm` linf, l2 or l1, and within [0, 1] (paper 004, Definition 1).
+# Pixels with less room than 1 over this rank lower.
+ENOUGH_ROOM = 1e6
 
-    `delta` is in units of pixels, whose range is 1.
-    """
+# Newton's steps towards the threshold by which an L1 ball shrinks a displacement; the rest is scaled away.
+NEWTON = 3
 
-    norm: str
-    delta: float
+# More than float32 loses in a sum over pixels, and half its spacing below 1, by which a pixel may be off.
+SUM_ROUNDING, PIXEL_ROUNDING = 4e-6, 2.0**-25
 
-    def around(self, x: torch.Tensor) -> "Neighbourhood":
-        """The ball around each image of x [n, h, w, c], float32 in [0, 1]."""
-        return {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}[self.norm](x, self.delta)
-
-
-@dataclass(frozen=True, eq=False)
-class Neighbourhood(ABC):
-    """The δ-balls around the images x [n, h, w, c], within [0, 1].
-
-    `radius` is one number, or a tensor that broadcasts to [..., n] for balls of several sizes. Displacements are
-    float64 and flat, [..., n, d] with d = h w c.
-    """
-
-    x: torch.Tensor
-    radius: float | torch.Tensor
-
-    @cached_property
-    def centre(self) -> torch.Tensor:
-        """x as float64 [n, d]."""
-        return self.x.flatten(-3).to(torch.float64)
-
-    @cached_property
-    def box(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The smallest and largest displacement of each pixel, [n, d] (or [..., n, d] for radii [..., n])."""
-        reach = self._reach
-        return torch.maximum(-reach, -self.centre), torch.minimum(reach, 1 - self.centre)
-
-    @property
-    def _reach(self) -> torch.Tensor:
-        return torch.as_tensor(self.radius, dtype=torch.float64, device=self.x.device)[..., None]
-
-    def contains(self, candidate: torch.Tensor) -> torch.Tensor:
-        """Whether each image of `candidate` [..., n, h, w, c] lies in the ball around its point, and in [0, 1]."""
-        near, flat = self.distance(candidate) <= self._reach[..., 0], candidate.flatten(-3)
-        return near & (flat.amin(-1) >= 0) & (flat.amax(-1) <= 1)
-
-    def distance(self, candidate: torch.Tensor) -> torch.Tensor:
-        """The norm of candidate - x in float64, [..., n, h, w, c] → [..., n]."""
-        return self._length(candidate.flatten(-3).to(torch.float64) - self.centre)
-
-    def project(self, candidate: torch.Tensor) -> torch.Tensor:
-        """The closest image (in the Euclidean sense) of the ball to each of `candidate` [..., n, h, w, c]."""
-        displacement = candidate.flatten(-3).to(torch.float64) - self.centre
-        return self._placed(self._nearest(displacement))
-
-    def steepest(self, gradient: torch.Tensor) -> torch.Tensor:
-        """The image of the ball that lies furthest along `gradient` [..., n, h, w, c].
-
-        Pixels whose gradient is zero stay where they are.
-        """
-        return self._placed(self._furthest(gradient.flatten(-3).to(torch.float64)))
-
-    @abstractmethod
-    def minimum(self, coefficients: torch.Tensor) -> torch.Tensor:
-        """The minimum of coefficients · (z - x) over the images z of the ball.
-
-        float64 [..., n, rows, d] → [..., n, rows]. Exact but for rounding; for L2 the dual's value at the multiplier
-        that was found, so never above the minimum.
-        """
-
-    @abstractmethod
-    def _length(self, displacement: torch.Tensor) -> torch.Tensor: ...
-
-    @abstractmethod
-    def _nearest(self, displacement: torch.Tensor) -> torch.Tensor: ...
-
-    @abstractmethod
-    def _furthest(self, direction: torch.Tensor) -> torch.Tensor: ...
-
-    def _placed(self, displacement: torch.Tensor) -> torch.Tensor:
-        """x + displacement in float32, rounded towards x, so that no rounding leaves the ball or [0, 1]."""
-        point = self.x.flatten(-3)
-        moved = (self.centre + displacement).to(point.dtype)
-        beyond = moved.to(torch.float64).sub_(self.centre).abs_() > displacement.abs()
-        if beyond.any():
-            moved = torch.where(beyond, moved.nextafter(point.expand_as(moved)), moved)
-        return moved.unflatten(-1, self.x.shape[-3:])
+TINY = torch.finfo(torch.float32).tiny
 
 
 class LinfBall(Neighbourhood):
     """No pixel differs by more than the radius: a box, so exact in float32 too."""
+
+    is_box = True
 
     @cached_property
     def bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,6 +60,31 @@ class LinfBall(Neighbourhood):
         middle = torch.einsum("...rd,...d->...r", coefficients, (low + high) / 2)
         return middle - torch.einsum("...rd,...d->...r", coefficients.abs(), (high - low) / 2)
 
+    def returned(self, images: torch.Tensor) -> torch.Tensor:
+        return images.clamp_(*self.bounds)
+
+    @staticmethod
+    def length(displacement: torch.Tensor) -> torch.Tensor:
+        flat = displacement.flatten(-3)
+        return torch.maximum(flat.amax(-1), -flat.amin(-1))
+
+    @staticmethod
+    def dual_length(gradient: torch.Tensor) -> torch.Tensor:
+        return L1Ball.length(gradient)
+
+    @staticmethod
+    def stepped(images: torch.Tensor, gradient: torch.Tensor, length: float | torch.Tensor) -> torch.Tensor:
+        return gradient.sign_().mul_(over_pixels(length)).add_(images)
+
+    @staticmethod
+    def longest_step(shape: torch.Size) -> float:
+        return 1
+
+    @classmethod
+    def retracted(cls, images: torch.Tensor, x: torch.Tensor, radius: float | torch.Tensor) -> torch.Tensor:
+        radius = over_pixels(radius)
+        return images.clamp_(0, 1).sub_(x).clamp_(-radius, radius).add_(x)
+
     def _length(self, displacement: torch.Tensor) -> torch.Tensor:
         return displacement.abs().amax(-1)
 
@@ -145,7 +96,30 @@ class LinfBall(Neighbourhood):
         return torch.where(direction > 0, high, torch.where(direction < 0, low, 0.0))
 
 
-class L2Ball(Neighbourhood):
+class _Round(Neighbourhood):
+    """Balls bounded by a sum over pixels, of which float32 loses some."""
+
+    def returned(self, images: torch.Tensor) -> torch.Tensor:
+        return self.retracted(images, self.x, self._float32_radius)
+
+    @cached_property
+    def _float32_radius(self) -> float:
+        """So much smaller than the radius that what float32 takes for inside is inside."""
+        pixels = math.prod(self.x.shape[-3:])
+        return max(self.radius * (1 - SUM_ROUNDING) - PIXEL_ROUNDING * self._magnitude(pixels), 0.0)
+
+    @staticmethod
+    @abstractmethod
+    def _magnitude(pixels: int) -> float:
+        """The norm of a displacement by 1 in so many pixels."""
+
+    @classmethod
+    def _shrunk(cls, displacement: torch.Tensor, radius: float | torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        shrink = (radius / cls.length(displacement).clamp(min=TINY)).clamp(max=1)
+        return displacement.mul_(over_pixels(shrink)).add_(x)
+
+
+class L2Ball(_Round):
     """The Euclidean ball, cut by [0, 1].
 
     Its nearest image to x + v, its furthest along v and the minimiser of -v·z are all x + clip(t v) for some t ≥ 0.
@@ -160,6 +134,34 @@ class L2Ball(Neighbourhood):
         slack = moved.square().sum(-1) - radius**2
         held = torch.where(steps.isinf() | (slack == 0), 0.0, 1 / steps)
         return (coefficients * moved).sum(-1) + held / 2 * slack
+
+    @staticmethod
+    def length(displacement: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.vector_norm(displacement.flatten(-3), dim=-1)
+
+    @staticmethod
+    def dual_length(gradient: torch.Tensor) -> torch.Tensor:
+        return L2Ball.length(gradient)
+
+    @staticmethod
+    def stepped(images: torch.Tensor, gradient: torch.Tensor, length: float | torch.Tensor) -> torch.Tensor:
+        flat = gradient.nan_to_num_(0.0, 0.0, 0.0).flatten(-3)
+        # Scaled first, for squares overflow and vanish.
+        flat /= torch.maximum(flat.amax(-1), -flat.amin(-1)).clamp(min=TINY)[..., None]
+        size = torch.linalg.vector_norm(flat, dim=-1).clamp(min=TINY)
+        return gradient.mul_(over_pixels(length) / over_pixels(size)).add_(images)
+
+    @staticmethod
+    def longest_step(shape: torch.Size) -> float:
+        return L2Ball.length(torch.ones(shape)).item()
+
+    @classmethod
+    def retracted(cls, images: torch.Tensor, x: torch.Tensor, radius: float | torch.Tensor) -> torch.Tensor:
+        return cls._shrunk(images.clamp_(0, 1).sub_(x), radius, x)
+
+    @staticmethod
+    def _magnitude(pixels: int) -> float:
+        return pixels**0.5
 
     def _length(self, displacement: torch.Tensor) -> torch.Tensor:
         return displacement.square().sum(-1).sqrt()
@@ -178,12 +180,55 @@ class L2Ball(Neighbourhood):
         return self._reach[..., 0] * (1 - ROUNDING)
 
 
-class L1Ball(Neighbourhood):
+class L1Ball(_Round):
     """The ball of the sum of magnitudes, cut by [0, 1]. Few pixels move, each as far as [0, 1] lets it."""
 
     def minimum(self, coefficients: torch.Tensor) -> torch.Tensor:
         low, high = (bound[..., None, :] for bound in self.box)
         return (coefficients * self._greedy(-coefficients, low, high, self._reach)).sum(-1)
+
+    @staticmethod
+    def length(displacement: torch.Tensor) -> torch.Tensor:
+        return displacement.flatten(-3).abs().sum(-1)
+
+    @staticmethod
+    def dual_length(gradient: torch.Tensor) -> torch.Tensor:
+        return LinfBall.length(gradient)
+
+    @staticmethod
+    def stepped(images: torch.Tensor, gradient: torch.Tensor, length: float | torch.Tensor) -> torch.Tensor:
+        """Spend the length on the pixels of steepest gradient first, each as far as [0, 1] lets it."""
+        flat, slope = images.flatten(-3), gradient.nan_to_num_(0.0, 0.0, 0.0).flatten(-3)
+        sign = slope.sign()
+        room = (0.5 - flat).mul_(sign).add_(0.5)
+        # 0 where a pixel cannot move, its slope elsewhere.
+        score = room.mul_(ENOUGH_ROOM).clamp_(max=1).mul_(slope).abs_()
+        steepest = score.topk(min(PIXELS, flat.shape[-1]), -1).indices
+        sign, value = sign.gather(-1, steepest), flat.gather(-1, steepest)
+        room = torch.where(sign > 0, 1 - value, torch.where(sign < 0, value, 0.0))
+        length = length[..., None] if isinstance(length, torch.Tensor) else length
+        spent = torch.minimum((length - (room.cumsum(-1) - room)).clamp(min=0), room)
+        return flat.scatter_add(-1, steepest, sign * spent).view_as(images)
+
+    @staticmethod
+    def longest_step(shape: torch.Size) -> float:
+        return PIXELS
+
+    @classmethod
+    def retracted(cls, images: torch.Tensor, x: torch.Tensor, radius: float | torch.Tensor) -> torch.Tensor:
+        # Soft thresholding (Duchi et al. 2008): the threshold is where a convex, piecewise linear sum meets the radius.
+        displacement = images.clamp_(0, 1).sub_(x)
+        size = displacement.abs().flatten(-3)
+        shrunk, threshold = size.clone(), torch.zeros_like(size[..., 0])
+        for _ in range(NEWTON):
+            over = (shrunk.sum(-1) - radius).clamp(min=0)
+            threshold += over / shrunk.sign_().sum(-1).clamp(min=1)
+            torch.sub(size, threshold[..., None], out=shrunk).relu_()
+        return cls._shrunk(displacement.sign_().mul_(shrunk.view_as(displacement)), radius, x)
+
+    @staticmethod
+    def _magnitude(pixels: int) -> float:
+        return pixels
 
     def _length(self, displacement: torch.Tensor) -> torch.Tensor:
         return displacement.abs().sum(-1)
@@ -214,6 +259,28 @@ class L1Ball(Neighbourhood):
         before = wanted.cumsum(-1) - wanted
         spent = torch.minimum((radius[..., None] - before).clamp(min=0), wanted)
         return direction.sign() * torch.zeros_like(spent).scatter(-1, order, spent)
+
+
+GEOMETRY: dict[str, type[Neighbourhood]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
+
+
+@dataclass(frozen=True)
+class Ball:
+    """All images within `delta` of a point in the `norm` linf, l2 or l1, and within [0, 1] (paper 004, Definition 1).
+
+    `delta` is in units of pixels, whose range is 1.
+    """
+
+    norm: str
+    delta: float
+
+    def around(self, x: torch.Tensor) -> "Neighbourhood":
+        """The ball around each image of x [n, h, w, c], float32 in [0, 1]."""
+        return self.geometry(x, self.delta)
+
+    @property
+    def geometry(self) -> type["Neighbourhood"]:
+        return GEOMETRY[self.norm]
 
 
 def _clipped(v: torch.Tensor, steps: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:

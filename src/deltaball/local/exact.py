@@ -34,7 +34,7 @@ import highspy
 import numpy as np
 import torch
 
-from deltaball.local.balls import Ball, L1Ball
+from deltaball.local.balls import Ball
 from deltaball.local.certificates.crown import layer_bounds
 from deltaball.local.certificates.lines import relu_lines
 from deltaball.local.certificates.rounding import rounding
@@ -305,7 +305,7 @@ class _Search:
             one.cpu().numpy() for one in (objective / price, rows / heights[:, None], offset / heights)
         )
         least, most = -offset, np.full(m, np.inf)
-        if isinstance(self.around, L1Ball):
+        if not self.around.is_box:  # L1
             # z = u - v with u, v ≥ 0 of sum at most δ.
             objective, rows = np.concatenate([objective, -objective]), np.concatenate([rows, -rows], 1)
             low, high = np.zeros(2 * d), np.concatenate([high, -low])

@@ -1,11 +1,11 @@
-"""Attacks by name."""
+"""Judges by the name that a study gives them."""
 
-from deltaball.local.attacks.attack import Attack
-from deltaball.local.attacks.fgsm import Fgsm
-from deltaball.local.attacks.fmn import Fmn
-from deltaball.local.attacks.pgd import Pgd
+from deltaball.base.implementations import implementation
+from deltaball.local.judge import Judge
+from deltaball.study.judges import JUDGES
 
 
-def attack(name: str, **settings: int) -> Attack:
-    """The attack that a study calls `name`: fgsm, pgd (steps, restarts) or fmn (steps)."""
-    return {"fgsm": Fgsm, "pgd": Pgd, "fmn": Fmn}[name](**settings)
+def judge(name: str, **settings: float) -> Judge:
+    """The attack, certificate or exact answer that a study calls `name`; settings left out are the defaults."""
+    entry = JUDGES[name]
+    return implementation(entry.implementation)(**{**entry.settings, **settings})

@@ -14,16 +14,22 @@ from typing import ClassVar
 
 import torch
 
+from deltaball.base.implementations import implementation
 from deltaball.local.losses import Loss, margin, margin_loss, tempered_cross_entropy, variation
+from deltaball.study.notions import NOTIONS
+from deltaball.study.notions import Notion as Entry
 
 
 class Notion(ABC):
     """How logits at a point [..., classes] and at a perturbed point [..., classes] become an outcome [...]."""
 
-    # On which side of the truth an attack's outcome lies: one that misses violations overstates R, understates D.
-    attacked_side: ClassVar[str]
+    name: ClassVar[str]  # in the table of notions, whose entry says what is known of it without logits
     # What an attack by gradients ascends, in the order in which its restarts use them.
     losses: ClassVar[tuple[Loss, ...]]
+
+    @property
+    def entry(self) -> Entry:
+        return NOTIONS[self.name]
 
     @abstractmethod
     def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
@@ -38,7 +44,7 @@ class Notion(ABC):
 
     def worst(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """The worse of two outcomes of the same point."""
-        return torch.minimum(one, other) if self.attacked_side == "upper" else torch.maximum(one, other)
+        return torch.maximum(one, other) if self.entry.violations_raise else torch.minimum(one, other)
 
     @abstractmethod
     def settled(self, outcome: torch.Tensor) -> torch.Tensor:
@@ -53,7 +59,7 @@ class ClassChange(Notion):
     logits that is ≤ 0 or not a number in float32.
     """
 
-    attacked_side = "upper"
+    name = "class_change"
     losses = (margin_loss, tempered_cross_entropy)
 
     def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
@@ -75,7 +81,7 @@ class ClassChange(Notion):
 class SoftmaxVariation(Notion):
     """ḡ: the largest absolute change of any class's softmax (Definition 3 with h = L∞); 1 if not a number."""
 
-    attacked_side = "lower"
+    name = "softmax_variation"
     losses = (variation, margin_loss)
 
     def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
@@ -102,7 +108,7 @@ class VariationAbove(Notion):
     """1 unless the softmax variation exceeds `gamma` (paper 004, Section 2; at γ itself still robust)."""
 
     gamma: float
-    attacked_side = "upper"
+    name = "variation_above"
     losses = SoftmaxVariation.losses
 
     def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
@@ -123,7 +129,7 @@ class Margin(Notion):
     """
 
     most: float
-    attacked_side = "upper"
+    name = "margin"
     losses = (margin_loss,)
 
     def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
@@ -141,9 +147,5 @@ class Margin(Notion):
 
 def notion(name: str, gamma: float | None = None, delta: float | None = None) -> Notion:
     """The notion that a study calls `name`."""
-    match name:
-        case "variation_above":
-            return VariationAbove(gamma)
-        case "margin":
-            return Margin(delta)
-    return {"class_change": ClassChange, "softmax_variation": SoftmaxVariation}[name]()
+    entry, known = NOTIONS[name], {"gamma": gamma, "delta": delta}
+    return implementation(entry.implementation)(*(known[parameter] for parameter in entry.parameters))

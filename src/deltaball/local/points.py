@@ -7,22 +7,25 @@ import torch
 
 from deltaball.local.balls import Ball, Neighbourhood
 from deltaball.local.losses import Loss, cross_entropy, margin_loss
+from deltaball.networks.models import Model
+from deltaball.study.judges import IMAGES_MULTIPLE
 
-Predict = Callable[[torch.Tensor], torch.Tensor]
 
-# Images of a network come in multiples of 32: a matrix product of another size may round differently.
-IMAGES_MULTIPLE = 32
+def filled(x: torch.Tensor, keys: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
+    """Images [n, h, w, c] and their keys with the first repeated at the end, up to such a multiple."""
+    missing = -len(x) % IMAGES_MULTIPLE
+    return torch.cat([x, x[:1].expand(missing, *x.shape[1:])]), [*keys, *([keys[0]] * missing)]
 
 
 class Points:
-    """The n unperturbed points as K networks see them. One forward pass serves logits and gradients."""
+    """The n unperturbed points as the K networks of a model see them. One forward pass serves logits and gradients."""
 
-    def __init__(self, predict: Predict, x: torch.Tensor, networks: int, keys: Sequence[int]) -> None:
-        self.predict, self.x, self.keys = predict, x, keys
-        self._leaf = x.expand(networks, *x.shape).clone().requires_grad_()
+    def __init__(self, model: Model, x: torch.Tensor, keys: Sequence[int]) -> None:
+        self.model, self.x, self.keys = model, x, keys
+        self._leaf = x.expand(len(model), *x.shape).clone().requires_grad_()
         self.images = self._leaf.detach()
         with torch.enable_grad():
-            self._logits = predict(self._leaf)
+            self._logits = model(self._leaf)
         self.logits = self._logits.detach()
         self.around: Callable[[Ball], Neighbourhood] = cache(lambda ball: ball.around(x))
 

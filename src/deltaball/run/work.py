@@ -59,6 +59,7 @@ def measure(job: jobs.Job, tries_left: int) -> None:
     print(f"shard {shard.id}: computed {computed:,} outcomes (network × measure × point)", flush=True)
     robustness, outcomes = estimates.estimates(planned, shard.trajectories, store)
     job.judged(tries_left, made=len(robustness))
+    estimates.check_complete(planned, shard.trajectories, store, outcomes, job.failures)
     frames.write(outcomes, jobs.part(planned, shard.id, "outcomes"))
     frames.write(robustness, jobs.part(planned, shard.id, "measured"))
 
@@ -181,9 +182,9 @@ class _Measuring:
     """What is to be measured of a shard's networks and the trunks they are compared with; called on a pack of them."""
 
     def __init__(self, planned: Plan, shard: Shard, dataset: "Dataset", store: "Store") -> None:
-        from deltaball.estimation import outcomes, points
+        from deltaball.estimation import measuring, points
 
-        self.room, self.planned, self.store = outcomes, planned, store
+        self.room, self.planned, self.store = measuring, planned, store
         self.asked, self.seed = _asked(planned, shard), planned.study.guarantee.seed
         samples = max((count for wanted in self.asked.values() for count in wanted.values()), default=0)
         self.images = dataset.x_test[points.draw_points(dataset.facts, samples, self.seed)]

@@ -15,7 +15,7 @@ from deltaball.plan.judging import passes, shared
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
-from deltaball.study.judges import JUDGES
+from deltaball.study.judges import IMAGES_AT_ONCE, IMAGES_MULTIPLE, JUDGES
 
 # Of it 1.5 is how far the estimate itself may be off (benchmarks/costs.py), and 2 how much slower than the machine that
 # the rates are from another one may be, or one whose disk and memory others use too.
@@ -30,8 +30,6 @@ PROCESS_MB = {"cpu": 540, "cuda": 3500}
 MEMORY_SAFETY = 1.5
 
 EVALUATION_BATCH = 1000  # images at a time, of training/sgd.py
-
-MEASURED_AT_ONCE = 1024  # images × networks on a CPU, of estimation/estimate.py
 
 FLOAT = 4  # bytes
 
@@ -124,5 +122,5 @@ def _measuring_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     if plan.study.compute.device == "cuda":
         return FLOAT * 2 * networks * one.parameters
     sizes = layers.activations(plan.layers(one), facts.shape)
-    images = max(MEASURED_AT_ONCE, 32 * networks)
+    images = max(IMAGES_AT_ONCE["cpu"], IMAGES_MULTIPLE * networks)
     return FLOAT * (3 * networks * one.parameters + images * (4 * sizes[0] + 3 * sum(sizes)))

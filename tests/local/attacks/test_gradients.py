@@ -6,13 +6,12 @@ import torch
 from attack_cases import NORMS, SHORT, deep_pack, digits, found_by, images, linear_pack, one_found
 
 from deltaball.data.datasets import Dataset
-from deltaball.local import iterates
 from deltaball.local.attacks import gradients
 from deltaball.local.attacks.attack import Attack
 from deltaball.local.attacks.fgsm import Fgsm
 from deltaball.local.attacks.fmn import Fmn
 from deltaball.local.attacks.pgd import Pgd
-from deltaball.local.balls import Ball
+from deltaball.local.balls import GEOMETRY, Ball
 from deltaball.local.losses import cross_entropy, margin_loss, variation
 from deltaball.local.notions import ClassChange, Margin, SoftmaxVariation
 from deltaball.networks.initial import initial_weights
@@ -38,7 +37,7 @@ def test_where_a_loss_is_flat_the_margin_takes_its_place(norm: str):
     pack, x = deep_pack(2), digits(32).expand(2, 32, 8, 8, 1)
     found, expected = (gradients.differentiated(pack, x, pack(x), loss)[1] for loss in (variation, margin_loss))
     assert found.flatten(2).abs().amax(-1).min() > 0
-    torch.testing.assert_close(iterates.stepped(norm, x, found, 0.1), iterates.stepped(norm, x, expected, 0.1))
+    torch.testing.assert_close(*(GEOMETRY[norm].stepped(x, gradient, 0.1) for gradient in (found, expected)))
 
 
 @pytest.fixture(scope="module")

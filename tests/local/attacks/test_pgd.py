@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attack_cases import JUDGED, NORMS, SHORT, deep_pack, digits, found_by, hand_pack, nets
+from attack_cases import JUDGED, NORMS, SHORT, Function, deep_pack, digits, found_by, hand_pack, nets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,14 +32,14 @@ def test_early_exit_leaves_points_alone():
         seen.append(images.shape[1])
         return pack(images)
 
-    found = list(Pgd(10)(counting, x, 3, {Ball("linf", 0.03): [ClassChange()]}, range(160)))
+    found = list(Pgd(10)(Function(counting, 3), x, {Ball("linf", 0.03): [ClassChange()]}, range(160)))
     assert 0 < found[0][2].outcome.mean() < 0.5
     assert seen[:2] == [160, 160]  # the points, and FGSM's
     assert seen[-1] == 160  # the judgement
     assert 0 < max(seen[3:-1]) < 160
     assert all(count % 32 == 0 for count in seen)
     seen.clear()
-    list(Pgd(10, early_exit=False)(counting, x, 3, {Ball("linf", 0.03): [ClassChange()]}, range(160)))
+    list(Pgd(10, early_exit=False)(Function(counting, 3), x, {Ball("linf", 0.03): [ClassChange()]}, range(160)))
     # Per restart one for each step and one for the last image; FGSM's gradient and the judgement besides.
     assert seen == [160] * (2 * 11 + 2)
 
@@ -69,13 +69,13 @@ def test_a_larger_ball_that_was_not_asked_for_changes_nothing(norm: str):
 def test_a_search_stays_where_nothing_needs_to_be_brought_back(norm: str, monkeypatch: pytest.MonkeyPatch):
     """What is judged on the way must be what is judged at the end."""
     kept = []
-    original = base._contained
+    original = base.contained
 
     def watched(candidate: torch.Tensor, points: points.Points, ball: Ball) -> torch.Tensor:
         kept.append(ball.around(points.x).contains(candidate).all().item())
         return original(candidate, points, ball)
 
-    monkeypatch.setattr(base, "_contained", watched)
+    monkeypatch.setattr(base, "contained", watched)
     for delta in (1e-6, 0.01, 0.1, 2.0):
         found_by(SHORT, deep_pack(2), digits(32), {Ball(norm, delta): JUDGED})
     assert kept == [True] * 12

@@ -4,63 +4,43 @@ An attack only proposes; the base class judges. A proposal is brought into the b
 more forward pass on exactly the point that is handed back. The attacked class is the predicted one, never the label.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from deltaball.local.balls import Ball
-from deltaball.local.notions import ClassChange, Margin, Notion, SoftmaxVariation, VariationAbove
-from deltaball.local.points import Points, Predict
+from deltaball.local.judge import Judge, Verdict
+from deltaball.local.notions import Notion
+from deltaball.local.points import Points
+from deltaball.networks.models import Model
 
 
-@dataclass(frozen=True)
-class Found:
-    """What an attack found for K networks × n points, for one ball and notion."""
-
-    perturbed: torch.Tensor  # [K, n, h, w, c] float32, in the ball and in [0, 1]: the worst point found
-    outcome: torch.Tensor  # [K, n] float32, from a forward pass on exactly `perturbed`
-    no_gradient: torch.Tensor  # [K, n] bool: the cross-entropy's gradient at the point is 0 in every pixel
-
-
-class Attack(ABC):
+class Attack(Judge):
     """A way to look for violations. Calling it judges whatever `run` proposes."""
-
-    notions: ClassVar[tuple[type[Notion], ...]] = (ClassChange, SoftmaxVariation, VariationAbove)
 
     @torch.no_grad()
     def __call__(
-        self,
-        predict: Predict,
-        x: torch.Tensor,
-        networks: int,
-        asked: Mapping[Ball, Sequence[Notion]],
-        keys: Sequence[int],
-    ) -> Iterator[tuple[Ball, Notion, Found]]:
+        self, model: Model, x: torch.Tensor, asked: Mapping[Ball, Sequence[Notion]], keys: Sequence[int]
+    ) -> Iterator[tuple[Ball, Notion, Verdict]]:
         """What is found for each of the notions `asked` of a ball around the float32 images x [n, h, w, c] in [0, 1].
 
-        `predict` maps images [K, n, h, w, c] to logits [K, n, classes], network k seeing images [k]. `keys` [n] are
-        the points' own numbers, from which everything random is drawn. What is found for a point depends neither on
-        the points and networks beside it (as long as n is a multiple of IMAGES_MULTIPLE), nor on the other balls and
-        notions.
+        What is found for a point depends neither on the points and networks beside it (as long as n is a multiple of
+        IMAGES_MULTIPLE), nor on the other balls and notions.
         """
         assert x.ndim == 4, f"images are [n, h, w, c], not {tuple(x.shape)}"
         assert x.dtype == torch.float32
         assert len(keys) == len(x)
-        for notions in asked.values():
-            assert all(isinstance(notion, self.notions) for notion in notions), f"{self} does not serve {notions}"
-        points = Points(predict, x, networks, keys)
+        points = Points(model, x, keys)
         for ball, served, candidate in self.run(points, asked):
-            perturbed = _contained(candidate, points, ball)
-            logits = predict(perturbed)
+            perturbed = contained(candidate, points, ball)
+            logits = model(perturbed)
             distance = logits.new_tensor(ball.delta)
-            if any(isinstance(notion, Margin) for notion in served):
+            if any(notion.entry.is_distance for notion in served):
                 distance = points.around(ball).distance(perturbed)
             for notion in served:
                 outcome = notion.outcome(points.logits, logits, distance)
-                yield ball, notion, Found(perturbed, outcome, points.no_gradient)
+                yield ball, notion, Verdict(outcome, perturbed, points.no_gradient)
 
     @abstractmethod
     def run(
@@ -69,7 +49,7 @@ class Attack(ABC):
         """Candidates [K, n, h, w, c], each with the ball and the notions that it is for."""
 
 
-def _contained(candidate: torch.Tensor, points: Points, ball: Ball) -> torch.Tensor:
+def contained(candidate: torch.Tensor, points: Points, ball: Ball) -> torch.Tensor:
     """The candidate [K, n, h, w, c], brought into the ball where it is not inside."""
     assert candidate.shape == points.images.shape
     around = points.around(ball)

@@ -8,10 +8,10 @@ import torch
 
 from deltaball.local.attacks.attack import Attack
 from deltaball.local.attacks.gradients import annealing, differentiated, replace_where
-from deltaball.local.balls import Ball
-from deltaball.local.iterates import DUAL, PIXELS, length_in, over_pixels, retracted, stepped
+from deltaball.local.balls import GEOMETRY, Ball
 from deltaball.local.losses import margin, margin_loss
-from deltaball.local.notions import ClassChange, Margin, Notion
+from deltaball.local.neighbourhoods import over_pixels
+from deltaball.local.notions import Notion
 from deltaball.local.points import Points
 
 # FMN: the share γ by which the radius shrinks and the step α, both annealed by a cosine (Pintor et al. 2021). Here α is
@@ -35,7 +35,6 @@ class Fmn(Attack):
     """
 
     steps: int = 100
-    notions = (ClassChange, Margin)
 
     def run(
         self, points: Points, asked: Mapping[Ball, Sequence[Notion]]
@@ -47,36 +46,37 @@ class Fmn(Attack):
 
     def _closest(self, points: Points, norm: str) -> torch.Tensor:
         """[K, n, h, w, c]; the point itself where no other class was found."""
+        geometry = GEOMETRY[norm]
         x, reference = points.images, points.logits.argmax(-1, keepdim=True)
         rows = torch.arange(reference.numel(), device=x.device)
         closest, distance = x.clone(), x.new_full(x.shape[:2], torch.inf)
 
         def judge(images: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             """Lead of the point's class, and distance from the point; the closest is kept."""
-            lead, length = margin(logits, reference), length_in(norm, images - x)
+            lead, length = margin(logits, reference), geometry.length(images - x)
             closer = ~(lead > 0) & (length < distance)
             replace_where(closest.flatten(0, 1), rows, images.flatten(0, 1), closer.flatten())
             distance.copy_(torch.where(closer, length, distance))
             return lead, length
 
-        largest = length_in(norm, torch.ones_like(points.x[0])).item()
-        for how, halving in product(dict.fromkeys((norm, "linf")), range(HALVINGS)):
-            radius = {"linf": 1, "l2": largest, "l1": PIXELS}[how] / 2**halving
-            images = stepped(how, x, points.direction.clone(), radius).clamp_(0, 1)
-            judge(images, points.predict(images))
+        largest = geometry.length(torch.ones_like(points.x[0])).item()
+        for way, halving in product(dict.fromkeys((geometry, GEOMETRY["linf"])), range(HALVINGS)):
+            radius = way.longest_step(points.x.shape[1:]) / 2**halving
+            images = way.stepped(x, points.direction.clone(), radius).clamp_(0, 1)
+            judge(images, points.model(images))
         images, radius = closest.clone(), distance.clone()
         for step in range(self.steps):
             annealed = annealing(step, self.steps)
             gamma, alpha = (end + (begin - end) * annealed for begin, end in (GAMMA, ALPHA))
-            logits, gradient = differentiated(points.predict, images, points.logits, margin_loss)
+            logits, gradient = differentiated(points.model, images, points.logits, margin_loss)
             lead, length = judge(images, logits)
-            outwards = length + lead / length_in(DUAL[norm], gradient)
+            outwards = length + lead / geometry.dual_length(gradient)
             inwards = torch.minimum(radius * (1 - gamma), distance)
             radius = torch.where(lead > 0, outwards, inwards).clamp(max=largest)
-            images = retracted(norm, stepped(norm, images, gradient, alpha * radius), x, radius)
+            images = geometry.retracted(geometry.stepped(images, gradient, alpha * radius), x, radius)
         near, far = torch.zeros_like(distance), torch.ones_like(distance)
         for _ in range(BISECTIONS):
             middle = (near + far) / 2
-            lead = margin(points.predict(torch.lerp(x, closest, over_pixels(middle))), reference)
+            lead = margin(points.model(torch.lerp(x, closest, over_pixels(middle))), reference)
             near, far = torch.where(lead > 0, middle, near), torch.where(lead > 0, far, middle)
         return torch.lerp(x, closest, over_pixels(far))

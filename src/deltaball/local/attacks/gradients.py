@@ -5,11 +5,11 @@ from math import cos, pi
 import torch
 
 from deltaball.local.losses import Loss, margin_loss
-from deltaball.local.points import Predict
+from deltaball.networks.models import Model
 
 
 def differentiated(
-    predict: Predict, images: torch.Tensor, at_point: torch.Tensor, loss: Loss
+    model: Model, images: torch.Tensor, at_point: torch.Tensor, loss: Loss
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits at images [K, m, h, w, c], and the gradient of `loss` there; but for the margin's, its scale is arbitrary.
 
@@ -19,7 +19,7 @@ def differentiated(
     """
     with torch.enable_grad():
         leaf = images.detach().requires_grad_()
-        logits = predict(leaf)
+        logits = model(leaf)
         ahead = logits.detach().requires_grad_()
         (slope,) = torch.autograd.grad(loss(at_point, ahead).sum(), ahead)
         if loss is not margin_loss:

@@ -11,11 +11,11 @@ import torch
 from deltaball.base.draws import generator
 from deltaball.local.attacks.attack import Attack
 from deltaball.local.attacks.gradients import annealing, differentiated, replace_where
-from deltaball.local.balls import Ball, LinfBall
-from deltaball.local.iterates import reach, retracted, stepped
+from deltaball.local.balls import Ball
 from deltaball.local.losses import Loss
 from deltaball.local.notions import Notion
-from deltaball.local.points import IMAGES_MULTIPLE, Points
+from deltaball.local.points import Points
+from deltaball.study.judges import IMAGES_MULTIPLE
 
 # The length of PGD's path in radii. Its steps fall to 0 by a cosine: in every norm more is found than by equal steps of
 # 2.5 radii in all (Madry et al. 2018).
@@ -25,7 +25,7 @@ TRAVEL = 10
 COUNT_EVERY = 4
 
 # It goes on with those alone once they are fewer than this share: gathering them costs about a step.
-SHARE = 0.75
+WORTH_GATHERING = 0.75
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Pgd(Attack):
             if self.early_exit and (step == 0 or step % COUNT_EVERY == 1) and not search.goes_on():
                 return
             search.move(search.judged_gradient(loss), mean * 2 * annealing(step, self.steps))
-        search.judge(search.points.predict(search.current))
+        search.judge(search.points.model(search.current))
 
 
 class Search:
@@ -78,20 +78,17 @@ class Search:
         networks, count = points.logits.shape[:2]
         # Which of the K × n points are left, [K m], and what the search needs of them, [K, m, ...].
         self.left = torch.arange(networks * count, device=points.x.device)
-        self.x, self.logits, self.current = points.images, points.logits, first
-        around = points.around(ball)
-        # [n, ...] as long as all points are left.
-        self.bounds = around.bounds if isinstance(around, LinfBall) else None
-        self.reach = reach(ball, points.x[0].numel())
+        self.logits, self.current = points.logits, first
+        self.around = points.around(ball)  # [n, ...] as long as all points are left
 
     def random(self, restart: int) -> torch.Tensor:
         """Where all restarts but 0 start."""
         images = _random_images(self.points, self.ball, restart)
-        return images[self.left % len(images)].view(self.x.shape)
+        return images[self.left % len(images)].view(self.current.shape)
 
     def judged_gradient(self, loss: Loss) -> torch.Tensor:
         """The gradient of `loss` at the current images, which are judged by the way."""
-        logits, gradient = differentiated(self.points.predict, self.current, self.logits, loss)
+        logits, gradient = differentiated(self.points.model, self.current, self.logits, loss)
         self.judge(logits)
         return gradient
 
@@ -110,11 +107,7 @@ class Search:
 
     def move(self, gradient: torch.Tensor, length: float) -> None:
         """A step of `length` along the gradient, and back into the ball."""
-        moved = stepped(self.ball.norm, self.current, gradient, length)
-        if self.bounds is None:
-            self.current = retracted(self.ball.norm, moved, self.x, self.reach)
-        else:
-            self.current = moved.clamp_(*self.bounds)
+        self.current = self.around.returned(self.around.stepped(self.current, gradient, length))
 
     def goes_on(self) -> bool:
         """Leave the points alone for which nothing worse can be found; whether any others are left.
@@ -123,23 +116,21 @@ class Search:
         """
         if not self.outcomes:
             return True
-        networks, count = self.x.shape[:2]
+        networks, count = self.current.shape[:2]
         pairs = zip(self.notions, self.outcomes, strict=True)
         settled = torch.stack([notion.settled(outcomes[self.left]) for notion, outcomes in pairs]).all(0)
         settled = settled.view(networks, count)
         most = count - int(settled.sum(1).amin())
         kept = -(-most // IMAGES_MULTIPLE) * IMAGES_MULTIPLE
-        if 0 < kept <= SHARE * count:
-            chosen = settled.to(torch.uint8).argsort(dim=1, stable=True)[:, :kept]
-            rows = (torch.arange(networks, device=chosen.device)[:, None] * count + chosen).flatten()
+        if 0 < kept <= WORTH_GATHERING * count:
+            unsettled = settled.to(torch.uint8).argsort(dim=1, stable=True)[:, :kept]
+            rows = (torch.arange(networks, device=unsettled.device)[:, None] * count + unsettled).flatten()
             self.left = self.left[rows]
-            self.x, self.logits, self.current = (
+            self.logits, self.current = (
                 tensor.flatten(0, 1)[rows].view(networks, kept, *tensor.shape[2:])
-                for tensor in (self.x, self.logits, self.current)
+                for tensor in (self.logits, self.current)
             )
-            if self.bounds is not None:
-                here = self.left.view(networks, kept) % len(self.points.x)
-                self.bounds = tuple(bound[here] for bound in self.points.around(self.ball).bounds)
+            self.around = self.points.around(self.ball).at(self.left.view(networks, kept) % len(self.points.x))
         return most > 0
 
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import torch
 
-from deltaball.local.balls import LinfBall, Neighbourhood
 from deltaball.local.certificates.lines import LINES, pool_lines
 from deltaball.local.certificates.stages import ELEMENTS, Bounds, Stage, activated, arranged, stages_of
 from deltaball.local.certificates.windows import Relaxation, Windows
+from deltaball.local.neighbourhoods import Neighbourhood
 from deltaball.networks.arithmetic import ACTIVATIONS
 from deltaball.networks.layers import Conv, Dense, Layers
 
@@ -100,7 +100,7 @@ def bounded(stages: list[Stage], around: Neighbourhood, by: str) -> tuple[Bounds
         anchor = _anchor(stages, index, around)
         # Over a box intervals are exact for the first layer, over another ball its rows are.
         if index == 0:
-            needed = None if isinstance(around, LinfBall) else torch.ones_like(low, dtype=torch.bool)
+            needed = None if around.is_box else torch.ones_like(low, dtype=torch.bool)
         else:
             needed = _needed(stage, low, high) if by == "crown" else None
         if needed is not None:

@@ -1,0 +1,109 @@
+"""Measuring networks that the store has: what is missing of their outcomes is computed, and kept there."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+
+from deltaball.base.statuses import MEASURABLE
+from deltaball.estimation.outcomes import Settled, outcomes
+from deltaball.estimation.stored import Place, StoredOutcomes
+from deltaball.networks.layers import Layers
+from deltaball.networks.packs import Pack
+from deltaball.networks.posteriors import Posterior
+from deltaball.plan.measures import Measure
+from deltaball.store.store import Store
+from deltaball.study.judges import JUDGES, STAGES
+from deltaball.study.notions import NOTIONS
+
+Asked = Mapping[Place, Mapping[Measure, int]]  # of each network its measures, each with its number of points
+
+Batch = tuple[int, int, tuple[Measure, ...]]  # points from and up to, and what is to be measured of them
+
+
+def measure(
+    asked: Asked, layers: Layers, images: np.ndarray, seed: int, store: Store, device: str, chains: bool = False
+) -> int:
+    """Complete the outcomes of networks of one shape; returns how many were computed.
+
+    The points are the first of `images` [N, h, w, c], which `seed` drew. The store keeps outcomes per network × measure
+    × point, so only what a larger N, a new measure or a new checkpoint adds is computed. Diverged networks have no
+    outcomes. Networks of `chains` are means over samples, one at a time.
+    """
+    stored = StoredOutcomes(store, seed)
+    trained = {place: wanted for place, wanted in asked.items() if is_measurable(place, store)}
+    computed = 0
+    # What is settled in one stage is not asked again in the next.
+    for stage in range(len(STAGES)):
+        batches = _batches(trained, stored, stage)
+        alone = [(batch, [place]) for batch, places in batches.items() for place in places]
+        for (done, samples, measures), places in alone if chains else batches.items():
+            if chains:
+                model = Posterior.of(layers, store.samples(*places[0]), device)
+            else:
+                model = Pack.of(layers, [store.weights(*place) for place in places], device)
+            settled = [_settled(place, measures, trained[place], stored, slice(done, samples)) for place in places]
+            judged = outcomes(model, images[done:samples], measures, device, done, settled)
+            for k, place in enumerate(places):
+                stored.add(place, {one: judged[one].of_network(k) for one in measures})
+            computed += len(places) * len(measures) * (samples - done)
+    return computed
+
+
+def is_complete(asked: Asked, seed: int, store: Store) -> bool:
+    """Whether the store has every outcome that `measure` would be `asked` for."""
+    stored = StoredOutcomes(store, seed)
+    return all(
+        store.has(*place)
+        and (not is_measurable(place, store) or all(stored.has(place, one, count) for one, count in wanted.items()))
+        for place, wanted in asked.items()
+    )
+
+
+def is_measurable(place: Place, store: Store) -> bool:
+    """Whether a network that the store has ended in a state that can be measured."""
+    return store.facts(*place)["status"] in MEASURABLE
+
+
+def _batches(asked: Asked, stored: StoredOutcomes, stage: int) -> dict[Batch, list[Place]]:
+    """The networks that lack the same points of the same measures of a stage."""
+    batches: dict[Batch, list[Place]] = defaultdict(list)
+    for place, wanted in asked.items():
+        lacking: dict[tuple[int, int], list[Measure]] = defaultdict(list)
+        for one, samples in wanted.items():
+            done = len(stored.of(place, one).outcomes)
+            if JUDGES[one.judge].stage == stage and done < samples:
+                lacking[done, samples].append(one)
+        for (done, samples), measures in lacking.items():
+            batches[done, samples, tuple(measures)].append(place)
+    return batches
+
+
+def _settled(
+    place: Place, measures: tuple[Measure, ...], wanted: Mapping[Measure, int], stored: StoredOutcomes, points: slice
+) -> Settled:
+    """What is known of some points of a network before certificates are asked: NaN where nothing is.
+
+    A violation in no larger a ball cannot be certified away. An exact answer may lean on certificates too; their own
+    outcomes stay their own, so that a measure added to a study changes no other one.
+    """
+    settled = {}
+    for one in measures:
+        values = np.full(wanted[one], np.nan, np.float32)
+        for other in wanted:
+            if _bears_on(other, one):
+                known, answer = stored.of(place, other).outcomes[: len(values)], 0 if other.attack else 1
+                values[: len(known)][known == answer] = answer
+        settled[one] = values[points]
+    return settled
+
+
+def _bears_on(other: Measure, one: Measure) -> bool:
+    """Whether a violation that `other` found, or a proof that it has, settles a point for `one` too."""
+    alike = (other.notion, other.norm, other.gamma) == (one.notion, one.norm, one.gamma)
+    if one.attack or not alike or not NOTIONS[one.notion].is_share:
+        return False
+    if other.attack:
+        return other.delta <= one.delta
+    said = JUDGES[other.judge].says, JUDGES[one.judge].says
+    return said == ("proves", "decides") and other.delta >= one.delta

@@ -1,0 +1,74 @@
+"""How the outcomes of networks at test points are kept in the store."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from deltaball.plan.measures import Measure
+from deltaball.plan.networks import Network
+from deltaball.store.store import Store
+
+Place = tuple[str, int]  # a network in the store: its trajectory and checkpoint
+
+
+def place_of(network: Network) -> Place:
+    return network.trajectory_id, network.checkpoint
+
+
+class Judged(NamedTuple):
+    """What a measure says of one network, or of each of K, at n test points."""
+
+    outcomes: np.ndarray  # float32 [n] or [K, n], in [0, highest]; NaN is undecided
+    no_gradient: np.ndarray | None = None  # bool alike, of attacks: where it had no gradient
+
+    def of_network(self, k: int) -> "Judged":
+        """That of one of K networks."""
+        return Judged(*(None if each is None else each[k] for each in self))
+
+    def first(self, samples: int) -> "Judged":
+        """That of the first points."""
+        return Judged(*(None if each is None else each[..., :samples] for each in self))
+
+
+NOTHING = Judged(np.empty(0, np.float32), np.empty(0, bool))
+
+
+class StoredOutcomes:
+    """The outcomes that a store keeps of test points drawn by one seed, by network and measure.
+
+    Reads a trajectory's once, when it is first asked; what other jobs add later is not seen.
+    """
+
+    def __init__(self, store: Store, seed: int) -> None:
+        self.store, self.seed = store, seed
+        self._arrays: dict[str, dict[str, np.ndarray]] = {}
+
+    def of(self, place: Place, measure: Measure) -> Judged:
+        """All that is kept, of the first test points; `no_gradient` is None for a certificate."""
+        key, kept = self._key(place, measure), self._kept(place[0])
+        no_gradient = kept.get(f"{key}/no_gradient", NOTHING.no_gradient) if measure.attack else None
+        return Judged(kept.get(key, NOTHING.outcomes), no_gradient)
+
+    def has(self, place: Place, measure: Measure, samples: int) -> bool:
+        """Whether the first `samples` points are all there."""
+        return len(self.of(place, measure).outcomes) >= samples
+
+    def add(self, place: Place, judged: Mapping[Measure, Judged]) -> None:
+        """Keep what follows on that which is there."""
+        added = {}
+        for measure, new in judged.items():
+            key, before = self._key(place, measure), self.of(place, measure)
+            added[key] = np.concatenate([before.outcomes, new.outcomes])
+            if new.no_gradient is not None:
+                added[f"{key}/no_gradient"] = np.concatenate([before.no_gradient, new.no_gradient])
+        self.store.save_outcomes(place[0], added)
+        self._kept(place[0]).update(added)
+
+    def _kept(self, trajectory_id: str) -> dict[str, np.ndarray]:
+        if trajectory_id not in self._arrays:
+            self._arrays[trajectory_id] = self.store.find_outcomes(trajectory_id)
+        return self._arrays[trajectory_id]
+
+    def _key(self, place: Place, measure: Measure) -> str:
+        return f"{place[1]}/{measure.name}/{self.seed}"

@@ -1,0 +1,53 @@
+"""The exact answer as a judge: the cheap first, and branch and bound for what they leave open."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from deltaball.local import exact
+from deltaball.local.attacks.pgd import Pgd
+from deltaball.local.balls import Ball
+from deltaball.local.certificates.certificate import Crown
+from deltaball.local.judge import Judge, Verdict
+from deltaball.local.notions import ClassChange, Notion
+from deltaball.local.points import filled
+from deltaball.networks.models import Layered
+from deltaball.study.judges import PGD
+
+
+@dataclass(frozen=True)
+class Exact(Judge):
+    """Whether the class changes: PGD finds most violations, CROWN proves most of the rest, the rest is solved.
+
+    A point is given up, as undecided, after `seconds` of solving.
+    """
+
+    seconds: float = 60.0
+
+    def __call__(
+        self, model: Layered, x: torch.Tensor, asked: Mapping[Ball, Sequence[Notion]], keys: Sequence[int]
+    ) -> Iterator[tuple[Ball, Notion, Verdict]]:
+        for ball, notions in asked.items():
+            assert all(isinstance(notion, ClassChange) for notion in notions), f"{notions} have no exact answer"
+            decided = [self._decided(model.one(k), x, ball, keys) for k in range(len(model))]
+            outcomes, witnesses = (torch.stack(parts) for parts in zip(*decided, strict=True))
+            for notion in notions:
+                yield ball, notion, Verdict(outcomes, witnesses)
+
+    def _decided(
+        self, network: Layered, x: torch.Tensor, ball: Ball, keys: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outcomes [n] for one network, and the images [n, h, w, c] that violate."""
+        padded, numbered = filled(x, keys)
+        ((_, _, attacked),) = Pgd(**PGD)(network, padded, {ball: [ClassChange()]}, numbered)
+        values, images = attacked.outcome[0, : len(x)].clone(), attacked.perturbed[0, : len(x)].clone()
+        images[values != 0] = torch.nan
+        left = values.nonzero()[:, 0]
+        if len(left):
+            ((_, _, proven),) = Crown()(network, x[left], {ball: [ClassChange()]}, keys)
+            left = left[proven.outcome[0] == 0]
+        if len(left):
+            solved = exact.decide(network, x[left], ball, self.seconds)
+            values[left], images[left] = torch.from_numpy(solved.outcome).to(x.device), solved.witness
+        return values, images
