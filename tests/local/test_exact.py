@@ -237,7 +237,7 @@ def test_certified_is_robust_and_attacked_is_violated(norm: str):
         pack, x = drawn(fcn(2, 10, shape, 4), seed), images(16, shape, seed)
         ball = Ball(norm, delta * (4 if norm == "l1" else 1))
         certified = ClassChange().certified(pack(x), differences(pack, x, ball, "crown", False))[0].numpy()
-        ((_, _, found),) = Pgd()(pack, x, 1, {ball: [ClassChange()]}, range(len(x)))
+        ((_, _, found),) = Pgd()(pack, x, {ball: [ClassChange()]}, range(len(x)))
         decisions = decide(pack, x, ball, LIMIT)
         assert_witnesses(pack, x, ball, decisions)
         attacked = found.outcome[0].numpy()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import yaml
 from builders import grid, study
 
 from deltaball.base.errors import InputError
+from deltaball.study.judges import JUDGES
 from deltaball.study.reading import load
 from deltaball.study.study import Study
 
@@ -331,3 +333,11 @@ def test_all_estimates_at_once_share_alpha(tmp_path: Path):
     found = loaded(tmp_path, {**content, "grids": [grid(epochs=[1, 2, 3, 4, 5])]})
     assert found.estimates_at_once() == 5
     assert loaded(tmp_path, guaranteed()).estimates_at_once() == 1
+
+
+def test_what_the_tables_name_and_the_code_lacks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lost = replace(JUDGES["fgsm"], implementation="deltaball.local.attacks.fgsm.Fgms")
+    monkeypatch.setitem(JUDGES, "fgsm", lost)
+    text = refusal(written(tmp_path, yaml.safe_dump(measured(attack=["pgd", "fgsm"]))))
+    assert "measures[0].attack: 'fgsm' is not implemented: there is no deltaball.local.attacks.fgsm.Fgms" in text
+    loaded(tmp_path, measured(attack="pgd"))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from deltaball.base.errors import InputError, alternatives
 from deltaball.base.guarantees import epsilon_reached, samples_needed
+from deltaball.base.implementations import is_implemented
 from deltaball.data import catalogue
 from deltaball.study.architectures import layers
 from deltaball.study.grids import GRIDS, FcnHmc, Grid, Sample, how_many
@@ -96,6 +97,7 @@ def _check_chains(grid: FcnHmc, facts: catalogue.DatasetFacts, where: str) -> No
 
 def _check_measure(study: Study, measure: AnyMeasure, where: str) -> list[Grid]:
     """The grids of which a measure concerns networks, at least one. Raises InputError if it cannot judge them."""
+    _check_implementations(measure, where)
     for name, values in measure.wanted.items():
         there = {one for grid in study.grids for one in _values(grid, name)}
         absent = next((value for value in values if value not in there), None)
@@ -116,6 +118,14 @@ def _values(grid: Grid, name: str) -> Sequence[Any]:
     if name in grid.groups():
         return [grid.groups()[name]]
     return getattr(grid, name) if name in grid.axis_names() else []
+
+
+def _check_implementations(measure: AnyMeasure, where: str) -> None:
+    """Refuse what the tables name and the code does not have."""
+    judges = [JUDGES[name] for name in measure.judges]
+    for key, entry in [("notion", NOTIONS[measure.notion]), *((judge.key, judge) for judge in judges)]:
+        if not is_implemented(entry.implementation):
+            raise InputError(f"{where}.{key}: '{entry.name}' is not implemented: there is no {entry.implementation}")
 
 
 def _check_judges(measure: AnyMeasure, grid: Grid, where: str) -> None:

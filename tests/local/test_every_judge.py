@@ -1,0 +1,139 @@
+"""Every judge over every notion, ball and kind of network that it does not refuse: what is added is tested too.
+
+Which they are is read from the tables of ``deltaball.study``; what must hold of them is the same for all.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from attack_cases import deep_pack, digits
+
+from deltaball.local.balls import Ball
+from deltaball.local.judge import Verdict
+from deltaball.local.judges import judge
+from deltaball.local.notions import Notion, notion
+from deltaball.networks.models import Model
+from deltaball.networks.posteriors import Posterior
+from deltaball.study.judges import IMAGES_MULTIPLE, JUDGES, NetworkKind
+from deltaball.study.neighbourhoods import NORMS
+from deltaball.study.notions import NOTIONS
+
+
+def average() -> Model:
+    pack = deep_pack(3, "relu", "fcn", scale=2.0)
+    return Posterior(pack.layers, pack.weights)
+
+
+NETWORKS: dict[str, tuple[NetworkKind, Callable[[], Model]]] = {
+    **{
+        f"{architecture} {activation}": (
+            NetworkKind(True, (activation,)),
+            lambda architecture=architecture, activation=activation: deep_pack(2, activation, architecture, 2.0),
+        )
+        for architecture in ("fcn", "cnn")
+        for activation in ("relu", "tanh", "sigmoid")
+    },
+    "a mean over a posterior": (NetworkKind(layered=False), average),
+}
+RADII = {"linf": 0.04, "l2": 0.3, "l1": 0.5}
+GAMMA = 0.2
+PROVEN_POINTS = 4  # proofs take longer
+# What rounding may hide of a bound that is attained.
+ROUNDING = 1e-5
+
+Said = dict[tuple[str, Notion], Verdict]
+
+
+def short(name: str) -> dict[str, float]:
+    """Settings of a quick search: whatever they are, what is said must hold."""
+    return {key: 4 if isinstance(default, int) else 0.5 for key, default in JUDGES[name].settings.items()}
+
+
+def verdicts(model: Model, kind: NetworkKind, norm: str, x: torch.Tensor, says: tuple[str, ...]) -> Said:
+    """What all judges of these sorts say of the images, by judge and notion."""
+    ball, said = Ball(norm, RADII[norm]), {}
+    for name, entry in JUDGES.items():
+        served = [one for one in NOTIONS.values() if entry.says in says and not entry.refuses(one, norm, kind)]
+        notions = [notion(one.name, GAMMA, ball.delta) for one in served]
+        if notions:
+            found = judge(name, **short(name))(model, x, {ball: notions}, range(len(x)))
+            said |= {(name, asked): verdict for _, asked, verdict in found}
+            assert {asked for judged_by, asked in said if judged_by == name} == set(notions)
+    return said
+
+
+@pytest.fixture(params=NETWORKS, ids=[one.replace(" ", "-") for one in NETWORKS])
+def network(request: pytest.FixtureRequest) -> tuple[NetworkKind, Model]:
+    kind, made = NETWORKS[request.param]
+    return kind, made()
+
+
+def test_every_judge_serves_something_and_says_why_it_refuses_the_rest():
+    kinds = [kind for kind, _ in NETWORKS.values()]
+    for entry in JUDGES.values():
+        reasons = [entry.refuses(one, norm, kind) for one in NOTIONS.values() for norm in NORMS for kind in kinds]
+        assert None in reasons
+        assert all(reason for reason in reasons if reason is not None)
+    for one in NOTIONS.values():
+        # What is judged where nothing is asked can judge it, of every network and in every ball.
+        assert not any(JUDGES[one.usual_attack].refuses(one, norm, kind) for norm in NORMS for kind in kinds)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_is_found_is_there_and_the_same_alone(network: tuple[NetworkKind, Model], norm: str):
+    (kind, model), x, ball = network, digits(2 * IMAGES_MULTIPLE), Ball(norm, RADII[norm])
+    around, at_point = ball.around(x), model(x)
+    said = verdicts(model, kind, norm, x, ("finds",))
+    last = len(model) - 1
+    alone = verdicts(model.one(last), kind, norm, x[:IMAGES_MULTIPLE], ("finds",))
+    assert said
+    for (name, asked), verdict in said.items():
+        assert around.contains(verdict.perturbed).all(), name
+        distance = around.distance(verdict.perturbed)
+        fresh = asked.outcome(at_point, model(verdict.perturbed), distance)
+        assert torch.equal(verdict.outcome, fresh), name
+        assert ((0 <= verdict.outcome) & (verdict.outcome <= asked.entry.highest(ball.delta))).all()
+        single = alone[name, asked]
+        assert torch.equal(single.outcome[0], verdict.outcome[last, :IMAGES_MULTIPLE]), name
+        assert torch.equal(single.perturbed[0], verdict.perturbed[last, :IMAGES_MULTIPLE]), name
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_proof_contradicts_what_is_found(network: tuple[NetworkKind, Model], norm: str):
+    (kind, model), x, ball = network, digits(IMAGES_MULTIPLE), Ball(norm, RADII[norm])
+    found = verdicts(model, kind, norm, x, ("finds",))
+    proven = verdicts(model, kind, norm, x[:PROVEN_POINTS], ("proves", "decides"))
+    assert bool(proven) == kind.layered
+    for (name, asked), verdict in proven.items():
+        assert not verdict.outcome.isnan().any() or JUDGES[name].says == "decides"
+        proofs = verdict.outcome.nan_to_num(asked.entry.highest(ball.delta) if asked.entry.violations_raise else 0.0)
+        for (attack, judged), violations in found.items():
+            if judged == asked:
+                attacked = violations.outcome[:, :PROVEN_POINTS]
+                low, high = (attacked, proofs) if asked.entry.violations_raise else (proofs, attacked)
+                assert (low <= high + ROUNDING).all(), f"{name} contradicts {attack}"
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_is_proven_is_the_same_alone(network: tuple[NetworkKind, Model], norm: str):
+    (kind, model), x = network, digits(PROVEN_POINTS)
+    together = verdicts(model, kind, norm, x, ("proves", "decides"))
+    alone = verdicts(model.one(len(model) - 1), kind, norm, x[1:3], ("proves", "decides"))
+    for (name, asked), verdict in alone.items():
+        single, beside = verdict.outcome[0], together[name, asked].outcome[-1, 1:3]
+        # A time limit may leave a point open here and not there; float64 may round differently with others beside.
+        decided = ~(single.isnan() | beside.isnan())
+        assert decided.all() or JUDGES[name].says == "decides"
+        torch.testing.assert_close(single[decided], beside[decided], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_is_decided_has_a_witness_or_none_is_found(network: tuple[NetworkKind, Model], norm: str):
+    (kind, model), x, ball = network, digits(IMAGES_MULTIPLE)[:PROVEN_POINTS], Ball(norm, RADII[norm])
+    around = ball.around(x)
+    for (_, asked), verdict in verdicts(model, kind, norm, x, ("decides",)).items():
+        violated = verdict.outcome == 0
+        assert (around.contains(verdict.perturbed) == violated).all()
+        outcome = asked.outcome(model(x), model(verdict.perturbed), around.distance(verdict.perturbed))
+        assert (outcome[violated] == 0).all()
