@@ -39,7 +39,7 @@ def train(
     missing = [one for one in trajectories if missing_steps(one, store)]
     starts = []
     for trajectory in missing:
-        parent_id, step = trajectory.parent
+        ((parent_id, step),) = trajectory.parents
         parent = store.find(parent_id, step)
         if parent is None:
             raise InputError(f"{trajectory.id} prunes {parent_id}, which is not in the store; run again")
