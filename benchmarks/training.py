@@ -136,7 +136,7 @@ def ours(
     store, whole, runs = Store(Path(folder)), [], {}
     for first in range(0, packs * networks, networks):
         pack = tuple(
-            Trajectory(str(k), "g", "random", "sgd", "fcn", axes, (), None, str(k), 0, 0.0)
+            Trajectory(str(k), "g", "random", "sgd", "fcn", axes, (), (), str(k), 0, 0.0)
             for k in range(first, first + networks)
         )
         whole.append(pack)

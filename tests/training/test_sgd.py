@@ -187,7 +187,7 @@ def linear(points: int) -> Dataset:
 
 def trajectory(checkpoints: Sequence[int] = (1,), identity: str = "abcd", **axes: Any) -> Trajectory:
     axes = {"learning_rate": 0.5, "batch_size": 4, "optimizer": "sgd", "seed": 0, **axes}
-    return Trajectory(identity, "g", "linear", "sgd", "fcn", axes, tuple(checkpoints), None, identity, 21, 1.0)
+    return Trajectory(identity, "g", "linear", "sgd", "fcn", axes, tuple(checkpoints), (), identity, 21, 1.0)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
