@@ -140,9 +140,11 @@ def ours(
             for k in range(first, first + networks)
         )
         whole.append(pack)
-        starts = [descent.Start(one, 0, initial_weights(network, generator(one.id, "weights")), {}) for one in pack]
+        starts = [
+            descent.StartingPoint(one, 0, initial_weights(network, generator(one.id, "weights")), {}) for one in pack
+        ]
         runs[pack[0].id] = [
-            descent.Run(some, network, data, store, device) for some in sgd.together(starts, network, shape, device)
+            descent.Descent(some, network, data, store, device) for some in sgd.together(starts, network, shape, device)
         ]
 
     def train(pack: tuple[Trajectory, ...]) -> int:

@@ -16,7 +16,7 @@ from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Checkpoint, Store
-from deltaball.training.objectives import cross_entropy
+from deltaball.training.objectives.cross_entropy import cross_entropy
 from deltaball.training.optimizers import adam_step, corrections, sgd_step
 from deltaball.training.sgd import train
 

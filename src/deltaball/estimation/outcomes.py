@@ -18,15 +18,11 @@ from deltaball.networks.layers import Layers
 from deltaball.networks.models import Layered, Model
 from deltaball.networks.packs import Pack
 from deltaball.networks.posteriors import Posterior
+from deltaball.plan.batches import IMAGES_AT_ONCE
 from deltaball.plan.measures import Measure
 from deltaball.store.store import Store
 from deltaball.study.judges import PGD_RESTARTS, PGD_STEPS
 from deltaball.study.measures import NOTIONS
-
-# Images × networks of one call of an attack: what its activations may occupy. Images come in multiples of 32: a
-# matrix product of another size may round differently for one network than for several.
-IMAGES_AT_ONCE = {"cpu": 1024, "cuda": 65536}
-
 
 OF_SOFTMAX = ("softmax_variation", "variation_above")  # notions that need the differences of all classes
 

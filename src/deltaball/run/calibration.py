@@ -195,9 +195,9 @@ def _descent_rows(probe: Probe, device: str, store: Store, before: Rates) -> lis
         # Irregular like real ones: a CPU takes twice as long for them as for a pattern that it can foresee.
         draws = generator(one.id, "masks")
         masks = [draws.random(weight.shape) < PRUNED_DENSITY for weight in weights]
-        starts.append(descent.Start(one, 0, weights, {}, masks if pruned else ()))
+        starts.append(descent.StartingPoint(one, 0, weights, {}, masks if pruned else ()))
     parted = [starts] if pruned else sgd.together(starts, network, probe.shape, device)
-    runs = [descent.Run(some, network, data, store, device) for some in parted]
+    runs = [descent.Descent(some, network, data, store, device) for some in parted]
 
     def epoch() -> None:
         for run in runs:

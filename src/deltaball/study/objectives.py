@@ -17,6 +17,11 @@ class Objective(Strict):
 
     loss: ClassVar[str]  # dotted path of a subclass of training.objectives.objective.Objective
 
+    @classmethod
+    def axis_names(cls) -> list[str]:
+        """The names of its axes."""
+        return [name for name in cls.model_fields if name != "objective"]
+
 
 def _objective(name: str, loss: str, about: str, **axes: tuple[Any, Any]) -> type[Objective]:
     """An entry of OBJECTIVES: its name, the class of its loss, what it is, and its axes as (type, default)."""

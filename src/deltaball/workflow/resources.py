@@ -11,6 +11,7 @@ from typing import Any
 
 from deltaball.networks import layers
 from deltaball.plan import costs
+from deltaball.plan.batches import EVALUATION_BATCH, IMAGES_AT_ONCE
 from deltaball.plan.judging import LEFT_OPEN, SOLVING_SECONDS, passes, shared
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Shard, Trajectory
@@ -28,10 +29,6 @@ STARTING_MINUTES = 10  # importing torch from a network disk, loading data, wait
 PROCESS_MB = {"cpu": 540, "cuda": 3500}
 
 MEMORY_SAFETY = 1.5
-
-EVALUATION_BATCH = 1000  # images at a time, of training/sgd.py
-
-MEASURED_AT_ONCE = 1024  # images × networks on a CPU, of estimation/estimate.py
 
 FLOAT = 4  # bytes
 
@@ -126,5 +123,5 @@ def _measuring_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     if plan.study.compute.device == "cuda":
         return FLOAT * 2 * networks * one.parameters
     sizes = layers.activations(plan.layers(one), facts.shape)
-    images = max(MEASURED_AT_ONCE, 32 * networks)
+    images = max(IMAGES_AT_ONCE["cpu"], 32 * networks)
     return FLOAT * (3 * networks * one.parameters + images * (4 * sizes[0] + 3 * sum(sizes)))

@@ -1,0 +1,6 @@
+"""How many images pass a pack at a time. Here, because what jobs ask for is estimated by the same numbers."""
+
+EVALUATION_BATCH = 1000  # images that a checkpoint's accuracy is taken on at a time
+
+# Images × networks of one call of an attack, by device: what its activations may occupy.
+IMAGES_AT_ONCE = {"cpu": 1024, "cuda": 65536}
