@@ -72,17 +72,16 @@ def seen(folder: Path, package: Path, **added: Any) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def patched(package: Path) -> None:
-    """Apply the page's diffs to a copy of the package, each hunk to the one place where it fits."""
-    for diff in DIFFS:
-        path = package / re.search(r"^\+\+\+ b/src/(.*)$", diff, re.M)[1]
-        text = path.read_text(encoding="utf-8")
-        for hunk in re.split(r"^@@.*\n", diff, flags=re.M)[1:]:
-            lines = hunk.splitlines(keepends=True)
-            before, after = ("".join(one[1:] for one in lines if one[0] in kinds) for kinds in (" -", " +"))
-            assert text.count(before) == 1, f"{path.name} has changed; so must the page:\n{before}"
-            text = text.replace(before, after)
-        path.write_text(text, encoding="utf-8")
+def apply(diff: str, package: Path) -> None:
+    """Apply a page's diff to a copy of the package, each hunk to the one place where it fits."""
+    path = package / re.search(r"^\+\+\+ b/src/(.*)$", diff, re.M)[1]
+    text = path.read_text(encoding="utf-8")
+    for hunk in re.split(r"^@@.*\n", diff, flags=re.M)[1:]:
+        lines = hunk.splitlines(keepends=True)
+        before, after = ("".join(one[1:] for one in lines if one[0] in kinds) for kinds in (" -", " +"))
+        assert text.count(before) == 1, f"{path.name} has changed; so must the page:\n{before}"
+        text = text.replace(before, after)
+    path.write_text(text, encoding="utf-8")
 
 
 def check(found: dict[str, Any], plain: dict[str, Any], folder: Path, axis: str, levels: list[Any]) -> None:
@@ -114,7 +113,8 @@ def test_one_line_adds_an_axis_that_the_code_has(tmp_path: Path, plain: dict[str
 def test_one_field_and_one_use_add_an_axis_that_the_code_lacks(tmp_path: Path, plain: dict[str, Any]) -> None:
     package = tmp_path / "src"
     shutil.copytree(ROOT / "src/deltaball", package / "deltaball", ignore=shutil.ignore_patterns("__pycache__"))
-    patched(package)
+    for diff in DIFFS:
+        apply(diff, package)
     found = seen(tmp_path / "study", package, **TAPER)
     check(found, plain, tmp_path / "study", "taper", sorted(TAPER["taper"]))
     sizes = {(axes["width"], axes["taper"]): parameters for axes, parameters in found["networks"].values()}

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,104 +11,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.fx.experimental.proxy_tensor import make_fx
+from step_cases import BATCH, CNN, NETWORKS, SHAPE, SHAPES, made, replayed, trained
 
 from deltaball.networks.arithmetic import CONVOLUTIONS
 from deltaball.networks.initial import initial_weights
-from deltaball.networks.layers import Layers
 from deltaball.networks.packs import logits
 from deltaball.study.architectures import layers
 from deltaball.training import graphs, implementations
 from deltaball.training.graphs import WARM_UP
-from deltaball.training.steps import Implementation, Members, Recipe, Steps, TrainedPack
-
-SHAPE, NETWORKS, BATCH, POINTS = (6, 5, 2), 3, 4, 62  # 15 minibatches and one of 2: blocks of 4, single steps, a rest
-CNN = {"fc_depth": 1, "fc_width": 8, "filters": 3, "kernel": 3, "conv_depth": 1, "activation": "relu"}
-SHAPES: dict[str, Layers] = {
-    "fcn": layers("fcn", {"depth": 2, "width": 7, "activation": "tanh"}, SHAPE, 3),
-    "cnn": layers("cnn", CNN, SHAPE, 3),
-}
+from deltaball.training.steps import Implementation, Recipe, TrainedPack
 
 
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "BLOCK", 4)
-
-
-def made(
-    kind: str = "fcn", optimizer: str = "sgd", pruned: bool = False, device: str = "cpu", **how: Any
-) -> tuple[Steps, torch.Tensor]:
-    """Steps of a pack, and their learning rates."""
-    recipe = Recipe(SHAPES[kind], BATCH, optimizer, how.pop("precision", "float32"))
-    drawn = [initial_weights(recipe.layers, np.random.default_rng(k)) for k in range(NETWORKS)]
-    weights = [torch.from_numpy(np.stack(arrays)).to(device) for arrays in zip(*drawn, strict=True)]
-    moments = [torch.zeros_like(one) for one in (*weights, *weights)] if optimizer == "adam" else []
-    masks = [torch.arange(one.numel(), device=device).view(one.shape) % 3 > 0 for one in weights] if pruned else []
-    for weight, mask in zip(weights, masks, strict=False):
-        weight *= mask
-    random = np.random.default_rng(0)
-    images = torch.from_numpy(random.random((POINTS, *SHAPE), dtype=np.float32)).to(device)
-    labels = torch.from_numpy(random.integers(0, 3, POINTS)).to(device)
-    rates = torch.tensor([0.5, 0.1, 0.02] if optimizer == "sgd" else [0.02, 0.01, 0.001])
-    return Steps(recipe, Members(weights, moments, masks), images, labels, **how), rates
-
-
-def trained(steps: Steps, rates: torch.Tensor, epochs: int = 3) -> list[torch.Tensor]:
-    """The losses of some epochs, whose orders are always the same."""
-    per_epoch = steps.rates.shape[1]
-    return [
-        steps.epoch(
-            np.stack([np.random.default_rng([k, epoch]).permutation(POINTS) for k in range(len(rates))]),
-            rates,
-            epoch * per_epoch,
-        )
-        for epoch in range(epochs)
-    ]
-
-
-class Traced:
-    """Records work as a CUDA graph does: once, without doing it, as operations on tensors that stay where they are.
-
-    The tensors have no values while it records: work that asked for one, to decide something by it, would raise.
-    """
-
-    def __init__(self) -> None:
-        self.steps: Steps | None = None
-        self.graphs: list[torch.fx.GraphModule] = []
-
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        s, m = self.steps, self.steps.members
-        keys = [] if m.keys is None else [m.keys]
-        counters = s.places, s.before, s.taken
-        of_members = *m.weights, *m.moments, *m.masks, *m.axes.values(), *keys
-        return [*of_members, s.images, s.labels, s.order, s.rates, *counters, s.loss]
-
-    @tensors.setter
-    def tensors(self, given: Sequence[torch.Tensor]) -> None:
-        s, m, rest = self.steps, self.steps.members, iter(given)
-        weights, moments, masks = ([next(rest) for _ in many] for many in (m.weights, m.moments, m.masks))
-        axes = {name: next(rest) for name in m.axes}
-        s.members = Members(weights, moments, masks, axes, None if m.keys is None else next(rest))
-        s.images, s.labels, s.order, s.rates, s.places, s.before, s.taken, s.loss = rest
-
-    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
-        real = self.tensors
-
-        def on(*given: torch.Tensor) -> None:
-            self.tensors = given
-            work()
-
-        graph = make_fx(on, tracing_mode="fake")(*real)
-        self.tensors = real
-        self.graphs.append(graph)
-        return lambda: graph(*real)
-
-
-def replayed(*arguments: Any, **how: Any) -> tuple[Steps, torch.Tensor, Traced]:
-    recorder = Traced()
-    recorder.steps, rates = made(*arguments, **how, record=recorder)
-    return recorder.steps, rates, recorder
 
 
 ON_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
