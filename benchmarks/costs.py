@@ -63,10 +63,10 @@ def descent(planned: Plan, pack: tuple[Trajectory, ...], dataset: Dataset, devic
         masks = [draws.random(weight.shape) < one.axes.get("kept", [1])[-1] for weight in weights]
         # As in a study, a network that diverges costs nothing more; so none does here.
         axes = {**one.axes, "learning_rate": 1e-4}
-        started = replace(one, axes=axes, checkpoints=(4,), parent=None)
-        starts.append(descending.Start(started, 0, weights, {}, masks if one.method == "imp" else ()))
+        started = replace(one, axes=axes, checkpoints=(4,), parents=())
+        starts.append(descending.StartingPoint(started, 0, weights, {}, masks if one.method == "imp" else ()))
     parted = [starts] if pack[0].method == "imp" else sgd.together(starts, layers, facts.shape, device)
-    runs = [descending.Run(some, layers, shown, Store(folder), device) for some in parted]
+    runs = [descending.Descent(some, layers, shown, Store(folder), device) for some in parted]
     taken = [silent(lambda: [run.until(run.epoch + 1) for run in runs], device) for _ in range(4)]
     epoch = statistics.mean(taken[1:3])
     kept = max(0.0, taken[3] - epoch) * (facts.train + facts.test) / (few + tested)

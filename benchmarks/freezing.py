@@ -65,7 +65,13 @@ def ids(study: str) -> dict[str, dict[str, list[Any]]]:
     plan = planned(study)
     networks = [(one.id, one.trajectory_id, str(one.checkpoint)) for one in plan.networks]
     trajectories = [
-        (key, one.id, " ".join(map(str, one.checkpoints)), "@".join(map(str, one.parent or ("none",))), one.origin)
+        (
+            key,
+            one.id,
+            " ".join(map(str, one.checkpoints)),
+            " ".join("@".join(map(str, parent)) for parent in one.parents) or "none",
+            one.origin,
+        )
         for key, one in plan.trajectories.items()
     ]
     measures = [(one.name, str(one.samples), number(one.epsilon), number(one.confidence)) for one in plan.measures]

@@ -37,7 +37,7 @@ from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Activation, Dense, Flatten, Layers
 from deltaball.networks.packs import Pack, logits
 from deltaball.study.architectures import layers
-from deltaball.training import objectives
+from deltaball.training.objectives.cross_entropy import cross_entropy as training_loss
 from deltaball.training.optimizers import sgd_step
 
 NETWORKS, POINTS, TURNS = 64, 738, 5
@@ -64,7 +64,7 @@ def trained(network: Layers, dataset: Dataset) -> Pack:
     for epoch in range(EPOCHS):
         for batch in np.array_split(np.random.default_rng(epoch).permutation(len(x)), len(x) // BATCH):
             weights = tuple(weight.requires_grad_() for weight in weights)
-            loss = objectives.cross_entropy(logits(network, weights, x[batch]), y[batch]).sum()
+            loss = training_loss(logits(network, weights, x[batch]), y[batch]).sum()
             gradients = torch.autograd.grad(loss, weights)
             with torch.no_grad():
                 sgd_step(weights, gradients, rates)

@@ -43,13 +43,15 @@ def ours(plan: Plan, pack: tuple[Trajectory, ...], dataset: Dataset, device: str
     from deltaball.training import descent, sgd
 
     layers, first, last = plan.layers(pack[0]), pack[0].checkpoints[0], pack[0].checkpoints[-1]
-    starts = [descent.Start(one, 0, initial_weights(layers, generator(one.origin, "weights")), {}) for one in pack]
+    starts = [
+        descent.StartingPoint(one, 0, initial_weights(layers, generator(one.origin, "weights")), {}) for one in pack
+    ]
     total = 0.0
     with TemporaryDirectory() as folder, open(os.devnull, "w") as silent:
         sys.stdout = silent
         try:
             for some in sgd.together(starts, layers, dataset.facts.shape, device):
-                run = descent.Run(some, layers, dataset, Store(Path(folder)), device)
+                run = descent.Descent(some, layers, dataset, Store(Path(folder)), device)
                 total += seconds(lambda run=run: run.until(first), device) * last / first
         finally:
             sys.stdout = sys.__stdout__

@@ -136,13 +136,15 @@ def ours(
     store, whole, runs = Store(Path(folder)), [], {}
     for first in range(0, packs * networks, networks):
         pack = tuple(
-            Trajectory(str(k), "g", "random", "sgd", "fcn", axes, (), None, str(k), 0, 0.0)
+            Trajectory(str(k), "g", "random", "sgd", "fcn", axes, (), (), str(k), 0, 0.0)
             for k in range(first, first + networks)
         )
         whole.append(pack)
-        starts = [descent.Start(one, 0, initial_weights(network, generator(one.id, "weights")), {}) for one in pack]
+        starts = [
+            descent.StartingPoint(one, 0, initial_weights(network, generator(one.id, "weights")), {}) for one in pack
+        ]
         runs[pack[0].id] = [
-            descent.Run(some, network, data, store, device) for some in sgd.together(starts, network, shape, device)
+            descent.Descent(some, network, data, store, device) for some in sgd.together(starts, network, shape, device)
         ]
 
     def train(pack: tuple[Trajectory, ...]) -> int:

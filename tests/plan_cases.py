@@ -74,5 +74,5 @@ def assert_every_network_stands_on_a_checkpoint(found: Plan) -> None:
         assert network.checkpoint in trajectory.checkpoints
         assert found.layers(network) == found.layers(trajectory)
     for trajectory in found.trajectories.values():
-        if trajectory.parent:
-            assert trajectory.parent[1] in found.trajectories[trajectory.parent[0]].checkpoints
+        for parent, checkpoint in trajectory.parents:
+            assert checkpoint in found.trajectories[parent].checkpoints

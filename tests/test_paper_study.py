@@ -63,8 +63,8 @@ def test_dense_trunks_of_pruning_are_shared_with_plain_training(paper: Plan):
         trunks = set()
         for network in networks:
             trajectory = paper.trajectories[network.trajectory_id]
-            while trajectory.parent:
-                trajectory = paper.trajectories[trajectory.parent[0]]
+            while trajectory.parents:
+                trajectory = paper.trajectories[trajectory.parents[0][0]]
             trunks.add(trajectory.id)
         owners = Counter(paper.trajectories[identity].grid for identity in trunks)
         assert owners[dense] == shared

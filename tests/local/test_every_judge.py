@@ -15,7 +15,8 @@ from deltaball.local.judges import judge
 from deltaball.local.notions import Notion, notion
 from deltaball.networks.models import Model
 from deltaball.networks.posteriors import Posterior
-from deltaball.study.judges import IMAGES_MULTIPLE, JUDGES, NetworkKind
+from deltaball.plan.batches import IMAGES_MULTIPLE
+from deltaball.study.judges import JUDGES, NetworkKind
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import NOTIONS
 

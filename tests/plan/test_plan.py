@@ -39,9 +39,9 @@ def test_pruning_starts_from_the_dense_network_of_the_same_training():
     for epochs in (5, 10):
         network = next(one for one in found.networks if one.method == "imp" and one.checkpoint == epochs)
         last = found.trajectories[network.trajectory_id]
-        first = found.trajectories[last.parent[0]]
+        first = found.trajectories[last.parents[0][0]]
         assert (first.axes["kept"], last.axes["kept"]) == ((0.5,), (0.5, 0.25))
-        assert (first.parent, last.parent) == ((trunk.id, epochs), (first.id, epochs))
+        assert (first.parents, last.parents) == (((trunk.id, epochs),), ((first.id, epochs),))
 
 
 def test_a_dense_trunk_can_be_trained_like_any_network():
@@ -53,7 +53,7 @@ def test_a_dense_trunk_can_be_trained_like_any_network():
 def test_pruning_half_once_is_the_first_round_of_three_quarters_in_two():
     once = planned(grid("fcn", "imp", proportion=0.5, iterations=1)).networks[0]
     twice = planned(grid("fcn", "imp", proportion=0.75, iterations=2))
-    assert once.trajectory_id == twice.trajectories[twice.networks[0].trajectory_id].parent[0]
+    assert once.trajectory_id == twice.trajectories[twice.networks[0].trajectory_id].parents[0][0]
     assert once.id != twice.networks[0].id
 
 

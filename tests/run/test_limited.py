@@ -129,14 +129,14 @@ def test_stopped_and_gone_on_it_ends_with_the_tables_of_snakemake_to_the_byte(
     Path("config.yaml").write_text(STUDY)
     results = Path("results/small")
     importlib.import_module("deltaball.run.provenance")  # what a command imports counts as its time
-    whole = descent.Run._train_epoch
+    whole = descent.Descent._train_epoch
 
-    def slow(run: descent.Run) -> object:
+    def slow(run: descent.Descent) -> object:
         time.sleep(60 if run.epoch else 0)  # the first shard's networks keep one epoch and are stopped in the next
         return whole(run)
 
     with monkeypatch.context() as patched:
-        patched.setattr(descent.Run, "_train_epoch", slow)
+        patched.setattr(descent.Descent, "_train_epoch", slow)
         began = time.monotonic()
         assert main.main(["run", "--time-limit", "10s"]) == 0
         assert time.monotonic() - began < 10

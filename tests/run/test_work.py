@@ -170,13 +170,13 @@ def test_what_is_pruned_comes_in_a_later_wave(data_folder: Path, tmp_path: Path)
     packs = packs_of(cut(tmp_path, data_folder))
     found = streams.waves(packs)
     wave_of = {one.id: number for number, wave in enumerate(found) for pack in wave for one in pack}
-    pruned = [one for pack in packs for one in pack if one.parent]
+    pruned = [one for pack in packs for one in pack if one.parents]
     assert pruned
-    assert all(wave_of[one.parent[0]] < wave_of[one.id] for one in pruned)
+    assert all(wave_of[parent] < wave_of[one.id] for one in pruned for parent, _ in one.parents)
     assert sorted(map(id, packs)) == sorted(id(pack) for wave in found for pack in wave)
     assert len(found[0]) >= 3
     # Where the parents are another job's, there is nothing to wait for.
-    assert streams.waves(pack for pack in packs if pack[0].parent)[0]
+    assert streams.waves(pack for pack in packs if pack[0].parents)[0]
 
 
 class Worked:

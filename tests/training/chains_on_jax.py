@@ -65,7 +65,7 @@ SOFTMAX: Layers = (Flatten(), Dense(1, 2))
 
 def chain(checkpoints: Sequence[int], identity: str = "abcd", **axes: object) -> Trajectory:
     axes = {**planned(grid("fcn", "hmc")).networks[0].axes, "leapfrog_steps": 8, **axes}
-    return Trajectory(identity, "g", "line", "hmc", "fcn", axes, tuple(checkpoints), None, identity, 4, 1.0)
+    return Trajectory(identity, "g", "line", "hmc", "fcn", axes, tuple(checkpoints), (), identity, 4, 1.0)
 
 
 def test_logistic_regression_predicts_as_the_posterior_on_a_grid(tmp_path: Path):

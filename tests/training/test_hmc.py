@@ -19,12 +19,11 @@ from deltaball.networks import packs, posteriors
 from deltaball.networks.layers import Layers
 from deltaball.networks.packs import Pack
 from deltaball.networks.posteriors import Posterior
-from deltaball.plan.methods import stored_bytes
+from deltaball.plan.batches import IMAGES_MULTIPLE
 from deltaball.plan.networks import Trajectory
 from deltaball.store.store import Checkpoint, Store
 from deltaball.study import reading
 from deltaball.study.architectures import layers
-from deltaball.study.judges import IMAGES_MULTIPLE
 
 SHAPE = (4, 3, 1)
 FCN: Layers = layers("fcn", {"depth": 2, "width": 6, "activation": "tanh"}, SHAPE, 3)
@@ -139,7 +138,7 @@ def test_points_and_transitions_that_are_not_taken_cost_nothing() -> None:
 
     assert one(train_points=1000).flop == one().flop / 4
     assert one(burn_in=50).flop == one().flop * 1.5
-    assert stored_bytes(one(thinning=4)) == stored_bytes(one()) / 4
+    assert one(thinning=4).stored_bytes == one().stored_bytes / 4
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_equal_rounds_are_trained_once(plan: Plan):
     assert len(plan.networks) == 12
     half = next(one for one in plan.networks if (one.axes["proportion"], one.axes["iterations"]) == (0.5, 1))
     three_quarters = next(one for one in plan.networks if (one.axes["proportion"], one.axes["iterations"]) == (0.75, 2))
-    assert plan.trajectories[three_quarters.trajectory_id].parent == (half.trajectory_id, half.checkpoint)
+    assert plan.trajectories[three_quarters.trajectory_id].parents == ((half.trajectory_id, half.checkpoint),)
 
 
 @pytest.mark.parametrize("ranking", ["global", "layer"])
@@ -102,7 +102,7 @@ def test_sparsity_is_what_the_weights_show(plan: Plan, store: Store):
 
 def test_what_survives_was_rewound_and_trained_on_the_trunks_data(plan: Plan, few: Dataset, store: Store):
     one = next(one for one in rounds(plan) if one.axes["kept"] == (0.25,))
-    (trunk_id, step), layers = one.parent, plan.layers(one)
+    ((trunk_id, step),), layers = one.parents, plan.layers(one)
     initial = initial_weights(layers, generator(trunk_id, "weights"))
     parent = store.load(trunk_id, step).weights
     places = prunable(initial)
@@ -138,9 +138,9 @@ def test_a_pruned_network_alone_equals_the_same_in_a_pack(plan: Plan, few: Datas
     alone = Store(tmp_path)
     chosen = plan.networks[7]
     lineage, one = [], plan.trajectories[chosen.trajectory_id]
-    while one.parent:
+    while one.parents:
         lineage.append(one)
-        one = plan.trajectories[one.parent[0]]
+        one = plan.trajectories[one.parents[0][0]]
     sgd.train([one], plan.layers(one), few, alone, "cpu")
     for one in reversed(lineage):
         pruning.train([one], plan.layers(one), few, alone, "cpu")
@@ -170,7 +170,7 @@ def test_at_proportion_0_it_is_plain_sgd(data_folder: Path, few: Dataset, store:
     one = next(one for one in rounds(plan) if len(one.axes["kept"]) == 1)
     whole = replace(one, id="whole", axes={**one.axes, "kept": (1.0,)})
     pruning.train([whole], plan.layers(whole), few, store, "cpu")
-    dense, found = store.load(*one.parent), store.load("whole", 2)
+    dense, found = store.load(*one.parents[0]), store.load("whole", 2)
     for array, twin in zip(dense.weights, found.weights, strict=True):
         np.testing.assert_array_equal(array, twin)
 
@@ -184,7 +184,7 @@ def test_a_layer_pruned_to_nothing_is_reported(
     # A trunk whose second hidden kernel is smaller everywhere than half of the first.
     weights = initial_weights(layers, np.random.default_rng(0))
     weights[2] = np.full_like(weights[2], 1e-6)
-    store.save(*one.parent, Checkpoint(tuple(weights), {}, {"status": "trained"}))
+    store.save(*one.parents[0], Checkpoint(tuple(weights), {}, {"status": "trained"}))
     assert pruning.train([one], layers, few, store, "cpu") == 1
     facts = store.facts(one.id, 2)
     assert (facts["status"], facts["empty_layers"]) == ("trained", 1)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,99 +11,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.fx.experimental.proxy_tensor import make_fx
+from step_cases import BATCH, CNN, NETWORKS, SHAPE, SHAPES, made, replayed, trained
 
 from deltaball.networks.arithmetic import CONVOLUTIONS
 from deltaball.networks.initial import initial_weights
-from deltaball.networks.layers import Layers
 from deltaball.networks.packs import logits
 from deltaball.study.architectures import layers
-from deltaball.training import convolutions, graphs
+from deltaball.training import graphs, implementations
 from deltaball.training.graphs import WARM_UP
-from deltaball.training.steps import Recipe, Steps, Way, forward
-
-SHAPE, NETWORKS, BATCH, POINTS = (6, 5, 2), 3, 4, 62  # 15 minibatches and one of 2: blocks of 4, single steps, a rest
-CNN = {"fc_depth": 1, "fc_width": 8, "filters": 3, "kernel": 3, "conv_depth": 1, "activation": "relu"}
-SHAPES: dict[str, Layers] = {
-    "fcn": layers("fcn", {"depth": 2, "width": 7, "activation": "tanh"}, SHAPE, 3),
-    "cnn": layers("cnn", CNN, SHAPE, 3),
-}
+from deltaball.training.steps import Implementation, Recipe, TrainedPack
 
 
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "BLOCK", 4)
-
-
-def made(
-    kind: str = "fcn", optimizer: str = "sgd", pruned: bool = False, device: str = "cpu", **how: Any
-) -> tuple[Steps, torch.Tensor]:
-    """Steps of a pack, and their learning rates."""
-    recipe = Recipe(SHAPES[kind], BATCH, optimizer, how.pop("precision", "float32"))
-    drawn = [initial_weights(recipe.layers, np.random.default_rng(k)) for k in range(NETWORKS)]
-    weights = [torch.from_numpy(np.stack(arrays)).to(device) for arrays in zip(*drawn, strict=True)]
-    moments = [torch.zeros_like(one) for one in (*weights, *weights)] if optimizer == "adam" else []
-    masks = [torch.arange(one.numel(), device=device).view(one.shape) % 3 > 0 for one in weights] if pruned else []
-    for weight, mask in zip(weights, masks, strict=False):
-        weight *= mask
-    random = np.random.default_rng(0)
-    images = torch.from_numpy(random.random((POINTS, *SHAPE), dtype=np.float32)).to(device)
-    labels = torch.from_numpy(random.integers(0, 3, POINTS)).to(device)
-    rates = torch.tensor([0.5, 0.1, 0.02] if optimizer == "sgd" else [0.02, 0.01, 0.001])
-    return Steps(recipe, weights, moments, masks, images, labels, **how), rates
-
-
-def trained(steps: Steps, rates: torch.Tensor, epochs: int = 3) -> list[torch.Tensor]:
-    """The losses of some epochs, whose orders are always the same."""
-    per_epoch = steps.rates.shape[1]
-    return [
-        steps.epoch(
-            np.stack([np.random.default_rng([k, epoch]).permutation(POINTS) for k in range(len(rates))]),
-            rates,
-            epoch * per_epoch,
-        )
-        for epoch in range(epochs)
-    ]
-
-
-class Traced:
-    """Records work as a CUDA graph does: once, without doing it, as operations on tensors that stay where they are.
-
-    The tensors have no values while it records: work that asked for one, to decide something by it, would raise.
-    """
-
-    def __init__(self) -> None:
-        self.steps: Steps | None = None
-        self.graphs: list[torch.fx.GraphModule] = []
-
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        s = self.steps
-        return [*s.weights, *s.moments, *s.masks, s.images, s.labels, s.order, s.rates, s.places, s.taken, s.loss]
-
-    @tensors.setter
-    def tensors(self, given: Sequence[torch.Tensor]) -> None:
-        s, rest = self.steps, iter(given)
-        s.weights, s.moments, s.masks = ([next(rest) for _ in many] for many in (s.weights, s.moments, s.masks))
-        s.images, s.labels, s.order, s.rates, s.places, s.taken, s.loss = rest
-
-    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
-        real = self.tensors
-
-        def on(*given: torch.Tensor) -> None:
-            self.tensors = given
-            work()
-
-        graph = make_fx(on, tracing_mode="fake")(*real)
-        self.tensors = real
-        self.graphs.append(graph)
-        return lambda: graph(*real)
-
-
-def replayed(*arguments: Any, **how: Any) -> tuple[Steps, torch.Tensor, Traced]:
-    recorder = Traced()
-    recorder.steps, rates = made(*arguments, **how, record=recorder)
-    return recorder.steps, rates, recorder
 
 
 ON_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -116,29 +37,40 @@ def test_steps_replayed_are_the_steps_as_written(kind: str, optimizer: str, prun
     written, rates = made(kind, optimizer, pruned, precision=precision)
     again, _, recorder = replayed(kind, optimizer, pruned, precision=precision)
     before = [one.data_ptr() for one in recorder.tensors]
-    start = [one.clone() for one in again.weights]
+    start = [one.clone() for one in again.members.weights]
     for one, other in zip(trained(written, rates), trained(again, rates), strict=True):
         assert torch.equal(one, other)
     # A block, a single step and the last minibatch: each was recorded once and replayed since.
     assert len(recorder.graphs) == 3
     assert [one.data_ptr() for one in recorder.tensors] == before
-    for one, other, old in zip(written.weights, again.weights, start, strict=True):
+    for one, other, old in zip(written.members.weights, again.members.weights, start, strict=True):
         assert torch.equal(one, other)
         assert not torch.equal(one, old)
-    for one, other in zip(written.moments, again.moments, strict=True):
+    for one, other in zip(written.members.moments, again.members.moments, strict=True):
         assert torch.equal(one, other)
 
 
 @ON_A_GPU
-@pytest.mark.parametrize("way", [Way(), Way(lanes=2), Way("grouped"), Way("unfolded")], ids=str)
+@pytest.mark.parametrize(
+    "implementation",
+    [Implementation(), Implementation(lanes=2), Implementation("grouped"), Implementation("unfolded")],
+    ids=str,
+)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("kind", "optimizer", "pruned"), CASES)
 def test_a_gpu_replays_the_steps_as_written(
-    kind: str, optimizer: str, pruned: bool, precision: str, way: Way, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    optimizer: str,
+    pruned: bool,
+    precision: str,
+    implementation: Implementation,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     on_cpu, rates = made(kind, optimizer, pruned, precision=precision)
-    written, _ = made(kind, optimizer, pruned, "cuda", precision=precision, way=way, record=lambda work: work)
-    again, _ = made(kind, optimizer, pruned, "cuda", precision=precision, way=way)
+    written, _ = made(
+        kind, optimizer, pruned, "cuda", precision=precision, implementation=implementation, record=lambda work: work
+    )
+    again, _ = made(kind, optimizer, pruned, "cuda", precision=precision, implementation=implementation)
     losses = [trained(one, rates) for one in (on_cpu, written, again)]
     assert "not captured" not in capsys.readouterr().out
     near = {"rtol": 1e-4, "atol": 1e-5} if precision == "float32" else {"rtol": 0.05, "atol": 0.02}
@@ -180,11 +112,11 @@ def test_a_nan_in_one_network_changes_no_bit_of_the_others(place: int, kind: str
     for one in (reference, ill):
         trained(one, rates, 1)
         if one is ill:
-            one.weights[0][place, ..., 0] = float("nan")
+            one.members.weights[0][place, ..., 0] = float("nan")
         losses = trained(one, rates, 2)[-1]
     assert losses[place].isnan()
     others = [k for k in range(NETWORKS) if k != place]
-    for one, other in zip(ill.weights, reference.weights, strict=True):
+    for one, other in zip(ill.members.weights, reference.members.weights, strict=True):
         assert torch.equal(one[others], other[others])
         assert not torch.equal(one[place], other[place])
 
@@ -194,8 +126,8 @@ def test_a_nan_in_one_network_changes_no_bit_of_the_others(place: int, kind: str
 def test_a_pruned_weight_stays_zero(optimizer: str, pruned: bool) -> None:
     steps, rates = made("fcn", optimizer, pruned)
     trained(steps, rates)
-    zeros = sum(int((weight == 0).sum()) for weight in steps.weights)
-    assert zeros == sum(int((mask == 0).sum()) for mask in steps.masks)
+    zeros = sum(int((weight == 0).sum()) for weight in steps.members.weights)
+    assert zeros == sum(int((mask == 0).sum()) for mask in steps.members.masks)
 
 
 def test_lower_precision_is_mixed_precision() -> None:
@@ -204,14 +136,15 @@ def test_lower_precision_is_mixed_precision() -> None:
     losses = [[one.mean().item() for one in trained(steps, rates, 6)] for steps in (full, mixed)]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert losses[0] != losses[1]
-    for other in mixed.weights:
+    for other in mixed.members.weights:
         assert other.dtype == torch.float32
         # The master weights have more digits than bfloat16 holds, so small updates are not lost.
         assert (other != other.bfloat16().float()).float().mean() > 0.5
     # Three layers, each of which rounds to 8 binary digits.
     images = full.images[:20]
     one, other = (
-        forward(Recipe(SHAPES["cnn"], BATCH, "sgd", p), full.weights, images) for p in ("float32", "bfloat16")
+        TrainedPack(Recipe(SHAPES["cnn"], BATCH, "sgd", precision), full.members.weights)(images)
+        for precision in ("float32", "bfloat16")
     )
     assert other.dtype == torch.float32
     assert 0 < (one - other).abs().max() < 3 * 2**-7 * one.abs().max()
@@ -233,8 +166,16 @@ def test_every_way_of_convolving_gives_the_same_logits_and_gradients(convolution
             torch.testing.assert_close(other, one, atol=1e-12, rtol=1e-10)
 
 
-def decided(folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: dict[Way, float], tried: list[Way]) -> Way:
-    """What `fastest` says where ways take so many seconds; those that are not named fail."""
+LOOPED, GROUPED, UNFOLDED = Implementation(), Implementation("grouped"), Implementation("unfolded")
+
+
+def decided(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: dict[Implementation, float],
+    tried: list[Implementation],
+) -> Implementation:
+    """What `fastest` says where implementations take so many seconds; those that are not named fail."""
     steps, _ = made("cnn")
 
     def trial(*arguments: Any) -> float:
@@ -243,25 +184,26 @@ def decided(folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: dict[Way, fl
             raise torch.OutOfMemoryError("more than there is")
         return seconds[arguments[-1]]
 
-    monkeypatch.setattr(convolutions, "candidates", lambda *_: [Way(), Way("grouped"), Way("unfolded")])
-    monkeypatch.setattr(convolutions, "_trial", trial)
-    tensors = (steps.weights, steps.moments, steps.masks, steps.images, steps.labels)
-    return convolutions.fastest(steps.recipe, *tensors, folder)
+    monkeypatch.setattr(implementations, "candidates", lambda *_: [LOOPED, GROUPED, UNFOLDED])
+    monkeypatch.setattr(implementations, "seconds_per_step", trial)
+    return implementations.fastest(steps.recipe, steps.members, steps.images, steps.labels, folder)
 
 
-def test_the_fastest_way_that_works_is_taken_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[Way] = []
-    assert decided(tmp_path, monkeypatch, {Way(): 2.0, Way("grouped"): 1.0}, tried) == Way("grouped")
-    assert tried == [Way(), Way("grouped"), Way("unfolded")]
-    assert decided(tmp_path, monkeypatch, {Way(): 0.1}, tried) == Way("grouped")
+def test_the_fastest_implementation_that_works_is_taken_and_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Implementation] = []
+    assert decided(tmp_path, monkeypatch, {LOOPED: 2.0, GROUPED: 1.0}, tried) == GROUPED
+    assert tried == [LOOPED, GROUPED, UNFOLDED]
+    assert decided(tmp_path, monkeypatch, {LOOPED: 0.1}, tried) == GROUPED
     assert len(tried) == 3
     (file,) = tmp_path.glob("*.json")
     assert [one["seconds per step"] for one in json.loads(file.read_text())["trial"]] == [2.0, 1.0]
     file.write_text(file.read_text()[:-9])
-    assert decided(tmp_path, monkeypatch, {Way(): 0.1}, tried) == Way()
+    assert decided(tmp_path, monkeypatch, {LOOPED: 0.1}, tried) == LOOPED
 
 
-def test_a_pack_for_which_every_way_fails_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pack_for_which_every_implementation_fails_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(torch.OutOfMemoryError):
         decided(tmp_path, monkeypatch, {}, [])
     assert not [*tmp_path.iterdir()]
@@ -270,14 +212,14 @@ def test_a_pack_for_which_every_way_fails_fails(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("convolution", sorted(CONVOLUTIONS))
 def test_a_trial_trains_nothing_and_takes_time(convolution: str) -> None:
     steps, _ = made("cnn", "adam")
-    before = [one.clone() for one in (*steps.weights, *steps.moments)]
-    tensors = (steps.weights, steps.moments, steps.masks, steps.images, steps.labels)
-    assert convolutions._trial(steps.recipe, *tensors, Way(convolution)) > 0
-    for one, old in zip((*steps.weights, *steps.moments), before, strict=True):
+    before = [one.clone() for one in (*steps.members.weights, *steps.members.moments)]
+    tensors = (steps.members, steps.images, steps.labels)
+    assert implementations.seconds_per_step(steps.recipe, *tensors, Implementation(convolution)) > 0
+    for one, old in zip((*steps.members.weights, *steps.members.moments), before, strict=True):
         assert torch.equal(one, old)
 
 
 def test_no_stopwatch_decides_on_a_cpu() -> None:
-    assert convolutions.candidates(SHAPES["cnn"], 4, "cpu") == [Way()]
-    assert convolutions.candidates(SHAPES["fcn"], 4, "cuda") == [Way()]
-    assert {one.convolution for one in convolutions.candidates(SHAPES["cnn"], 4, "cuda")} == set(CONVOLUTIONS)
+    assert implementations.candidates(SHAPES["cnn"], 4, "cpu") == [LOOPED]
+    assert implementations.candidates(SHAPES["fcn"], 4, "cuda") == [LOOPED]
+    assert {one.convolution for one in implementations.candidates(SHAPES["cnn"], 4, "cuda")} == set(CONVOLUTIONS)

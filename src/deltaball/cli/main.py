@@ -16,7 +16,8 @@ from deltaball.plan import loading
 from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan, plan
 from deltaball.run import libraries, work
-from deltaball.study import reading
+from deltaball.study import reading, schema
+from deltaball.study.methods import METHODS
 from deltaball.workflow import jobs, stages
 
 if TYPE_CHECKING:
@@ -304,7 +305,7 @@ def _run(chosen: argparse.Namespace) -> None:
         finished = merging.finished_shards(planned, there[0]) if there else set()
         shards = [one for one in _shards_of(planned, chosen.grids) if one.id not in finished]
         # Keras takes its backend when it is imported.
-        if any(one.method == "hmc" for shard in shards for one in shard.trajectories):
+        if any(METHODS[one.method].on_jax for shard in shards for one in shard.trajectories):
             libraries.prepare_jax()
         # Reading the tables took this long, and so may writing them.
         reserve = 2 * (time.monotonic() - began) + 1
@@ -406,7 +407,7 @@ def _export(chosen: argparse.Namespace) -> None:
             f"run `deltaball train --study {chosen.study} {planned.shard_of[network.trajectory_id]}`, "
             f"with weights: keep for grid '{network.grid}'"
         )
-    if network.method == "hmc":
+    if METHODS[network.method].averages_samples:
         raise InputError(f"network {network.id} is a mean over a chain's samples, which one .keras file cannot hold")
     model = keras_model(planned.layers(network), planned.facts[network.dataset].shape)
     model.set_weights(checkpoint.weights)
@@ -424,4 +425,4 @@ def _samples(chosen: argparse.Namespace) -> None:
 
 
 def _schema(chosen: argparse.Namespace) -> None:
-    print(json.dumps(reading.schema(), indent=2))
+    print(json.dumps(schema.schema(), indent=2))

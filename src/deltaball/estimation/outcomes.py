@@ -13,8 +13,8 @@ from deltaball.local.judges import judge
 from deltaball.local.notions import Notion, notion
 from deltaball.local.points import filled
 from deltaball.networks.models import Model
+from deltaball.plan.batches import IMAGES_AT_ONCE, IMAGES_MULTIPLE
 from deltaball.plan.measures import Measure
-from deltaball.study.judges import IMAGES_AT_ONCE, IMAGES_MULTIPLE
 
 Settled = Mapping[Measure, np.ndarray]  # of one network: outcomes [n] that are known beforehand, NaN where not
 

@@ -8,7 +8,7 @@ import torch
 from deltaball.local.balls import Ball, Neighbourhood
 from deltaball.local.losses import Loss, cross_entropy, margin_loss
 from deltaball.networks.models import Model
-from deltaball.study.judges import IMAGES_MULTIPLE
+from deltaball.plan.batches import IMAGES_MULTIPLE
 
 
 def filled(x: torch.Tensor, keys: Sequence[int]) -> tuple[torch.Tensor, list[int]]:

@@ -16,6 +16,7 @@ from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Conv, Dense, Layers, activations, forward_flop, parameters
+from deltaball.study.methods import METHODS
 
 # What is counted. A device's rates say how many seconds one of each takes.
 UNITS = {
@@ -127,7 +128,7 @@ def training(
     device: str,
 ) -> Work:
     """Training a pack of trajectories to their last checkpoints, with evaluating and writing all of these."""
-    if method == "hmc":
+    if METHODS[method].averages_samples:
         return _sampling(axes, layers, facts, checkpoints, device)
     kept = sum(map(len, checkpoints))
     descent = epochs(method, axes, layers, facts, [max(one) for one in checkpoints], device)
@@ -140,7 +141,8 @@ def epochs(
     """So many epochs of gradient descent for each network of a pack."""
     networks, batch, steps = len(each), axes["batch_size"], math.ceil(facts.train / axes["batch_size"])
     # Pruned networks are never parted.
-    together = networks if method == "imp" else taken_together(networks, layers, facts.shape, batch, device)
+    pruned = METHODS[method].is_pruning
+    together = networks if pruned else taken_together(networks, layers, facts.shape, batch, device)
     weighted = [layer for layer in layers if isinstance(layer, Dense | Conv)]
     convolutions = sum(isinstance(layer, Conv) for layer in weighted)
     pack_steps, own_steps = max(each) * steps * math.ceil(networks / together), sum(each) * steps
@@ -159,7 +161,7 @@ def epochs(
         "number": forward["evaluated"],
         "weight": weights,
         "moment": weights * (axes["optimizer"] == "adam"),
-        "mask": weights * (method == "imp"),
+        "mask": weights * pruned,
     }
 
 

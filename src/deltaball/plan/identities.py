@@ -7,13 +7,17 @@ changes no old id, and neither does an axis added later with a no-op default.
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.study.architectures import ARCHITECTURES
-from deltaball.study.grids import GRIDS, Grid
+from deltaball.study.grids import Grid, grid_model
 
-DEFAULTS = {tuple(name.split("-")): grid.defaults() for name, grid in GRIDS.items()}
+
+@cache
+def _defaults(architecture: str, method: str, objective: str) -> dict[str, Any]:
+    return grid_model(architecture, method, objective).defaults()
 
 
 class Identity:
@@ -35,7 +39,7 @@ class Identity:
         return self._hash("trajectory", method, axes)
 
     def _hash(self, kind: str, method: str, axes: Mapping[str, Any]) -> str:
-        defaults = DEFAULTS[self.grid.architecture, method]
+        defaults = _defaults(self.grid.architecture, method, axes["objective"])
         named = {name: value for name, value in axes.items() if name not in defaults or value != defaults[name]}
         content = {**self.base, "kind": kind, "method": method, "axes": named}
         content = json.dumps(content, sort_keys=True, separators=(",", ":"))

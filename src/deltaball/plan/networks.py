@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deltaball.study.grids import GRIDS
+from deltaball.study.methods import METHODS
+from deltaball.study.objectives import DEFAULT, OBJECTIVES
 
-INSIDE_PACK = {name.split("-")[1]: grid.INSIDE_PACK for name, grid in GRIDS.items()}
+CheckpointId = tuple[str, int]  # a trajectory, and after how many of its epochs (or samples)
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Network:
     axes: Mapping[str, Any] = field(repr=False)
     trajectory_id: str
     checkpoint: int  # epochs (or samples) of its trajectory after which it stands
-    trunk: tuple[str, int] | None  # of a pruned network: the dense trajectory and checkpoint it was pruned from
+    trunk: CheckpointId | None  # of a pruned network: the dense one it was pruned from
 
     @property
     def groups(self) -> dict[str, str]:
@@ -40,7 +41,7 @@ class Trajectory:
     architecture: str
     axes: Mapping[str, Any] = field(repr=False)  # without the axis along the trajectory
     checkpoints: tuple[int, ...]
-    parent: tuple[str, int] | None  # the trajectory and checkpoint whose weights it prunes
+    parents: tuple[CheckpointId, ...]  # whose weights it starts from: a round of pruning, those that it prunes
     origin: str  # the trajectory whose initial weights and order of data it uses: its trunk's, or its own
     parameters: int
     flop: float  # training, forward and backward
@@ -48,10 +49,16 @@ class Trajectory:
     @property
     def shape(self) -> tuple[Any, ...]:
         """What trajectories of one pack have in common. Sorts a trunk before what is pruned from it."""
-        round_of_pruning = (self.axes["epochs"], len(self.axes["kept"])) if self.method == "imp" else ()
-        varying = INSIDE_PACK[self.method] | {"epochs"}
+        method, objective = METHODS[self.method], OBJECTIVES[self.axes.get("objective", DEFAULT)]
+        varying = method.within_pack() | objective.within_pack()
         fixed = tuple(sorted((name, str(value)) for name, value in self.axes.items() if name not in varying))
-        return (self.dataset, self.architecture, fixed, self.method == "imp", self.method, round_of_pruning)
+        turn = method.turn(self.axes)
+        return (self.dataset, self.architecture, fixed, method.is_pruning, self.method, turn)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of its checkpoints in the store."""
+        return METHODS[self.method].stored_bytes(self.axes, self.parameters, self.checkpoints)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from deltaball.base.errors import InputError
@@ -11,10 +12,11 @@ from deltaball.networks.layers import Layers
 from deltaball.plan import costs
 from deltaball.plan.identities import Identity
 from deltaball.plan.measures import Experiment, Measure, measures, of_entry
-from deltaball.plan.methods import Planned, costed, trajectory_chain
-from deltaball.plan.networks import Network, Shard, Trajectory
+from deltaball.plan.networks import CheckpointId, Network, Shard, Trajectory
 from deltaball.plan.packing import packs, shards
+from deltaball.plan.trajectories import Trajectories
 from deltaball.study import architectures
+from deltaball.study.methods import METHODS
 from deltaball.study.study import Study
 
 
@@ -41,8 +43,8 @@ class Plan:
         return {one.id: shard.id for shard in self.shards.values() for one in shard.trajectories}
 
     def needed_by(self, shard: Shard) -> list[str]:
-        """The other shards, by id, that train what this one prunes."""
-        parents = {self.shard_of[one.parent[0]] for one in shard.trajectories if one.parent}
+        """The other shards, by id, that train what this one starts from."""
+        parents = {self.shard_of[parent] for one in shard.trajectories for parent, _ in one.parents}
         trunks = {self.shard_of[one.trunk[0]] for one in self.networks_of(shard.trajectories) if one.trunk}
         return sorted((parents | trunks) - {shard.id})
 
@@ -85,9 +87,17 @@ class Plan:
     def networks_of(self, trajectories: Iterable[Trajectory]) -> list[Network]:
         """The networks that stand on these trajectories, in the plan's order."""
         wanted = {trajectory.id for trajectory in trajectories}
-        return [network for network in self.networks if network.trajectory_id in wanted]
+        return [self.networks[place] for place in sorted(chain(*(self._places_of.get(one, ()) for one in wanted)))]
 
-    def packed(self, checkpoints: Iterable[tuple[str, int]]) -> list[tuple[Trajectory, ...]]:
+    @cached_property
+    def _places_of(self) -> dict[str, list[int]]:
+        """Where in the plan's order the networks of a trajectory stand, by its id."""
+        places: dict[str, list[int]] = {}
+        for place, network in enumerate(self.networks):
+            places.setdefault(network.trajectory_id, []).append(place)
+        return places
+
+    def packed(self, checkpoints: Iterable[CheckpointId]) -> list[tuple[Trajectory, ...]]:
         """Packs of the trajectories that reach these (trajectory, checkpoint)s, with no other checkpoint."""
         wanted: dict[str, set[int]] = {}
         for identity, step in checkpoints:
@@ -114,17 +124,13 @@ def plan(study: Study) -> Plan:
     """Plan a study. Raises InputError when two grids contain the same network, or the device's rates are damaged."""
     facts = study.facts()
     networks: list[Network] = []
-    steps: dict[str, Planned] = {}
-    checkpoints: dict[str, set[int]] = {}
+    gathered = Trajectories()
     owners: dict[str, str] = {}
     for grid in study.grids:
         identify = Identity(grid, facts[grid.dataset])
+        method = METHODS[grid.method]
         for axes in grid.points():
-            chain = list(trajectory_chain(identify, axes))
-            for step, checkpoint in chain:
-                steps.setdefault(step.id, step)
-                checkpoints.setdefault(step.id, set()).add(checkpoint)
-            step, checkpoint = chain[-1]
+            reached = gathered.add(identify, method.chain(axes))
             network_id = identify.network(axes)
             if network_id in owners:
                 raise InputError(
@@ -132,29 +138,21 @@ def plan(study: Study) -> Plan:
                     "take it out of one of them"
                 )
             owners[network_id] = grid.name
-            networks.append(
-                Network(
-                    network_id,
-                    grid.name,
-                    grid.dataset,
-                    grid.method,
-                    grid.architecture,
-                    axes,
-                    step.id,
-                    checkpoint,
-                    (chain[0][0].id, chain[0][1]) if grid.method == "imp" else None,
-                )
-            )
-    trajectories = {
-        identity: costed(step, tuple(sorted(checkpoints[identity])), facts[step.dataset])
-        for identity, step in steps.items()
-    }
+            place = grid.name, grid.dataset, grid.method, grid.architecture
+            trunk = reached[0] if method.is_pruning else None
+            networks.append(Network(network_id, *place, axes, *reached[-1], trunk))
+    trajectories = {one.id: one for one in gathered.costed(facts)}
+    _check_evicted(study, trajectories)
+    return Plan(study, facts, networks, trajectories, costs.read(study.store, study.compute.device))
+
+
+def _check_evicted(study: Study, trajectories: Mapping[str, Trajectory]) -> None:
     evicting = {grid.name for grid in study.grids if grid.weights == "evict"}
     for one in trajectories.values():
-        if one.parent and trajectories[one.parent[0]].grid in evicting:
-            owner = trajectories[one.parent[0]].grid
-            raise InputError(f"grids: {owner}: weights: 'evict', but grid '{one.grid}' prunes them; possible: keep")
-    return Plan(study, facts, networks, trajectories, costs.read(study.store, study.compute.device))
+        for parent, _ in one.parents:
+            owner = trajectories[parent].grid
+            if owner in evicting:
+                raise InputError(f"grids: {owner}: weights: 'evict', but grid '{one.grid}' prunes them; possible: keep")
 
 
 def _axes_text(axes: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from deltaball.plan.networks import Trajectory
 from deltaball.plan.packing import PACK_NETWORKS, PACK_PARAMETERS
 from deltaball.store.store import Store
 from deltaball.study.architectures import layers
+from deltaball.study.methods import METHODS
 from deltaball.training import descent, sgd
 from deltaball.workflow import jobs
 
@@ -63,7 +64,7 @@ class Probe:
         else:
             dense = f"{axes['fc_width']}×{axes['fc_depth']}"
             network = f"{self.architecture} {axes['filters']} k{axes['kernel']} ×{axes['conv_depth']} {dense}"
-        batch = f" by {axes['batch_size']}" if self.method != "hmc" else f" {self.points:,} points"
+        batch = f" by {axes['batch_size']}" if not METHODS[self.method].averages_samples else f" {self.points:,} points"
         precision = f" in {axes['precision']}" if "precision" in axes else ""
         return f"{self.method} {network} on {image}{batch}{precision}, pack of {self.networks}"
 
@@ -141,7 +142,7 @@ def calibrated(device: str, store: Path, probes: Sequence[Probe]) -> Rates:
     store.mkdir(parents=True, exist_ok=True)
     for probe in [one for given in probes for one in _on(device, given)]:
         with tempfile.TemporaryDirectory(prefix="calibrating-", dir=store) as folder:
-            measure = _chain_rows if probe.method == "hmc" else _descent_rows
+            measure = _chain_rows if METHODS[probe.method].averages_samples else _descent_rows
             try:
                 rows += measure(probe, device, Store(Path(folder)), before)
             except (InputError, torch.OutOfMemoryError) as problem:  # InputError: JAX has no GPU here
@@ -187,16 +188,16 @@ def _descent_rows(probe: Probe, device: str, store: Store, before: Rates) -> lis
     one_batch = _data(probe.shape, batch)
     step = before.of(costs.epochs(probe.method, probe.axes, network, one_batch.facts, [1] * probe.networks, device))
     data = _data(probe.shape, batch * max(LEAST_STEPS, min(round(SECONDS / step), MOST_POINTS // batch)))
-    last = TIMED + 2
+    last, pruned = TIMED + 2, METHODS[probe.method].is_pruning
     starts = []
     for one in _trajectories(probe, last):
         weights = initial_weights(network, generator(one.id, "weights"))
         # Irregular like real ones: a CPU takes twice as long for them as for a pattern that it can foresee.
         draws = generator(one.id, "masks")
         masks = [draws.random(weight.shape) < PRUNED_DENSITY for weight in weights]
-        starts.append(descent.Start(one, 0, weights, {}, masks if probe.method == "imp" else ()))
-    parted = [starts] if probe.method == "imp" else sgd.together(starts, network, probe.shape, device)
-    runs = [descent.Run(some, network, data, store, device) for some in parted]
+        starts.append(descent.StartingPoint(one, 0, weights, {}, masks if pruned else ()))
+    parted = [starts] if pruned else sgd.together(starts, network, probe.shape, device)
+    runs = [descent.Descent(some, network, data, store, device) for some in parted]
 
     def epoch() -> None:
         for run in runs:
@@ -230,7 +231,7 @@ def _trajectories(probe: Probe, checkpoint: int) -> list[Trajectory]:
     axes = {"learning_rate": 1e-4, **probe.axes}
     place = "probes", "probes", probe.method, probe.architecture
     return [
-        Trajectory(str(k), *place, axes, (checkpoint,), None, str(k), parameters(probe.layers), 0.0)
+        Trajectory(str(k), *place, axes, (checkpoint,), (), str(k), parameters(probe.layers), 0.0)
         for k in range(probe.networks)
     ]
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 from deltaball.base.wording import size
 from deltaball.plan import costs
-from deltaball.plan.methods import stored_bytes, trainings_alone
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
 from deltaball.study.grids import how_many
+from deltaball.study.methods import METHODS
 from deltaball.workflow import resources
 
 COLUMNS = ("grid", "networks", "in store", "trajectories", "packs", "shards", "training FLOP", "hours", "disk")
@@ -30,10 +30,11 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
     yield from _table(plan, in_store(plan, store))
     pruned = [one for one in plan.networks if one.trunk]
     if pruned:
-        rounds = sum(one.parent is not None for one in plan.trajectories.values())
+        rounds = sum(bool(one.parents) for one in plan.trajectories.values())
+        alone = sum(METHODS[one.method].trainings_alone(one.axes) for one in pruned)
         yield (
             f"pruning: {rounds:,} trainings of rounds and {len({one.trunk for one in pruned}):,} dense checkpoints "
-            f"serve {len(pruned):,} networks; each alone would take {trainings_alone(pruned):,} trainings"
+            f"serve {len(pruned):,} networks; each alone would take {alone:,} trainings"
         )
     each = "all estimates at once" if guarantee.simultaneous else "each estimate"
     for epsilon, confidence, samples in dict.fromkeys(
@@ -80,7 +81,7 @@ def _evicted(plan: Plan) -> Iterator[str]:
     """What passes through the disk and does not stay there."""
     shards = [shard for shard in plan.shards.values() if plan.evicts(shard)]
     if shards:
-        packs = [sum(map(stored_bytes, pack)) for shard in shards for pack in shard.packs]
+        packs = [sum(one.stored_bytes for one in pack) for shard in shards for pack in shard.packs]
         grids = ", ".join(dict.fromkeys(shard.grid for shard in shards))
         yield (
             f"disk: weights of {grids} are evicted once measured: {size(sum(packs))} in all, of which "
@@ -142,5 +143,5 @@ def _costs(plan: Plan, trajectories: list[Trajectory], shards: list[Shard]) -> t
         f"{len(shards):,}",
         f"{sum(one.flop for one in trajectories):.2e}",
         f"{sum(shard.minutes for shard in shards) / 60:.2g}",
-        size(sum(stored_bytes(one) for shard in shards if not plan.evicts(shard) for one in shard.trajectories)),
+        size(sum(one.stored_bytes for shard in shards if not plan.evicts(shard) for one in shard.trajectories)),
     )

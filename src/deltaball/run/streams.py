@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.packing import PACK_NETWORKS
+from deltaball.study.methods import METHODS
 from deltaball.training.progress import Progress
 
 # Packs that a job trains at a time, at most, and no more networks than a full pack has.
@@ -16,7 +17,8 @@ def waves(packs: Iterable[tuple[Trajectory, ...]]) -> list[list[tuple[Trajectory
     found: list[list[tuple[Trajectory, ...]]] = []
     wave_of: dict[str, int] = {}
     for pack in packs:
-        wave = max((wave_of[one.parent[0]] + 1 for one in pack if one.parent and one.parent[0] in wave_of), default=0)
+        parents = (parent for one in pack for parent, _ in one.parents)
+        wave = max((wave_of[parent] + 1 for parent in parents if parent in wave_of), default=0)
         wave_of |= dict.fromkeys((one.id for one in pack), wave)
         found += [[] for _ in range(wave + 1 - len(found))]
         found[wave].append(pack)
@@ -34,7 +36,7 @@ def side_by_side(
     Whatever ends it early (a signal, an error) ends what is under way at the next epoch or transition.
     """
     # JAX has the GPU to itself, and a pack of chains fills it.
-    chains = any(one.method == "hmc" for pack in packs for one in pack)
+    chains = any(METHODS[one.method].on_jax for pack in packs for one in pack)
     most = max(map(len, packs), default=1)
     workers = 1 if chains else max(1, min(SIDE_BY_SIDE[device], PACK_NETWORKS // most))
     if workers == 1:

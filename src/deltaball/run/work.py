@@ -17,15 +17,13 @@ from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.run.libraries import prepare_jax, prepare_torch
 from deltaball.run.streams import side_by_side, waves
+from deltaball.study.methods import METHODS
 from deltaball.training.progress import Progress
 from deltaball.workflow import jobs
 
 if TYPE_CHECKING:
     from deltaball.data.datasets import Dataset
     from deltaball.store.store import Store
-
-
-TRAINING = {"sgd": "sgd", "imp": "pruning", "hmc": "hmc"}  # the room of each method
 
 
 def train(job: jobs.Job, tries_left: int) -> None:
@@ -73,7 +71,7 @@ def on_device(job: jobs.Job) -> Iterator[None]:
     with devices.held() if kind == "cuda" else contextlib.nullcontext():
         job.waited = time.monotonic() - asked
         torch = prepare_torch(kind)
-        if any(one.method == "hmc" for one in job.shard.trajectories):
+        if any(METHODS[one.method].on_jax for one in job.shard.trajectories):
             prepare_jax()
         job.device = torch.cuda.get_device_name() if kind == "cuda" else platform.machine()
         try:
@@ -153,9 +151,7 @@ def _ahead(planned: Plan, packs: Iterable[Sequence[Trajectory]], store: "Store")
         if missing:
             networks += len(missing)
             reached = max((step for step in store.steps(one.id) if step < missing[0]), default=0)
-            each = (one.axes.get("train_points") or planned.facts[one.dataset].train) * one.axes.get(
-                "leapfrog_steps", 1
-            )
+            each = METHODS[one.method].images_each(one.axes, planned.facts[one.dataset].train)
             sample_steps += each * (missing[-1] - reached)
     return networks, sample_steps
 
@@ -163,11 +159,12 @@ def _ahead(planned: Plan, packs: Iterable[Sequence[Trajectory]], store: "Store")
 def _trained_pack(
     planned: Plan, pack: Sequence[Trajectory], dataset: "Dataset", store: "Store", progress: Progress
 ) -> int:
-    """Train what the store lacks of a pack, and first of what it is pruned from; returns how many of the pack."""
-    lacking = [one.parent for one in pack if one.parent and not all(store.has(one.id, at) for at in one.checkpoints)]
-    for parents in planned.packed(parent for parent in lacking if not store.has(*parent)):
+    """Train what the store lacks of a pack, and first of what it starts from; returns how many of the pack."""
+    lacking = [one for one in pack if not all(store.has(one.id, at) for at in one.checkpoints)]
+    lost = [parent for one in lacking for parent in one.parents if not store.has(*parent)]
+    for parents in planned.packed(lost):
         _trained_pack(planned, parents, dataset, store, progress)
-    room = importlib.import_module(f"deltaball.training.{TRAINING[pack[0].method]}")
+    room = importlib.import_module(METHODS[pack[0].method].room)
     return room.train(pack, planned.layers(pack[0]), dataset, store, planned.study.compute.device, progress)
 
 
@@ -200,7 +197,7 @@ class _Measuring:
 
     def __call__(self, pack: Sequence[Trajectory]) -> int:
         device, layers = self.planned.study.compute.device, self.planned.layers(pack[0])
-        chains = pack[0].method == "hmc"
+        chains = METHODS[pack[0].method].averages_samples
         return self.room.measure(self._asked_of(pack), layers, self.images, self.seed, self.store, device, chains)
 
 

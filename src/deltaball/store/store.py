@@ -46,7 +46,7 @@ class Store:
         self.folder = folder
 
     @property
-    def ways(self) -> Path:
+    def trials(self) -> Path:
         """The folder of what trials found of this store's devices; it may be deleted at any time."""
         return self.folder / "ways"
 

@@ -10,16 +10,32 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from deltaball.base.errors import InputError
+from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layer, Layers, MaxPool
 from deltaball.study.axes import Activations, Counts, Strict
 
 
-class Fcn(Strict):
-    """Axes of a fully connected network."""
+class Architecture(Strict):
+    """The axes of an architecture, and the layers that they make."""
 
     # Raise it when `layers` starts to mean another network under the same hyper-parameters: the version is part of
     # every id (version 1 is silent), so that stored weights are never taken for another's.
     VERSION: ClassVar[int] = 1
+
+    @classmethod
+    def layers(cls, axes: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Layers:
+        """The layers from images `shape` = (height, width, channels) to `classes` logits; the last is linear.
+
+        Raises InputError, beginning with the axis, when there is no such network.
+        """
+        raise NotImplementedError
+
+    def check_images(self, facts: DatasetFacts) -> None:
+        """Raise InputError, beginning with the axis, for values of a grid's axes of which there is no network."""
+
+
+class Fcn(Architecture):
+    """Axes of a fully connected network."""
 
     architecture: Literal["fcn"]
     depth: Counts = Field(description="hidden layers")
@@ -33,10 +49,9 @@ class Fcn(Strict):
         return (Flatten(), *_dense(math.prod(shape), axes["depth"], axes["width"], activation, classes))
 
 
-class Cnn(Strict):
+class Cnn(Architecture):
     """Axes of a convolutional network: convolution, activation and 2×2 max-pool, then dense layers."""
 
-    VERSION: ClassVar[int] = 1
     CONVOLUTIONS: ClassVar[int] = 1  # before each pool
 
     architecture: Literal["cnn"]
@@ -70,6 +85,13 @@ class Cnn(Strict):
         flat = height * width * channels
         return (*found, Flatten(), *_dense(flat, axes["fc_depth"], axes["fc_width"], activation, classes))
 
+    def check_images(self, facts: DatasetFacts) -> None:
+        deepest = {name: max(getattr(self, name)) for name in Cnn.model_fields if name != "architecture"}
+        try:
+            self.layers(deepest, facts.shape, facts.classes)
+        except InputError as problem:
+            raise InputError(f"conv_depth: {problem}") from None
+
 
 class Vgg(Cnn):
     """Axes of a VGG-style network: each of `conv_depth` blocks is two convolutions and a 2×2 max-pool."""
@@ -79,7 +101,7 @@ class Vgg(Cnn):
     architecture: Literal["vgg"]
 
 
-ARCHITECTURES = {"fcn": Fcn, "cnn": Cnn, "vgg": Vgg}
+ARCHITECTURES: dict[str, type[Architecture]] = {"fcn": Fcn, "cnn": Cnn, "vgg": Vgg}
 
 
 def layers(architecture: str, axes: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Layers:

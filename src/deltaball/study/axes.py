@@ -1,8 +1,10 @@
 """What an axis of a grid may hold. Standard library and pydantic only."""
 
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from typing_extensions import TypeAliasType
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -36,22 +38,39 @@ Seed = Annotated[int, Field(ge=0)]
 
 ActivationName = Literal["relu", "tanh", "sigmoid"]
 
-Counts = axis(Count)
+# Named, so that the JSON schema says once what they are.
+Counts = TypeAliasType("Counts", axis(Count))
 
-Rates = axis(Positive)
+Rates = TypeAliasType("Rates", axis(Positive))
 
-Proportions = axis(Proportion)
+Proportions = TypeAliasType("Proportions", axis(Proportion))
 
-Seeds = axis(Seed)
+Seeds = TypeAliasType("Seeds", axis(Seed))
 
-Delays = axis(Annotated[int, Field(ge=0)])
+Delays = TypeAliasType("Delays", axis(Annotated[int, Field(ge=0)]))
 
-Activations = axis(ActivationName)
+Activations = TypeAliasType("Activations", axis(ActivationName))
 
-Optimizers = axis(Literal["sgd", "adam"])
+Optimizers = TypeAliasType("Optimizers", axis(Literal["sgd", "adam"]))
 
-Precisions = axis(Literal["float32", "bfloat16"])
+Precisions = TypeAliasType("Precisions", axis(Literal["float32", "bfloat16"]))
+
+# Values that any axis of a type may have; null is any.
+VALUES = {
+    int: TypeAliasType("Integers", axis(int) | None),
+    float: TypeAliasType("Numbers", axis(float) | None),
+    str: TypeAliasType("Words", axis(str) | None),
+}
+
+# Marks an axis on which the networks of one pack may differ: their weights have one shape, and train side by side.
+WITHIN_PACK = "within a pack"
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @classmethod
+    @cache
+    def within_pack(cls) -> frozenset[str]:
+        """The axes on which the networks of one pack may differ."""
+        return frozenset(name for name, field in cls.model_fields.items() if WITHIN_PACK in field.metadata)

@@ -1,18 +1,32 @@
-"""Grids of networks: the product of the axes of an architecture and a method."""
+"""Grids of networks: the product of the axes of an architecture, a method and an objective.
+
+These three parts are tagged: a grid names one of each, and has the axes of all three beside each other. Which go
+together is said by the method.
+"""
 
 import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, create_model, model_validator
+from pydantic_core import CoreSchema, core_schema
 
-from deltaball.study.architectures import Cnn, Fcn, Vgg
+from deltaball.base.errors import alternatives
+from deltaball.study.architectures import ARCHITECTURES
 from deltaball.study.axes import Count, Name, Seed, Strict
-from deltaball.study.methods import Hmc, Imp, Sgd
+from deltaball.study.methods import METHODS
+from deltaball.study.objectives import DEFAULT, OBJECTIVES
+
+# The parts of a grid, by the tags that name them.
+PARTS: dict[str, Mapping[str, type[Strict]]] = {
+    "architecture": ARCHITECTURES,
+    "method": METHODS,
+    "objective": OBJECTIVES,
+}
 
 # Axes by which samples are drawn even where they are at their defaults. Closed: what was drawn must stay drawn.
 DRAWN_BY = frozenset({"optimizer", "batch_size", "seed", "ranking", "thinning", "prior_scale", "likelihood_scale"})
@@ -28,7 +42,7 @@ class Sample(Strict):
 
 
 class Grid(Strict):
-    """A grid of networks: one data set, one architecture, one method, and the axes of both."""
+    """A grid of networks: one data set, one architecture, one method, one objective, and the axes of these three."""
 
     name: Name
     dataset: Name = Field(description="mnist5k, mnist, fashion_mnist, cifar10, or the NAME of a NAME.npz")
@@ -39,19 +53,23 @@ class Grid(Strict):
 
     @classmethod
     def axis_names(cls) -> list[str]:
-        """The names of the axes, in the order of the tables' columns."""
-        properties = ("name", "dataset", "weights", "sample", "architecture", "method")
+        """The names of the axes, in the order of the tables' columns; which objective it is counts as one."""
+        properties = {*Grid.model_fields, "architecture", "method"}
         return [name for name in cls.model_fields if name not in properties]
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """The axes that may be left out, each with the value it then has."""
-        fields = cls.model_fields
-        return {name: fields[name].default[0] for name in cls.axis_names() if not fields[name].is_required()}
+        fields = {name: cls.model_fields[name] for name in cls.axis_names()}
+        return {name: _values(field.default)[0] for name, field in fields.items() if not field.is_required()}
 
     def groups(self) -> dict[str, str]:
         """What all networks of the grid belong to."""
         return {"grid": self.name, "dataset": self.dataset, "architecture": self.architecture, "method": self.method}
+
+    def values(self, name: str) -> Sequence[Any]:
+        """The values of an axis."""
+        return _values(getattr(self, name))
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Every combination of the axes' values; of a sample, those that are drawn."""
@@ -62,20 +80,20 @@ class Grid(Strict):
     @cached_property
     def drawn(self) -> frozenset[str]:
         """The trajectories of the sample: those whose hashes are smallest, so that a larger sample holds a smaller."""
-        found = {self._trajectory(axes) for axes in self._combinations()}
-        ranked = sorted(found, key=lambda one: hashlib.sha256(f"{self.sample.seed} {one}".encode()).digest())
+        trajectories = {self._trajectory(axes) for axes in self._combinations()}
+        ranked = sorted(trajectories, key=lambda one: hashlib.sha256(f"{self.sample.seed} {one}".encode()).digest())
         return frozenset(ranked[: self.sample.trajectories])
 
     def _combinations(self) -> Iterator[dict[str, Any]]:
         names = self.axis_names()
-        for values in itertools.product(*(getattr(self, name) for name in names)):
+        for values in itertools.product(*map(self.values, names)):
             yield dict(zip(names, values, strict=True))
 
     def _trajectory(self, axes: Mapping[str, Any]) -> str:
         """A trajectory as it is drawn by; an axis that is added later, at its default, changes no draw."""
         defaults = {name: value for name, value in self.defaults().items() if name not in DRAWN_BY}
         named = {name: value for name, value in axes.items() if name not in defaults or value != defaults[name]}
-        return " ".join(f"{name}={value}" for name, value in named.items() if name != self.ALONG)
+        return " ".join(f"{name}={value}" for name, value in named.items() if name != self.along)
 
     @model_validator(mode="after")
     def _enough_to_draw(self) -> "Grid":
@@ -88,42 +106,108 @@ class Grid(Strict):
         return self
 
 
-class FcnSgd(Grid, Sgd, Fcn): ...
+def _values(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else [value]
 
 
-class CnnSgd(Grid, Sgd, Cnn): ...
+def fits(architecture: str, method: str, objective: str = DEFAULT) -> bool:
+    """Whether there are grids of these three parts."""
+    takes = METHODS[method]
+    return architecture in (takes.architectures or ARCHITECTURES) and objective in (takes.objectives or OBJECTIVES)
 
 
-class VggSgd(Grid, Sgd, Vgg): ...
+@cache
+def combinations() -> tuple[tuple[str, str, str], ...]:
+    """Every (architecture, method, objective) of which there are grids."""
+    every = ((one, method, objective) for objective in OBJECTIVES for method in METHODS for one in ARCHITECTURES)
+    return tuple(three for three in every if fits(*three))
 
 
-class FcnImp(Grid, Imp, Fcn): ...
+@cache
+def grid_model(architecture: str, method: str, objective: str = DEFAULT) -> type[Grid]:
+    """The model of the grids of these three parts: its fields are theirs, beside each other."""
+    parts = (OBJECTIVES[objective], METHODS[method], ARCHITECTURES[architecture])
+    return create_model(f"{architecture}-{method}-{objective}", __base__=(Grid, *parts))
 
 
-class FcnHmc(Grid, Hmc, Fcn): ...
+def model_of(content: Any) -> type[Grid]:
+    """The model that a grid as it is written belongs to. Raises ValueError when its tags name none."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{content!r} should be a mapping with keys of its own")
+    tags = {"objective": DEFAULT} | content
+    for tag, members in PARTS.items():
+        if tag not in tags:
+            raise ValueError(f"missing key '{tag}'; {alternatives('', members)}")
+        if not isinstance(tags[tag], str) or tags[tag] not in members:
+            raise ValueError(f"{tag} {tags[tag]!r} is not known; {alternatives(tags[tag], members)}")
+    three = [tags[tag] for tag in PARTS]
+    if not fits(*three):
+        raise ValueError(_misfit(*three))
+    return grid_model(*three)
 
 
-GRIDS = {"fcn-sgd": FcnSgd, "cnn-sgd": CnnSgd, "vgg-sgd": VggSgd, "fcn-imp": FcnImp, "fcn-hmc": FcnHmc}
+def _misfit(architecture: str, method: str, objective: str) -> str:
+    """Why there are no grids of these three parts, and of which there are."""
+    if fits(architecture, method):
+        objectives = ", ".join(other for other in OBJECTIVES if fits(architecture, method, other))
+        return f"method '{method}' does not go with objective '{objective}'; possible: {objectives}"
+    pairs = ", ".join(f"{one} with {other}" for other, one, named in combinations() if named == DEFAULT)
+    return f"method '{method}' does not go with architecture '{architecture}'; possible: {pairs}"
+
+
+class _Composed:
+    """How a grid is validated and described: by the parts that its tags name."""
+
+    def __get_pydantic_core_schema__(self, *_: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda content: content if isinstance(content, Grid) else model_of(content).model_validate(content)
+        )
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        def open_to_others(part: type[Strict]) -> dict[str, Any]:
+            reference = handler(part.__pydantic_core_schema__)
+            handler.resolve_ref_schema(reference).pop("additionalProperties")
+            return reference
+
+        parts = [{"oneOf": [open_to_others(one) for one in members.values()]} for members in PARTS.values()]
+        fits = [
+            {"if": {"properties": {"method": {"const": name}}}, "then": {"properties": takes}}
+            for name, method in METHODS.items()
+            if (takes := _taken(method))
+        ]
+        return {"type": "object", "allOf": [open_to_others(Grid), *parts, *fits], "unevaluatedProperties": False}
+
+
+def _taken(method: Any) -> dict[str, Any]:
+    """The tags that a method goes with, as properties of a JSON schema."""
+    takes = {"architecture": method.architectures, "objective": method.objectives}
+    return {tag: {"enum": list(names)} for tag, names in takes.items() if names}
+
+
+AnyGrid = Annotated[Grid, _Composed()]
 
 
 def all_axes() -> dict[str, type]:
-    """Every axis that any grid can have and the type of its values (int, float or str): the tables' axis columns."""
-    found: dict[str, type] = {}
-    for grid in GRIDS.values():
-        for name in grid.axis_names():
-            (kind,) = get_args(grid.model_fields[name].annotation)
-            if NoneType in get_args(kind):  # null is a value of this axis
-                kind = get_args(kind)[0]
-            found.setdefault(name, str if get_origin(kind) is Literal else kind.__origin__)
+    """Every axis that any grid can have and the type of its values (int, float or str): the tables' axis columns.
+
+    Which objective it is, is a column once there are several.
+    """
+    found: dict[str, type] = {"objective": str} if len(OBJECTIVES) > 1 else {}
+    for parts in combinations():
+        model = grid_model(*parts)
+        for name in model.axis_names():
+            if name not in found and name != "objective":
+                found[name] = _kind(model.model_fields[name].annotation)
     return found
 
 
-def kinds(position: int) -> Any:
-    return Literal[tuple(dict.fromkeys(name.split("-")[position] for name in GRIDS))]
-
-
-def grid_tag(grid: Any) -> str | None:
-    return f"{grid.get('architecture')}-{grid.get('method')}" if isinstance(grid, dict) else None
+def _kind(axis: Any) -> type:
+    """The type of the values of an axis."""
+    values = getattr(axis, "__value__", axis)
+    (kind,) = get_args(values.__origin__ if get_origin(values) is Annotated else values)
+    if NoneType in get_args(kind):  # null is a value of this axis
+        kind = get_args(kind)[0]
+    return str if get_origin(kind) is Literal else kind.__origin__
 
 
 def chosen(wanted: Mapping[str, Sequence[Any]], groups: Mapping[str, str], axes: Mapping[str, Any]) -> bool:
@@ -138,4 +222,4 @@ def how_many(wanted: Mapping[str, Sequence[Any]], grid: Grid) -> int:
         return 0
     if grid.sample is not None:
         return sum(chosen(wanted, groups, axes) for axes in grid.points())
-    return math.prod(sum(name not in wanted or one in wanted[name] for one in getattr(grid, name)) for name in names)
+    return math.prod(sum(name not in wanted or one in wanted[name] for one in grid.values(name)) for name in names)

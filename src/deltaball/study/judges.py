@@ -14,12 +14,6 @@ from deltaball.study.notions import Notion
 
 Settings = Mapping[str, float]
 
-# Images of a network come in multiples of so many: a matrix product of another size may round differently.
-IMAGES_MULTIPLE = 32
-
-# Images × networks of one call of an attack: what its activations may occupy.
-IMAGES_AT_ONCE = {"cpu": 1024, "cuda": 65536}
-
 # In the order in which they are asked: what the cheap settle is not asked of the others.
 STAGES = ("finds", "proves", "decides")
 

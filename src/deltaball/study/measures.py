@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
-from deltaball.study.axes import Count, Name, Positive, Share, Strict, axis
-from deltaball.study.grids import all_axes, kinds
+from deltaball.study.axes import VALUES, Count, Positive, Share, Strict, axis
+from deltaball.study.grids import PARTS, all_axes
 from deltaball.study.judges import JUDGES, Judge, judges_by_key, settings_takers
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import NOTIONS, Notion
@@ -14,16 +14,11 @@ Only = create_model(
     "Only",
     __base__=Strict,
     __doc__="The networks whose properties are all among those listed.",
-    **{
-        name: (axis(kind) | None, None)
-        for name, kind in {
-            "grid": Name,
-            "dataset": Name,
-            "architecture": kinds(0),
-            "method": kinds(1),
-            **all_axes(),
-        }.items()
-    },
+    grid=(VALUES[str], None),
+    dataset=(VALUES[str], None),
+    architecture=(axis(Literal[tuple(PARTS["architecture"])]) | None, None),
+    method=(axis(Literal[tuple(PARTS["method"])]) | None, None),
+    **{name: (VALUES[kind], None) for name, kind in all_axes().items()},
 )
 
 

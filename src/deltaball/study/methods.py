@@ -1,66 +1,224 @@
-"""Methods: how networks come to their weights, and the axes of each way."""
+"""Methods: how networks come to their weights; the axes of each, the trainings that it takes, and what these cost.
 
-from typing import ClassVar, Literal
+Light: no array library. A new method is one class here, one entry in METHODS, and a module of `training` (its `room`)
+with a function `train`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from deltaball.study.axes import Count, Counts, Delays, Optimizers, Precisions, Proportions, Rates, Seeds, Strict, axis
+from deltaball.base.errors import InputError
+from deltaball.data.catalogue import DatasetFacts
+from deltaball.study.axes import (
+    WITHIN_PACK,
+    Count,
+    Counts,
+    Delays,
+    Optimizers,
+    Precisions,
+    Proportions,
+    Rates,
+    Seeds,
+    Strict,
+    axis,
+)
+
+FLOAT = 4  # bytes
+
+Axes = Mapping[str, Any]
 
 
-class Sgd(Strict):
+@dataclass(frozen=True)
+class Training:
+    """One of the trainings that a network needs: a trajectory that has no id yet, up to one checkpoint."""
+
+    method: str
+    axes: Axes  # without the one along the trajectory
+    checkpoint: int
+    parents: tuple["Training", ...] = ()  # whose checkpoints it starts from
+    origin: "Training | None" = None  # whose initial weights and order of data it has; None: its own
+
+
+class Method(Strict):
+    """How networks come to their weights. `axes` are a network's or a trajectory's hyper-parameters."""
+
+    architectures: ClassVar[tuple[str, ...] | None] = None  # those it can train; None: every one
+    objectives: ClassVar[tuple[str, ...] | None] = None  # those it can minimise; None: every one
+    along: ClassVar[str] = "epochs"  # the axis that counts along a trajectory
+    room: ClassVar[str]  # the module that trains
+    on_jax: ClassVar[bool] = False  # else on torch
+    is_pruning: ClassVar[bool] = False  # whether a network is compared with the dense one it was pruned from
+    averages_samples: ClassVar[bool] = False  # whether a network is a mean over samples of a posterior
+
+    @classmethod
+    def chain(cls, axes: Axes) -> list[Training]:
+        """The trainings that a network needs, each after its parents; the network is the last one's checkpoint."""
+        fixed = {name: value for name, value in axes.items() if name != cls.along}
+        (name,) = get_args(cls.model_fields["method"].annotation)
+        return [Training(name, fixed, axes[cls.along])]
+
+    @classmethod
+    def turn(cls, axes: Axes) -> tuple[int, ...]:
+        """Which training of its chain a trajectory is, as far as one pack has it in common; parents sort first."""
+        return ()
+
+    @classmethod
+    def trainings_alone(cls, axes: Axes) -> int:
+        """How many trainings a network would take that shared none with others."""
+        return 1
+
+    @classmethod
+    def images_each(cls, axes: Axes, points: int) -> int:
+        """Images that one epoch (or sample) of a trajectory passes, of so many training points."""
+        return points
+
+    @classmethod
+    def images(cls, axes: Axes, points: int, checkpoint: int) -> int:
+        """Images that a trajectory passes forward and backward up to a checkpoint."""
+        return cls.images_each(axes, points) * checkpoint
+
+    @classmethod
+    def stored_bytes(cls, axes: Axes, parameters: int, checkpoints: tuple[int, ...]) -> int:
+        """Bytes of a trajectory's checkpoints: float32 weights, and Adam's two moments."""
+        copies = 3 if axes.get("optimizer") == "adam" else 1
+        return copies * FLOAT * parameters * len(checkpoints)
+
+    @classmethod
+    def averaged(cls, axes: Axes, checkpoint: int) -> int:
+        """How many sets of weights a network averages, and its measures pass."""
+        return 1
+
+    def check_points(self, facts: DatasetFacts) -> None:
+        """Raise InputError, beginning with the key, for values of a grid's axes that cannot be had on its data."""
+
+
+class Sgd(Method):
     """Axes of training by gradient descent; networks that differ in `epochs` alone are one trajectory."""
 
-    ALONG: ClassVar[str] = "epochs"
-    INSIDE_PACK: ClassVar[frozenset[str]] = frozenset({"learning_rate", "seed"})
+    room: ClassVar[str] = "deltaball.training.sgd"
 
     method: Literal["sgd"]
     optimizer: Optimizers = Field(["sgd"], description="plain SGD, or Adam with Keras' defaults")
-    learning_rate: Rates
+    learning_rate: Annotated[Rates, WITHIN_PACK]
     epochs: Counts = Field(description="passes over the training split")
     batch_size: Counts = Field([128])
     precision: Precisions = Field(
         ["float32"], description="of products and activations in training; weights, updates and measures are float32"
     )
-    seed: Seeds = Field([0], description="draws the initial weights and the order of the data")
+    seed: Annotated[Seeds, WITHIN_PACK] = Field([0], description="draws the initial weights and the order of the data")
 
 
-class Imp(Strict):
+class Imp(Method):
     """Axes of iterative magnitude pruning (paper 004, B.6 and B.7), each round trained by SGD."""
 
-    ALONG: ClassVar[str] = "epochs"
-    INSIDE_PACK: ClassVar[frozenset[str]] = frozenset({"learning_rate", "seed", "ranking", "kept"})
+    architectures: ClassVar = ("fcn",)
+    room: ClassVar[str] = "deltaball.training.pruning"
+    is_pruning: ClassVar[bool] = True
 
     method: Literal["imp"]
     proportion: Proportions = Field(description="share of the prunable weights removed in the end")
-    ranking: axis(Literal["global", "layer"]) = Field(
+    ranking: Annotated[axis(Literal["global", "layer"]), WITHIN_PACK] = Field(
         ["global"], description="smallest magnitudes of all hidden kernels together, or of each"
     )
     iterations: Counts = Field(description="rounds of pruning, each removing an equal share of what remains")
     optimizer: Optimizers = Field(["sgd"])
-    learning_rate: Rates
+    learning_rate: Annotated[Rates, WITHIN_PACK]
     epochs: Counts = Field(description="passes over the training split in each round")
     batch_size: Counts = Field([128])
     precision: Precisions = Field(["float32"])
-    seed: Seeds = Field([0])
+    seed: Annotated[Seeds, WITHIN_PACK] = Field([0])
+
+    @classmethod
+    def within_pack(cls) -> frozenset[str]:
+        return super().within_pack() | {"epochs", "kept"}  # which `turn` tells as far as a pack has them in common
+
+    @classmethod
+    def chain(cls, axes: Axes) -> list[Training]:
+        """The dense training, then the rounds.
+
+        The dense one is plain SGD, shared by every schedule and with every SGD grid. A round depends on the epochs and
+        on the shares kept so far, so equal rounds of different schedules are one trajectory: p = .5 in one round is the
+        first round of p = .75 in two.
+        """
+        pruning = {"proportion", "iterations", "ranking", "epochs"}
+        dense = {name: value for name, value in axes.items() if name not in pruning}
+        epochs = axes["epochs"]
+        trainings, kept = [Training("sgd", dense, epochs)], ()
+        for turn in range(1, axes["iterations"] + 1 if axes["proportion"] else 1):
+            kept = (*kept, round((1 - axes["proportion"]) ** (turn / axes["iterations"]), 12))
+            fixed = {**dense, "ranking": axes["ranking"], "epochs": epochs, "kept": kept}
+            trainings.append(Training("imp", fixed, epochs, (trainings[-1],), trainings[0]))
+        return trainings
+
+    @classmethod
+    def turn(cls, axes: Axes) -> tuple[int, ...]:
+        return axes["epochs"], len(axes["kept"])
+
+    @classmethod
+    def trainings_alone(cls, axes: Axes) -> int:
+        return 1 + (axes["iterations"] if axes["proportion"] else 0)
+
+    @classmethod
+    def stored_bytes(cls, axes: Axes, parameters: int, checkpoints: tuple[int, ...]) -> int:
+        """Bytes of a round's checkpoints: as of SGD, and of the mask, one bit a weight."""
+        return super().stored_bytes(axes, parameters, checkpoints) + parameters // 8 * len(checkpoints)
 
 
-class Hmc(Strict):
+class Hmc(Method):
     """Axes of Hamiltonian Monte Carlo (paper 004, B.8 and B.9); `posterior_samples` counts along one chain."""
 
-    ALONG: ClassVar[str] = "posterior_samples"
-    INSIDE_PACK: ClassVar[frozenset[str]] = frozenset(
-        {"step_size", "thinning", "prior_scale", "likelihood_scale", "seed"}
-    )
+    architectures: ClassVar = ("fcn",)
+    objectives: ClassVar = ("cross_entropy",)  # minus the log-likelihood
+    along: ClassVar[str] = "posterior_samples"
+    room: ClassVar[str] = "deltaball.training.hmc"
+    on_jax: ClassVar[bool] = True
+    averages_samples: ClassVar[bool] = True
 
     method: Literal["hmc"]
-    step_size: Rates = Field(description="step of the leapfrog integrator")
+    step_size: Annotated[Rates, WITHIN_PACK] = Field(description="step of the leapfrog integrator")
     leapfrog_steps: Counts = Field(description="steps of one trajectory of the integrator")
     posterior_samples: Counts = Field(description="samples of the posterior that the network averages")
-    thinning: Counts = Field([1], description="of those samples, average every so many-th only")
-    prior_scale: Rates = Field([1.0], description="standard deviation of the normal prior on every weight and bias")
-    likelihood_scale: Rates = Field([1.0], description="factor of the log-likelihood; 1 samples the posterior")
+    thinning: Annotated[Counts, WITHIN_PACK] = Field([1], description="of those samples, average every so many-th only")
+    prior_scale: Annotated[Rates, WITHIN_PACK] = Field(
+        [1.0], description="standard deviation of the normal prior on every weight and bias"
+    )
+    likelihood_scale: Annotated[Rates, WITHIN_PACK] = Field(
+        [1.0], description="factor of the log-likelihood; 1 samples the posterior"
+    )
     train_points: axis(Count | None) = Field([None], description="training points seen, drawn by seed; null is all")
     burn_in: Delays = Field([0], description="transitions before the first sample")
     start: axis(Literal["glorot", "prior"]) = Field(["glorot"], description="what the first weights are drawn from")
     warm_epochs: Delays = Field([0], description="epochs of SGD between that draw and the chain")
-    seed: Seeds = Field([0], description="draws the training points, the start and the chain")
+    seed: Annotated[Seeds, WITHIN_PACK] = Field([0], description="draws the training points, the start and the chain")
+
+    @classmethod
+    def images_each(cls, axes: Axes, points: int) -> int:
+        return (axes["train_points"] or points) * axes["leapfrog_steps"]
+
+    @classmethod
+    def images(cls, axes: Axes, points: int, checkpoint: int) -> int:
+        warm = (axes["train_points"] or points) * axes["warm_epochs"]
+        return warm + cls.images_each(axes, points) * (axes["burn_in"] + checkpoint)
+
+    @classmethod
+    def stored_bytes(cls, axes: Axes, parameters: int, checkpoints: tuple[int, ...]) -> int:
+        """Bytes of a chain's samples."""
+        return FLOAT * parameters * cls.averaged(axes, checkpoints[-1])
+
+    @classmethod
+    def averaged(cls, axes: Axes, checkpoint: int) -> int:
+        return checkpoint // axes["thinning"]
+
+    def check_points(self, facts: DatasetFacts) -> None:
+        most = max((count for count in self.train_points if count), default=0)
+        if most > facts.train:
+            raise InputError(f"train_points = {most}: {facts.name} has {facts.train}; null takes all")
+        thinnest, shortest = max(self.thinning), min(self.posterior_samples)
+        if shortest < thinnest:
+            raise InputError(f"thinning = {thinnest} leaves none of {shortest} posterior_samples")
+
+
+METHODS: dict[str, type[Method]] = {"sgd": Sgd, "imp": Imp, "hmc": Hmc}

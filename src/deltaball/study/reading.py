@@ -1,7 +1,7 @@
 """Reading a study file: YAML to a checked study, or one line that says what is wrong and what would be right."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ from deltaball.base.errors import InputError, alternatives
 from deltaball.base.guarantees import epsilon_reached, samples_needed
 from deltaball.base.implementations import is_implemented
 from deltaball.data import catalogue
-from deltaball.study.architectures import layers
-from deltaball.study.grids import GRIDS, FcnHmc, Grid, Sample, how_many
+from deltaball.study.grids import Grid, Sample, how_many, model_of
 from deltaball.study.judges import JUDGES, NetworkKind
 from deltaball.study.measures import ENTRIES, AnyMeasure, Convergence, Only, OwnGuarantee
 from deltaball.study.notions import NOTIONS
@@ -21,8 +20,6 @@ from deltaball.study.study import Analysis, Compute, Guarantee, Study
 
 # A figure of the convergence of more networks than this is not read.
 MOST_CONVERGING = 6
-
-Members = Mapping[str, type[BaseModel]]
 
 
 def load(path: Path) -> Study:
@@ -43,7 +40,7 @@ def load(path: Path) -> Study:
     try:
         study = Study.model_validate(content)
     except ValidationError as problem:
-        raise InputError(f"{path}: {_explained(problem)}") from None
+        raise InputError(f"{path}: {_explained(problem, content)}") from None
     _check(study, path)
     return study
 
@@ -56,15 +53,11 @@ def _check(study: Study, path: Path) -> None:
             facts[grid.dataset] = found = catalogue.facts(grid.dataset, Path(study.data))
         except InputError as problem:
             raise InputError(f"{where}.dataset: {problem}") from None
-        if grid.method == "hmc":
-            _check_chains(grid, found, where)
-        if grid.architecture != "fcn":
-            deepest = {name: values[0] for name, values in grid if name in grid.axis_names()}
-            deepest["conv_depth"] = max(grid.conv_depth)
-            try:
-                layers(grid.architecture, deepest, found.shape, found.classes)
-            except InputError as problem:
-                raise InputError(f"{where}.conv_depth: {problem}") from None
+        try:
+            grid.check_points(found)
+            grid.check_images(found)
+        except InputError as problem:
+            raise InputError(f"{where}.{problem}") from None
     for index, measure in enumerate(study.measures):
         where = f"{path}: measures[{index}]"
         grids = _check_measure(study, measure, where)
@@ -83,16 +76,6 @@ def _check(study: Study, path: Path) -> None:
             for epsilon in experiment.epsilon:
                 key = f"{where}.epsilon"
                 _check_epsilon(epsilon, study.guarantee.confidence, 1, facts[grid.dataset], key)
-
-
-def _check_chains(grid: FcnHmc, facts: catalogue.DatasetFacts, where: str) -> None:
-    most = max((one for one in grid.train_points if one), default=0)
-    if most > facts.train:
-        raise InputError(f"{where}.train_points = {most}: {facts.name} has {facts.train}; null takes all")
-    if min(grid.posterior_samples) < max(grid.thinning):
-        raise InputError(
-            f"{where}.thinning = {max(grid.thinning)} leaves none of {min(grid.posterior_samples)} posterior_samples"
-        )
 
 
 def _check_measure(study: Study, measure: AnyMeasure, where: str) -> list[Grid]:
@@ -117,7 +100,7 @@ def _values(grid: Grid, name: str) -> Sequence[Any]:
     """The values that the networks of a grid have on an axis or as a group."""
     if name in grid.groups():
         return [grid.groups()[name]]
-    return getattr(grid, name) if name in grid.axis_names() else []
+    return grid.values(name) if name in grid.axis_names() else []
 
 
 def _check_implementations(measure: AnyMeasure, where: str) -> None:
@@ -131,7 +114,8 @@ def _check_implementations(measure: AnyMeasure, where: str) -> None:
 def _check_judges(measure: AnyMeasure, grid: Grid, where: str) -> None:
     """Refuse what cannot judge the networks of a grid."""
     wanted, notion = measure.wanted.get("activation", grid.activation), NOTIONS[measure.notion]
-    network = NetworkKind(grid.method != "hmc", tuple(name for name in grid.activation if name in wanted))
+    activations = tuple(name for name in grid.activation if name in wanted)
+    network = NetworkKind(layered=not grid.averages_samples, activations=activations)
     for judge in (JUDGES[name] for name in measure.judges):
         if reason := next((judge.refuses(notion, norm, network) for norm in measure.norm), None):
             named = f"'{judge.name}' cannot judge the networks of grid '{grid.name}'"
@@ -174,56 +158,75 @@ _Loader.add_implicit_resolver(
 )
 
 
-_MEMBERS = {(Study, "grids"): GRIDS, (Study, "measures"): ENTRIES, (Convergence, "measure"): ENTRIES}
-_MODELS = {
-    (Study, "guarantee"): Guarantee,
-    (Study, "compute"): Compute,
-    (Study, "analysis"): Analysis,
-    (Study, "convergence"): Convergence,
-    (None, "guarantee"): OwnGuarantee,
-    (None, "only"): Only,
-    (None, "sample"): Sample,
+# The models of the sections of a study file, by their keys; a grid's and a measure's depend on what they hold.
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "guarantee": Guarantee,
+    "compute": Compute,
+    "analysis": Analysis,
+    "convergence": Convergence,
 }
+_SECTIONS_WITHIN: dict[str, type[BaseModel]] = {"guarantee": OwnGuarantee, "only": Only, "sample": Sample}
 
 
-def _explained(problem: ValidationError) -> str:
+def _explained(problem: ValidationError, content: Any) -> str:
     """One error of a validation as `key.path: what is wrong; what would be right`.
 
     An unknown key comes first: it is often the reason why another one is missing.
     """
     errors = problem.errors()
     first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
-    model: type[BaseModel] = Study
-    members: Members = {}
-    where = ""
-    path = first["loc"][:-1] if first["type"] == "missing" else first["loc"]
-    for key in path:
-        if isinstance(key, int):
-            where += f"[{key}]"
-        elif key in members:
-            model, members = members[key], {}
-        else:
-            where += f".{key}" if where else str(key)
-            members = _MEMBERS.get((model, key), {})
-            model = _MODELS.get((model if model is Study else None, key), model)
-    text = _what(first, model, members)
+    where, section = _located(first["loc"][:-1] if first["type"] == "missing" else first["loc"], content)
+    text = _what(first, section)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{where}: {text}{more}" if where else f"{text}{more}"
 
 
-def _what(error: Any, model: type[BaseModel], members: Members) -> str:
+def _located(location: Sequence[str | int], content: Any) -> tuple[str, list[tuple[str, Any]]]:
+    """A place in a study's content, as a path of keys; and the sections around it, each with its key.
+
+    What is no key of the content (the tag of a measure, the index of a value that stands alone) is passed over.
+    """
+    where, key, sections = "", "", []
+    for step in location:
+        if isinstance(content, dict) and step in content:
+            key = str(step)
+            where += f".{key}" if where else key
+        elif isinstance(content, list) and isinstance(step, int):
+            where += f"[{step}]"
+        else:
+            continue
+        content = content[step]
+        if isinstance(content, dict):
+            sections.append((key, content))
+    return where, sections
+
+
+def _model(sections: Sequence[tuple[str, Any]]) -> type[BaseModel]:
+    """The model of the innermost of some sections."""
+    if not sections:
+        return Study
+    key, content = sections[-1]
+    if key == "grids":
+        return model_of(content)
+    if key in ("measures", "measure"):
+        return ENTRIES[content["notion"]]
+    return (_SECTIONS if len(sections) == 1 else _SECTIONS_WITHIN)[key]
+
+
+def _what(error: Any, sections: list[tuple[str, Any]]) -> str:
     value, context = error["input"], error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
             wrong = error["loc"][-1]
-            return f"unknown key '{wrong}' (value {value!r}); {alternatives(wrong, model.model_fields)}"
+            around = sections[:-1] if isinstance(value, dict) else sections
+            return f"unknown key '{wrong}' (value {value!r}); {alternatives(wrong, _model(around).model_fields)}"
         case "missing":
-            kind = model.model_fields[error["loc"][-1]].description
+            kind = _model(sections).model_fields[error["loc"][-1]].description
             return f"missing key '{error['loc'][-1]}'" + (f" ({kind})" if kind else "")
         case "too_short":
             return "is empty; list at least one value"
         case "union_tag_not_found" | "union_tag_invalid":
-            return _untagged(value, members)
+            return _without_notion(value)
         case "value_error":
             return str(context["error"])
         case "literal_error":
@@ -234,21 +237,9 @@ def _what(error: Any, model: type[BaseModel], members: Members) -> str:
     return f"{value!r} is wrong: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _untagged(value: Any, members: Members) -> str:
-    if not isinstance(value, dict):
-        return f"{value!r} should be a mapping with keys of its own"
-    tags = ("notion",) if members is ENTRIES else ("architecture", "method")
-    known = [name.split("-") for name in members]
-    for position, tag in enumerate(tags):
-        names = {parts[position] for parts in known}
-        if tag not in value:
-            return f"missing key '{tag}'; {alternatives('', names)}"
-        if not isinstance(value[tag], str) or value[tag] not in names:
-            return f"{tag} {value[tag]!r} is not known; {alternatives(value[tag], names)}"
-    pairs = ", ".join(" with ".join(reversed(parts)) for parts in known)
-    return f"method '{value['method']}' does not go with architecture '{value['architecture']}'; possible: {pairs}"
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of a study file, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
+def _without_notion(measure: Any) -> str:
+    if not isinstance(measure, dict):
+        return f"{measure!r} should be a mapping with keys of its own"
+    if "notion" not in measure:
+        return f"missing key 'notion'; {alternatives('', NOTIONS)}"
+    return f"notion {measure['notion']!r} is not known; {alternatives(measure['notion'], NOTIONS)}"

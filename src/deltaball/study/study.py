@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from deltaball.data import catalogue
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.study.axes import Name, Positive, Seed, Share, Strict, distinct
-from deltaball.study.grids import GRIDS, Grid, grid_tag, how_many
+from deltaball.study.grids import AnyGrid, Grid, how_many
 from deltaball.study.measures import ENTRIES, Convergence, notion_tag, tagged
 
 
@@ -65,7 +65,7 @@ class Study(Strict):
     analysis: Analysis = Analysis()
     measures: list[tagged(ENTRIES, notion_tag)] = Field(min_length=1)
     convergence: list[Convergence] = Field([])
-    grids: Annotated[list[tagged(GRIDS, grid_tag)], Field(min_length=1), AfterValidator(_named_apart)]
+    grids: Annotated[list[AnyGrid], Field(min_length=1), AfterValidator(_named_apart)]
 
     @property
     def folder(self) -> Path:

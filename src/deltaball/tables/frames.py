@@ -31,7 +31,7 @@ def trained(
             continue
         found = store.facts(network.trajectory_id, network.checkpoint)
         facts = {name: value for name, value in found.items() if name in RESULTS}
-        whole = plan.trajectories[network.trajectory_id].parent is None
+        whole = plan.trajectories[network.trajectory_id].parents == ()
         dense = {"sparsity": 0.0, "sparsity_total": 0.0, "empty_layers": 0} if whole else {}
         known = network.trunk and (network.trunk[0] not in failures or store.has(*network.trunk))
         trunk = {"trunk_accuracy": store.facts(*network.trunk).get("test_accuracy")} if known else {}

@@ -15,21 +15,22 @@ from deltaball.base.statuses import DIVERGED, TRAINED
 from deltaball.data.datasets import Dataset
 from deltaball.networks.layers import Layers
 from deltaball.networks.packs import Pack, logits
+from deltaball.plan.batches import EVALUATION_BATCH
 from deltaball.plan.networks import Trajectory
 from deltaball.store.store import Checkpoint, Store
-from deltaball.training.convolutions import fastest
-from deltaball.training.objectives import cross_entropy
+from deltaball.training import draws
+from deltaball.training.implementations import fastest
+from deltaball.training.objectives.cross_entropy import cross_entropy
+from deltaball.training.objectives.objective import objective_of, varying_axes
 from deltaball.training.progress import SILENT, Progress
-from deltaball.training.steps import Recipe, Steps
+from deltaball.training.steps import Members, Recipe, Steps
 
-EVALUATION_BATCH = 1000
-
-# A cross-entropy of so much is not learning any more. Guessing has log(classes).
-BEYOND = 1e4
+# A network with a loss of so much or more has diverged. Guessing has a cross-entropy of log(classes).
+DIVERGED_LOSS = 1e4
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingPoint:
     """Where a trajectory's training begins: an epoch (0 or a checkpoint's), weights in Keras' order, and state.
 
     `state` joins that of every checkpoint; Adam's moments in it, ``moment.I``, are continued. `masks`, if any, are
@@ -52,19 +53,19 @@ def missing_steps(trajectory: Trajectory, store: Store) -> list[int]:
 
 def mark_diverged(trajectory: Trajectory, epoch: int, facts: Mapping[str, Any], store: Store) -> None:
     """Mark a trajectory's checkpoints from `epoch` on as diverged; `facts` are those of where it was trained."""
-    reason = f"diverged by epoch {epoch}: its loss is not below {BEYOND:,.0f}"
+    reason = f"diverged by epoch {epoch}: its loss is not below {DIVERGED_LOSS:,.0f}"
     print(f"{trajectory.id} {reason}", flush=True)
     for step in trajectory.checkpoints:
         if step >= epoch:
             store.save(trajectory.id, step, Checkpoint((), {}, {"reason": reason, **facts, "status": DIVERGED}))
 
 
-class Run:
+class Descent:
     """Trajectories that start from the same epoch, trained as one pack on a device."""
 
     def __init__(
         self,
-        starts: Sequence[Start],
+        starts: Sequence[StartingPoint],
         layers: Layers,
         dataset: Dataset,
         store: Store,
@@ -76,15 +77,22 @@ class Run:
         self.starts = list(starts)
         self.facts = _provenance(dataset, device)
         self.x_train, self.y_train, self.x_test, self.y_test = resident(dataset, device)
-        self.weights = Pack.of(layers, [one.weights for one in starts], device).weights
-        self.masks = Pack.of(layers, [one.masks for one in starts], device).weights
-        self.moments: tuple[torch.Tensor, ...] = ()
         for one in self.trajectories:
             if one.checkpoints:  # a chain that starts warm keeps none
                 store.note("began", one.id, one.checkpoints[-1])
-        if self.axes["optimizer"] == "adam":
-            self.moments = Pack.of(layers, [_moments(one) for one in starts], device).weights
+        adam = self.axes["optimizer"] == "adam"
+        self.members = Members(
+            self._stacked([one.weights for one in starts]),
+            self._stacked([_moments(one) for one in starts]) if adam else (),
+            self._stacked([one.masks for one in starts]),
+            varying_axes([one.axes for one in self.trajectories], device),
+            draws.keys([one.origin for one in self.trajectories], device),
+        )
         self.steps = self._steps()
+
+    def _stacked(self, arrays: Sequence[Sequence[np.ndarray]]) -> tuple[torch.Tensor, ...]:
+        """Of each network's arrays, each one's stack [K, ...] on the device."""
+        return Pack.of(self.layers, arrays, self.device).weights
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -101,15 +109,16 @@ class Run:
             loss = self._train_epoch()
             self.epoch += 1
             self.progress.advance(len(loss) * len(self.x_train))
-            self._drop(~(loss < BEYOND))
+            self._drop(~(loss < DIVERGED_LOSS))
             if any(self.epoch in one.checkpoints for one in self.trajectories):
                 self._keep()
 
     def _steps(self) -> Steps:
         precision = self.axes.get("precision", "float32")
-        recipe = Recipe(self.layers, self.axes["batch_size"], self.axes["optimizer"], precision)
-        tensors = (self.weights, self.moments, self.masks, self.x_train, self.y_train)
-        return Steps(recipe, *tensors, fastest(recipe, *tensors, self.store.ways))
+        objective = objective_of(self.axes)
+        recipe = Recipe(self.layers, self.axes["batch_size"], self.axes["optimizer"], precision, objective)
+        tensors = (self.members, self.x_train, self.y_train)
+        return Steps(recipe, *tensors, fastest(recipe, *tensors, self.store.trials))
 
     def _train_epoch(self) -> torch.Tensor:
         purpose = f"order of epoch {self.epoch}"
@@ -122,11 +131,11 @@ class Run:
         with torch.no_grad():
             train_accuracy, _ = self._evaluated(self.x_train, self.y_train)
             test_accuracy, test_loss = self._evaluated(self.x_test, self.y_test)
-        sound = test_loss < BEYOND
+        sound = test_loss < DIVERGED_LOSS
         self._drop(~sound)
         train_accuracy, test_accuracy, test_loss = train_accuracy[sound], test_accuracy[sound], test_loss[sound]
-        weights = [weight.cpu().numpy() for weight in self.weights]
-        moments = [moment.cpu().numpy() for moment in self.moments]
+        weights = [weight.cpu().numpy() for weight in self.members.weights]
+        moments = [moment.cpu().numpy() for moment in self.members.moments]
         for k, start in enumerate(self.starts):
             # Another job may have finished it meanwhile; its weights stay, for outcomes may have been taken of them.
             if self.epoch in start.trajectory.checkpoints and not self.store.find(start.trajectory.id, self.epoch):
@@ -150,7 +159,7 @@ class Run:
         loss = torch.zeros_like(correct)
         for start in range(0, len(images), EVALUATION_BATCH):
             expected = labels[start : start + EVALUATION_BATCH]
-            found = logits(self.layers, self.weights, images[start : start + EVALUATION_BATCH])
+            found = logits(self.layers, self.members.weights, images[start : start + EVALUATION_BATCH])
             correct += (found.argmax(2) == expected).sum(1)
             loss += cross_entropy(found, expected) * len(expected)
         return correct / len(images), loss / len(images)
@@ -163,9 +172,7 @@ class Run:
             mark_diverged(start.trajectory, self.epoch, {**self.facts, **start.facts}, self.store)
             self.progress.finish(sum(step >= self.epoch for step in start.trajectory.checkpoints))
         keep = torch.nonzero(~broken).flatten()
-        self.weights = tuple(weight[keep] for weight in self.weights)
-        self.moments = tuple(moment[keep] for moment in self.moments)
-        self.masks = tuple(mask[keep] for mask in self.masks)
+        self.members = self.members[keep]
         self.starts = [self.starts[k] for k in keep.tolist()]
         if self.starts:
             self.steps = self._steps()
@@ -181,7 +188,7 @@ def resident(dataset: Dataset, device: str) -> tuple[torch.Tensor, ...]:
     return found
 
 
-def _moments(start: Start) -> list[np.ndarray]:
+def _moments(start: StartingPoint) -> list[np.ndarray]:
     if "moment.0" in start.state:
         return [start.state[f"moment.{index}"] for index in range(2 * len(start.weights))]
     return [np.zeros_like(array) for array in (*start.weights, *start.weights)]

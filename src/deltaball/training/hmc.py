@@ -254,11 +254,11 @@ class Run:
         chosen = self.chosen[k]
         seen = replace(self.dataset, x_train=self.dataset.x_train[chosen], y_train=self.dataset.y_train[chosen])
         warm = replace(trajectory, axes={**trajectory.axes, **WARM}, checkpoints=())
-        run = descent.Run([descent.Start(warm, 0, weights, {})], self.layers, seen, self.store, self.device)
+        run = descent.Descent([descent.StartingPoint(warm, 0, weights, {})], self.layers, seen, self.store, self.device)
         run.until(self.axes["warm_epochs"])
         if not run.starts:  # its loss is not finite: the chain will not be either
             return [np.full_like(array, np.nan) for array in weights]
-        return [array[0].cpu().numpy() for array in run.weights]
+        return [array[0].cpu().numpy() for array in run.members.weights]
 
     def _note(self, k: int, weights: list[np.ndarray], transition: np.ndarray) -> None:
         test = np.asarray(self.kernel.log_softmax(weights, self.x_test))

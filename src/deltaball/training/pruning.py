@@ -19,7 +19,7 @@ from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Layers
 from deltaball.plan.networks import Trajectory
 from deltaball.store.store import Checkpoint, Store
-from deltaball.training.descent import Run, Start, mark_diverged, missing_steps
+from deltaball.training.descent import Descent, StartingPoint, mark_diverged, missing_steps
 from deltaball.training.progress import SILENT, Progress
 
 
@@ -39,7 +39,7 @@ def train(
     missing = [one for one in trajectories if missing_steps(one, store)]
     starts = []
     for trajectory in missing:
-        parent_id, step = trajectory.parent
+        ((parent_id, step),) = trajectory.parents
         parent = store.find(parent_id, step)
         if parent is None:
             raise InputError(f"{trajectory.id} prunes {parent_id}, which is not in the store; run again")
@@ -49,11 +49,11 @@ def train(
             continue
         starts.append(_start(trajectory, parent, layers))
     if starts:
-        Run(starts, layers, dataset, store, device, progress).until(starts[0].trajectory.checkpoints[-1])
+        Descent(starts, layers, dataset, store, device, progress).until(starts[0].trajectory.checkpoints[-1])
     return len(missing)
 
 
-def _start(trajectory: Trajectory, parent: Checkpoint, layers: Layers) -> Start:
+def _start(trajectory: Trajectory, parent: Checkpoint, layers: Layers) -> StartingPoint:
     places = prunable(parent.weights)
     alive = survivors(
         [parent.weights[place] for place in places],
@@ -76,7 +76,7 @@ def _start(trajectory: Trajectory, parent: Checkpoint, layers: Layers) -> Start:
         "empty_layers": empty,
     }
     packed = {f"mask.{place}": np.packbits(mask) for place, mask in zip(places, alive, strict=True)}
-    return Start(trajectory, 0, weights, packed, masks, facts)
+    return StartingPoint(trajectory, 0, weights, packed, masks, facts)
 
 
 def prunable(weights: Sequence[np.ndarray]) -> list[int]:

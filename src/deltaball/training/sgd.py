@@ -17,7 +17,7 @@ from deltaball.networks.layers import Layers
 from deltaball.plan.costs import taken_together
 from deltaball.plan.networks import Trajectory
 from deltaball.store.store import Store
-from deltaball.training.descent import Run, Start, mark_diverged, missing_steps
+from deltaball.training.descent import Descent, StartingPoint, mark_diverged, missing_steps
 from deltaball.training.progress import SILENT, Progress
 
 
@@ -32,9 +32,9 @@ def train(
     """Train what the store lacks of a pack's trajectories; returns how many networks were trained.
 
     Every checkpoint goes to the store as soon as it is reached. A network whose loss, the mean of an epoch, is not
-    below BEYOND is marked `diverged` from that checkpoint on and leaves the pack; the others go on undisturbed.
+    below DIVERGED_LOSS is marked `diverged` from that checkpoint on and leaves the pack; the others go on undisturbed.
     """
-    groups: dict[tuple[int, int], list[Start]] = defaultdict(list)
+    groups: dict[tuple[int, int], list[StartingPoint]] = defaultdict(list)
     trained = 0
     for trajectory in trajectories:
         missing = missing_steps(trajectory, store)
@@ -48,19 +48,21 @@ def train(
         epoch, resumed = next(((step, one) for step, one in found if one), (0, None))
         if resumed is None:
             weights = initial_weights(layers, generator(trajectory.origin, "weights"))
-            groups[0, missing[-1]].append(Start(trajectory, 0, weights, {}))
+            groups[0, missing[-1]].append(StartingPoint(trajectory, 0, weights, {}))
         elif resumed.facts["status"] == DIVERGED:
             mark_diverged(trajectory, epoch, resumed.facts, store)
             progress.finish(len(missing))
         else:
-            groups[epoch, missing[-1]].append(Start(trajectory, epoch, resumed.weights, resumed.state))
+            groups[epoch, missing[-1]].append(StartingPoint(trajectory, epoch, resumed.weights, resumed.state))
     for (_, last), starts in groups.items():
         for some in together(starts, layers, dataset.facts.shape, device):
-            Run(some, layers, dataset, store, device, progress).until(last)
+            Descent(some, layers, dataset, store, device, progress).until(last)
     return trained
 
 
-def together(starts: list[Start], layers: Layers, shape: tuple[int, int, int], device: str) -> Iterator[list[Start]]:
+def together(
+    starts: list[StartingPoint], layers: Layers, shape: tuple[int, int, int], device: str
+) -> Iterator[list[StartingPoint]]:
     """The networks of a pack that take each step together."""
     size = taken_together(len(starts), layers, shape, starts[0].trajectory.axes["batch_size"], device)
     for first in range(0, len(starts), size):

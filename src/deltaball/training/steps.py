@@ -5,16 +5,19 @@ moments in place, and it counts itself, on the device. So it is the same work wh
 of it, repeated, is captured in a CUDA graph and replayed (`graphs`). A CPU takes it as it is written.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from deltaball.networks.layers import Layers
+from deltaball.networks.models import Layered
 from deltaball.networks.packs import logits
+from deltaball.training.draws import Draws
 from deltaball.training.graphs import Captured, Replayed
-from deltaball.training.objectives import cross_entropy
+from deltaball.training.objectives.cross_entropy import CrossEntropy
+from deltaball.training.objectives.objective import Batch, Objective
 from deltaball.training.optimizers import adam_step, corrections, sgd_step
 
 
@@ -30,49 +33,89 @@ class Recipe:
     batch_size: int
     optimizer: str = "sgd"
     precision: str = "float32"
+    objective: Objective = field(default_factory=CrossEntropy)
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a device computes a step. Ways differ in speed, and in how float32 rounds."""
+class Implementation:
+    """How a device computes a step. Implementations differ in speed, and in how float32 rounds."""
 
-    convolution: str = "looped"  # one of packs.CONVOLUTIONS
+    convolution: str = "looped"  # one of arithmetic.CONVOLUTIONS
     lanes: int = 1  # parts of the pack that a GPU works on at once, each on a stream of its own
+
+
+@dataclass(frozen=True)
+class Members:
+    """What a step knows of each of K networks; every tensor is [K, ...]."""
+
+    weights: Sequence[torch.Tensor]
+    moments: Sequence[torch.Tensor] = ()  # all first ones, then all second; none for SGD
+    masks: Sequence[torch.Tensor] = ()  # where False, a weight is pruned: its gradient is zero; none: nothing is pruned
+    axes: Mapping[str, torch.Tensor] = field(default_factory=dict)  # of the objective, on which they differ
+    keys: torch.Tensor | None = None  # of what the objective draws
+
+    def __len__(self) -> int:
+        return len(self.weights[0])
+
+    def __getitem__(self, part: slice | torch.Tensor) -> "Members":
+        """Some of the networks; of a slice, views."""
+        weights, moments, masks = (
+            tuple(tensor[part] for tensor in many) for many in (self.weights, self.moments, self.masks)
+        )
+        axes = {name: tensor[part] for name, tensor in self.axes.items()}
+        return Members(weights, moments, masks, axes, None if self.keys is None else self.keys[part])
+
+
+class TrainedPack(Layered):
+    """K networks as a step sees them: in its precision, and differentiable by their weights."""
+
+    def __init__(self, recipe: Recipe, weights: Sequence[torch.Tensor], convolution: str = "looped") -> None:
+        self.recipe, self.layers, self.weights, self.convolution = recipe, recipe.layers, tuple(weights), convolution
+
+    def __len__(self) -> int:
+        return len(self.weights[0])
+
+    def one(self, k: int) -> "TrainedPack":
+        return TrainedPack(self.recipe, [weight[k : k + 1] for weight in self.weights], self.convolution)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [K, n, classes], float32."""
+        if self.recipe.precision == "float32":
+            return logits(self.layers, self.weights, x, self.convolution)
+        lower = getattr(torch, self.recipe.precision)
+        return logits(self.layers, [one.to(lower) for one in self.weights], x.to(lower), self.convolution).float()
 
 
 class Steps:
     """The steps of K networks on `images` [n, h, w, c] in [0, 1] and `labels` [n], all on one device.
 
-    `weights` and `moments` (all first ones, then all second; none for SGD), each [K, *shape], are updated in place.
-    Where `masks` are given and False, a weight is pruned: its gradient is zero.
+    Weights and moments of the networks are updated in place.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        weights: Sequence[torch.Tensor],
-        moments: Sequence[torch.Tensor],
-        masks: Sequence[torch.Tensor],
+        members: Members,
         images: torch.Tensor,
         labels: torch.Tensor,
-        way: Way = Way(),
+        implementation: Implementation = Implementation(),
         record: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
     ) -> None:
-        self.recipe, self.weights, self.moments, self.way = recipe, weights, moments, way
+        self.recipe, self.implementation = recipe, implementation
         # All bits of a weight that stays and none of one that is pruned.
-        self.masks = [-mask.to(torch.int32) for mask in masks]
+        self.members = replace(members, masks=[-mask.to(torch.int32) for mask in members.masks])
         self.images, self.labels = images, labels
-        device, networks = images.device, len(weights[0])
+        device, networks = images.device, len(members)
         self.order = torch.zeros(networks, len(images), dtype=torch.int64, device=device)
         self.rates = torch.zeros(networks, -(-len(images) // recipe.batch_size), device=device)
         self.places = torch.arange(recipe.batch_size, device=device)
-        self.taken = torch.zeros(1, dtype=torch.int64, device=device)
+        self.before, self.taken = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
         self.loss = torch.zeros(networks, device=device)
-        size = -(-networks // way.lanes)
+        size = -(-networks // implementation.lanes)
         self.parts = [slice(start, start + size) for start in range(0, networks, size)]
-        self.lanes = [torch.cuda.Stream() for _ in self.parts] if way.lanes > 1 else []
+        self.lanes = [torch.cuda.Stream() for _ in self.parts] if implementation.lanes > 1 else []
         record = record or (Captured() if device.type == "cuda" else None)
-        self.take = Replayed(self._step, record) if record else self._taken_as_written
+        self.take = Replayed(self._step, record) if record else self._take_as_written
 
     def epoch(self, order: np.ndarray, rates: torch.Tensor, before: int) -> torch.Tensor:
         """Take an epoch's steps; returns the mean loss [K] of its minibatches.
@@ -83,6 +126,7 @@ class Steps:
         steps = self.rates.shape[1]
         self.order.copy_(torch.from_numpy(order))
         self.rates.copy_(rates[:, None] * corrections(self.recipe.optimizer, before, steps))
+        self.before.fill_(before)
         self.taken.zero_()
         self.loss.zero_()
         whole, left = divmod(len(self.images), self.recipe.batch_size)
@@ -91,53 +135,48 @@ class Steps:
             self.take(left, 1)
         return self.loss / steps
 
-    def _taken_as_written(self, size: int, count: int) -> None:
+    def _take_as_written(self, size: int, count: int) -> None:
         for _ in range(count):
             self._step(size)
 
     def _step(self, size: int) -> None:
-        chosen = self.order.index_select(1, self.taken * self.recipe.batch_size + self.places[:size])
+        points = self.order.index_select(1, self.taken * self.recipe.batch_size + self.places[:size])
         rates = self.rates.index_select(1, self.taken)
-        if self.way.lanes == 1:
-            self._descend(slice(None), chosen, rates)
+        if self.implementation.lanes == 1:
+            self._descend(slice(None), points, rates)
         else:
-            self._descend_side_by_side(chosen, rates)
+            self._descend_side_by_side(points, rates)
         self.taken += 1
 
-    def _descend_side_by_side(self, chosen: torch.Tensor, rates: torch.Tensor) -> None:
+    def _descend_side_by_side(self, points: torch.Tensor, rates: torch.Tensor) -> None:
         here = torch.cuda.current_stream()
         for part, lane in zip(self.parts, self.lanes, strict=True):
             lane.wait_stream(here)
             with torch.cuda.stream(lane):
-                self._descend(part, chosen, rates)
+                self._descend(part, points, rates)
         for lane in self.lanes:
             here.wait_stream(lane)
 
-    def _descend(self, part: slice, chosen: torch.Tensor, rates: torch.Tensor) -> None:
-        weights = [weight[part].detach().requires_grad_() for weight in self.weights]
-        chosen = chosen[part]
-        # Whole rows, and not [chosen], which copies number by number.
-        images = self.images.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
-        found = forward(self.recipe, weights, images, self.way.convolution)
-        loss = cross_entropy(found, self.labels[chosen])
+    def _descend(self, part: slice, points: torch.Tensor, rates: torch.Tensor) -> None:
+        members = self.members[part]
+        weights = [weight.detach().requires_grad_() for weight in members.weights]
+        pack = TrainedPack(self.recipe, weights, self.implementation.convolution)
+        loss = self.recipe.objective(pack, self._batch(members, points[part]))
         gradients = torch.autograd.grad(loss.sum(), weights)
         with torch.no_grad():
             self.loss[part] += loss
-            for mask, gradient in zip(self.masks, gradients, strict=bool(self.masks)):
+            for mask, gradient in zip(members.masks, gradients, strict=bool(members.masks)):
                 # Not a product: a gradient that is not finite must not reach a pruned weight. Nor torch.where: with
                 # irregular masks a CPU guesses every other of its decisions wrong.
-                gradient.view(torch.int32).bitwise_and_(mask[part])
+                gradient.view(torch.int32).bitwise_and_(mask)
             if self.recipe.optimizer == "adam":
-                adam_step(weights, gradients, [moment[part] for moment in self.moments], rates[part])
+                adam_step(weights, gradients, members.moments, rates[part])
             else:
                 sgd_step(weights, gradients, rates[part])
 
-
-def forward(
-    recipe: Recipe, weights: Sequence[torch.Tensor], images: torch.Tensor, convolution: str = "looped"
-) -> torch.Tensor:
-    """Logits [K, n, classes], float32, of a step's forward pass in the recipe's precision."""
-    if recipe.precision == "float32":
-        return logits(recipe.layers, weights, images, convolution)
-    lower = getattr(torch, recipe.precision)
-    return logits(recipe.layers, [weight.to(lower) for weight in weights], images.to(lower), convolution).float()
+    def _batch(self, members: Members, points: torch.Tensor) -> Batch:
+        """The minibatches of some networks; `points` [K, n] are indices."""
+        # Whole rows, and not [points], which copies number by number.
+        images = self.images.index_select(0, points.flatten()).unflatten(0, points.shape)
+        draws = None if members.keys is None else Draws(members.keys, self.before + self.taken)
+        return Batch(images, self.labels[points], members.axes, draws)

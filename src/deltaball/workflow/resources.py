@@ -11,11 +11,13 @@ from typing import Any
 
 from deltaball.networks import layers
 from deltaball.plan import costs
+from deltaball.plan.batches import EVALUATION_BATCH, IMAGES_AT_ONCE, IMAGES_MULTIPLE
 from deltaball.plan.judging import passes, shared
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
-from deltaball.study.judges import IMAGES_AT_ONCE, IMAGES_MULTIPLE, JUDGES
+from deltaball.study.judges import JUDGES
+from deltaball.study.methods import METHODS
 
 # Of it 1.5 is how far the estimate itself may be off (benchmarks/costs.py), and 2 how much slower than the machine that
 # the rates are from another one may be, or one whose disk and memory others use too.
@@ -28,8 +30,6 @@ STARTING_MINUTES = 10  # importing torch from a network disk, loading data, wait
 PROCESS_MB = {"cpu": 540, "cuda": 3500}
 
 MEMORY_SAFETY = 1.5
-
-EVALUATION_BATCH = 1000  # images at a time, of training/sgd.py
 
 FLOAT = 4  # bytes
 
@@ -75,7 +75,7 @@ def measuring(plan: Plan, shard: Shard) -> Request:
     asked: dict[str, Counter[Measure]] = defaultdict(Counter)
     for network in plan.networks_of(shard.trajectories):
         # A posterior mean takes a pass per sample.
-        average = network.checkpoint // network.axes["thinning"] if network.method == "hmc" else 1
+        average = METHODS[network.method].averaged(network.axes, network.checkpoint)
         asked[network.trajectory_id].update({one: samples * average for one, samples in plan.asked_of(network).items()})
     for trajectory in shard.trajectories:
         layers = plan.layers(trajectory)
@@ -103,7 +103,9 @@ def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     """Weights, gradients, the update, the initial weights, Adam's moments twice; a batch with its gradients."""
     one, facts = pack[0], plan.facts[pack[0].dataset]
     copies = 8 if one.axes.get("optimizer") == "adam" else 4
-    if one.method == "hmc":  # what a chain has drawn since its last checkpoint, as float32 and as it is written
+    if METHODS[
+        one.method
+    ].averages_samples:  # what a chain has drawn since its last checkpoint, as float32 and as it is written
         copies += 2 * one.checkpoints[-1]
     if plan.study.compute.device == "cuda":  # the host has what goes to the store and what comes from there
         return FLOAT * len(pack) * copies * one.parameters
@@ -117,7 +119,7 @@ def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
 def _measuring_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     one, facts = pack[0], plan.facts[pack[0].dataset]
     networks = sum(len(trajectory.checkpoints) for trajectory in pack)
-    if one.method == "hmc":  # one network at a time, all its samples
+    if METHODS[one.method].averages_samples:  # one network at a time, all its samples
         networks = one.checkpoints[-1]
     if plan.study.compute.device == "cuda":
         return FLOAT * 2 * networks * one.parameters

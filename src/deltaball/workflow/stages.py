@@ -54,7 +54,8 @@ def figures(plan: Plan) -> list[str]:
     found = [name for name in PAPER if _has(plan, name)]
     for dataset in plan.facts:
         grids = [grid for grid in plan.study.grids if grid.dataset == dataset]
-        pruned, averaged = ([grid for grid in grids if grid.method == method] for method in ("imp", "hmc"))
+        pruned = [grid for grid in grids if grid.is_pruning]
+        averaged = [grid for grid in grids if grid.averages_samples]
 
         def notions(grids: list[Grid], attacked: bool) -> list[str]:
             asked = [one for one in plan.measures if any(how_many(one.wanted, grid) for grid in grids)]

@@ -18,7 +18,7 @@ from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Dense, Flatten
 from deltaball.networks.packs import Pack, logits
 from deltaball.study.architectures import layers
-from deltaball.training import objectives
+from deltaball.training.objectives.cross_entropy import cross_entropy as training_loss
 from deltaball.training.optimizers import sgd_step
 
 
@@ -48,7 +48,7 @@ def digits_pack(few: Dataset) -> tuple[Pack, torch.Tensor]:
     x, y = torch.from_numpy(few.x_train), torch.from_numpy(few.y_train)
     for _ in range(150):
         weights = tuple(weight.requires_grad_() for weight in weights)
-        gradients = torch.autograd.grad(objectives.cross_entropy(logits(found, weights, x), y).sum(), weights)
+        gradients = torch.autograd.grad(training_loss(logits(found, weights, x), y).sum(), weights)
         with torch.no_grad():
             sgd_step(weights, gradients, torch.full((4,), 0.2))
     return Pack(found, tuple(weight.detach() for weight in weights)), x[:96]

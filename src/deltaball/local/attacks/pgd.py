@@ -15,7 +15,7 @@ from deltaball.local.balls import Ball
 from deltaball.local.losses import Loss
 from deltaball.local.notions import Notion
 from deltaball.local.points import Points
-from deltaball.study.judges import IMAGES_MULTIPLE
+from deltaball.plan.batches import IMAGES_MULTIPLE
 
 # The length of PGD's path in radii. Its steps fall to 0 by a cosine: in every norm more is found than by equal steps of
 # 2.5 radii in all (Madry et al. 2018).

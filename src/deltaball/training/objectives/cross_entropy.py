@@ -1,7 +1,17 @@
-"""What training minimises, for a pack: one value per network, so that their gradients do not mix."""
+"""Cross-entropy, what training minimises unless a study says otherwise."""
 
 import torch
 from torch.nn import functional
+
+from deltaball.networks.models import Layered
+from deltaball.training.objectives.objective import Batch, Objective
+
+
+class CrossEntropy(Objective):
+    """The mean cross-entropy of softmax and labels."""
+
+    def __call__(self, networks: Layered, batch: Batch) -> torch.Tensor:
+        return cross_entropy(networks(batch.images), batch.labels)
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

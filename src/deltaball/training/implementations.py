@@ -1,0 +1,106 @@
+"""Which implementation of a step is the fastest on a GPU: a short trial, once per convolutions, kept in the store.
+
+On a CPU there is one, because what a stopwatch chose there would round otherwise the next time.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deltaball.base.files import written_whole
+from deltaball.networks.layers import Conv, Layers
+from deltaball.training.steps import Implementation, Members, Recipe, Steps
+
+STEPS = 32  # of a trial, after as many that warm up
+LANES = 8
+
+
+def candidates(layers: Layers, networks: int, device: str) -> list[Implementation]:
+    """The implementations that a device may take."""
+    if device == "cpu" or not any(isinstance(layer, Conv) for layer in layers):
+        return [Implementation()]
+    lanes = [Implementation(lanes=min(networks, LANES))] if networks > 1 else []
+    return [Implementation(), *lanes, Implementation("grouped"), Implementation("unfolded")]
+
+
+def fastest(
+    recipe: Recipe, members: Members, images: torch.Tensor, labels: torch.Tensor, folder: Path
+) -> Implementation:
+    """The fastest implementation for a pack, by the trial that `folder` has on file, or by one now.
+
+    The other arguments are those of `Steps`. A candidate that fails in the trial (it may need more memory than there
+    is) is passed over. Raises what the last one raised if all fail.
+    """
+    possible = candidates(recipe.layers, len(members), images.device.type)
+    if len(possible) == 1:
+        return possible[0]
+    subject = {
+        # Implementations differ in nothing but these.
+        "convolutions": [repr(layer) for layer in recipe.layers if isinstance(layer, Conv)],
+        "batch": recipe.batch_size,
+        "precision": recipe.precision,
+        "networks": len(members),
+        "device": torch.cuda.get_device_name() if images.is_cuda else images.device.type,
+        "torch": torch.__version__,
+    }
+    path = folder / f"{hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:16]}.json"
+    known = _read(path)
+    if known in possible:
+        return known
+    seconds = _trial(possible, recipe, members, images, labels)
+    best = min(seconds, key=seconds.__getitem__)
+    timed = [{**asdict(one), "seconds per step": taken} for one, taken in seconds.items()]
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps({**subject, "fastest": asdict(best), "trial": timed}, indent=1) + "\n")
+    return best
+
+
+def _read(path: Path) -> Implementation | None:
+    """What a trial before found; None where there is no file of one, or it cannot be used any more."""
+    try:
+        return Implementation(**json.loads(path.read_text())["fastest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _trial(
+    possible: Sequence[Implementation], recipe: Recipe, members: Members, images: torch.Tensor, labels: torch.Tensor
+) -> dict[Implementation, float]:
+    """Seconds per step of each implementation that works, at least one."""
+    seconds: dict[Implementation, float] = {}
+    for one in possible:
+        try:
+            seconds[one] = seconds_per_step(recipe, members, images, labels, one)
+        except RuntimeError as problem:
+            print(f"{one} fails here: {problem}".splitlines()[0], flush=True)
+            if one == possible[-1] and not seconds:
+                raise
+    return seconds
+
+
+def seconds_per_step(
+    recipe: Recipe, members: Members, images: torch.Tensor, labels: torch.Tensor, implementation: Implementation
+) -> float:
+    """What a step takes, tried with copies of the pack's weights and moments."""
+    some = STEPS * recipe.batch_size
+    weights, moments = ([one.clone() for one in many] for many in (members.weights, members.moments))
+    copies = replace(members, weights=weights, moments=moments)
+    steps = Steps(recipe, copies, images[:some], labels[:some], implementation)
+    networks, points = steps.order.shape
+    order, rates = np.tile(np.arange(points), (networks, 1)), torch.zeros(networks)
+    steps.epoch(order, rates, 0)
+    began = _now(images)
+    steps.epoch(order, rates, 0)
+    return (_now(images) - began) / steps.rates.shape[1]
+
+
+def _now(images: torch.Tensor) -> float:
+    if images.is_cuda:
+        torch.cuda.current_stream().synchronize()
+    return time.perf_counter()

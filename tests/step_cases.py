@@ -1,0 +1,111 @@
+"""Steps of small packs, and a recorder that does on a CPU what a CUDA graph does."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.layers import Layers
+from deltaball.study.architectures import layers
+from deltaball.training import draws
+from deltaball.training.objectives.cross_entropy import CrossEntropy
+from deltaball.training.objectives.objective import Objective
+from deltaball.training.steps import Members, Recipe, Steps
+
+SHAPE, NETWORKS, BATCH, POINTS = (6, 5, 2), 3, 4, 62  # 15 minibatches and one of 2: blocks of 4, single steps, a rest
+CNN = {"fc_depth": 1, "fc_width": 8, "filters": 3, "kernel": 3, "conv_depth": 1, "activation": "relu"}
+SHAPES: dict[str, Layers] = {
+    "fcn": layers("fcn", {"depth": 2, "width": 7, "activation": "tanh"}, SHAPE, 3),
+    "cnn": layers("cnn", CNN, SHAPE, 3),
+}
+
+
+def made(
+    kind: str = "fcn",
+    optimizer: str = "sgd",
+    pruned: bool = False,
+    device: str = "cpu",
+    precision: str = "float32",
+    objective: Objective | None = None,
+    axes: Mapping[str, Sequence[float]] | None = None,
+    only: Sequence[int] = range(NETWORKS),
+    **how: Any,
+) -> tuple[Steps, torch.Tensor]:
+    """Steps of a pack, or of `only` some of its networks, and their learning rates; `axes` are those of `objective`."""
+    recipe = Recipe(SHAPES[kind], BATCH, optimizer, precision, objective or CrossEntropy())
+    drawn = [initial_weights(recipe.layers, np.random.default_rng(k)) for k in only]
+    weights = [torch.from_numpy(np.stack(arrays)).to(device) for arrays in zip(*drawn, strict=True)]
+    moments = [torch.zeros_like(one) for one in (*weights, *weights)] if optimizer == "adam" else []
+    # The same for every network.
+    masks = [(torch.arange(one[0].numel()) % 3 > 0).view(one[0].shape).expand_as(one) for one in weights]
+    masks = [one.to(device).contiguous() for one in masks] if pruned else []
+    for weight, mask in zip(weights, masks, strict=False):
+        weight *= mask
+    random = np.random.default_rng(0)
+    images = torch.from_numpy(random.random((POINTS, *SHAPE), dtype=np.float32)).to(device)
+    labels = torch.from_numpy(random.integers(0, 3, POINTS)).to(device)
+    rates = torch.tensor([0.5, 0.1, 0.02] if optimizer == "sgd" else [0.02, 0.01, 0.001])[list(only)]
+    varying = {name: torch.tensor(values, device=device)[list(only)] for name, values in (axes or {}).items()}
+    keys = draws.keys([f"network {k}" for k in only], device)
+    return Steps(recipe, Members(weights, moments, masks, varying, keys), images, labels, **how), rates
+
+
+def trained(
+    steps: Steps, rates: torch.Tensor, epochs: int = 3, only: Sequence[int] = range(NETWORKS), first: int = 0
+) -> list[torch.Tensor]:
+    """The losses of some epochs, whose orders are always the same for a network."""
+    per_epoch = steps.rates.shape[1]
+    return [
+        steps.epoch(
+            np.stack([np.random.default_rng([k, epoch]).permutation(POINTS) for k in only]), rates, epoch * per_epoch
+        )
+        for epoch in range(first, first + epochs)
+    ]
+
+
+class Traced:
+    """Records work as a CUDA graph does: once, without doing it, as operations on tensors that stay where they are.
+
+    The tensors have no values while it records: work that asked for one, to decide something by it, would raise.
+    """
+
+    def __init__(self) -> None:
+        self.steps: Steps | None = None
+        self.graphs: list[torch.fx.GraphModule] = []
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        s, m = self.steps, self.steps.members
+        keys = [] if m.keys is None else [m.keys]
+        counters = s.places, s.before, s.taken
+        of_members = *m.weights, *m.moments, *m.masks, *m.axes.values(), *keys
+        return [*of_members, s.images, s.labels, s.order, s.rates, *counters, s.loss]
+
+    @tensors.setter
+    def tensors(self, given: Sequence[torch.Tensor]) -> None:
+        s, m, rest = self.steps, self.steps.members, iter(given)
+        weights, moments, masks = ([next(rest) for _ in many] for many in (m.weights, m.moments, m.masks))
+        axes = {name: next(rest) for name in m.axes}
+        s.members = Members(weights, moments, masks, axes, None if m.keys is None else next(rest))
+        s.images, s.labels, s.order, s.rates, s.places, s.before, s.taken, s.loss = rest
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        real = self.tensors
+
+        def on(*given: torch.Tensor) -> None:
+            self.tensors = given
+            work()
+
+        graph = make_fx(on, tracing_mode="fake")(*real)
+        self.tensors = real
+        self.graphs.append(graph)
+        return lambda: graph(*real)
+
+
+def replayed(*arguments: Any, **how: Any) -> tuple[Steps, torch.Tensor, Traced]:
+    recorder = Traced()
+    recorder.steps, rates = made(*arguments, **how, record=recorder)
+    return recorder.steps, rates, recorder
