@@ -21,7 +21,7 @@ from deltaball.networks import layers as layer_list
 from deltaball.networks.layers import Layers
 from deltaball.plan import costs
 from deltaball.plan.costs import UNITS, Rates
-from deltaball.run import calibration, preview
+from deltaball.run import calibration, preview, probes
 from deltaball.store.store import Store
 from deltaball.study import architectures
 from deltaball.workflow import launch
@@ -249,13 +249,13 @@ grids:
 """
 TINY = """
 import sys
-from deltaball.cli import main as cli; from deltaball.run import calibration
+from deltaball.cli import main as cli; from deltaball.run import calibration, probes
 calibration.SECONDS = 0.001
 calibration.PROBES = [
-    calibration._fcn(8, 1, 32, 2, shape=(8, 8, 1)),
-    calibration._fcn(8, 2, 32, 1, "imp", shape=(8, 8, 1), optimizer="adam"),
-    calibration._cnn(2, 3, 1, 32, 2, shape=(8, 8, 1)),
-    calibration._chains(4, 1, 20),
+    probes.fcn(8, 1, 32, 2, shape=(8, 8, 1)),
+    probes.fcn(8, 2, 32, 1, "imp", shape=(8, 8, 1), optimizer="adam"),
+    probes.cnn(2, 3, 1, 32, 2, shape=(8, 8, 1)),
+    probes.chains(4, 1, 20),
 ]
 sys.exit(cli.main(["calibrate"]))
 """
@@ -297,13 +297,13 @@ def test_a_study_under_way_is_not_cut_anew(
 
 
 def test_probes_span_what_the_papers_study_trains():
-    for probe in calibration.PROBES:
+    for probe in probes.PROBES:
         assert set(METHODS) >= {probe.method}
         assert probe.networks * layer_list.parameters(probe.layers) < 10_000_000
-        for one in calibration._on("cuda", probe):
+        for one in probes.on_device("cuda", probe):
             assert 1 <= one.networks <= 64
     works = [
         costs.training(probe.method, probe.axes, probe.layers, MNIST, [[1]] * probe.networks, "cpu")
-        for probe in calibration.PROBES
+        for probe in probes.PROBES
     ]
     assert {unit for work in works for unit, amount in work.items() if amount} == set(UNITS)
