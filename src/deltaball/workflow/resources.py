@@ -102,9 +102,7 @@ def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     """Weights, gradients, the update, the initial weights, Adam's moments twice; a batch with its gradients."""
     one, facts = pack[0], plan.facts[pack[0].dataset]
     copies = 8 if one.axes.get("optimizer") == "adam" else 4
-    if METHODS[
-        one.method
-    ].averages_samples:  # what a chain has drawn since its last checkpoint, as float32 and as it is written
+    if METHODS[one.method].averages_samples:  # drawn since its last checkpoint, as float32 and as it is written
         copies += 2 * one.checkpoints[-1]
     if plan.study.compute.device == "cuda":  # the host has what goes to the store and what comes from there
         return FLOAT * len(pack) * copies * one.parameters
