@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from deltaball.base.errors import InputError
 from deltaball.cli import main
 from deltaball.data.catalogue import CATALOGUE
-from deltaball.networks import layers as layer_list
 from deltaball.networks.layers import Layers
 from deltaball.plan import costs
 from deltaball.plan.costs import UNITS, Rates
@@ -131,9 +130,9 @@ def test_masks_are_of_the_weights_of_pruned_networks():
 
 def test_networks_whose_activations_a_cache_cannot_hold_do_not_step_together():
     small, large = network(width=64), network("cnn", filters=20)
-    assert costs.taken_together(4, small, MNIST.shape, 128, "cpu") == 4
-    assert costs.taken_together(4, large, MNIST.shape, 128, "cpu") == 1
-    assert costs.taken_together(4, large, MNIST.shape, 128, "cuda") == 4
+    assert costs.taken_together(4, small, 128, "cpu") == 4
+    assert costs.taken_together(4, large, 128, "cpu") == 1
+    assert costs.taken_together(4, large, 128, "cuda") == 4
     apart = costs.epochs("sgd", SGD, large, MNIST, [1] * 4, "cpu")
     assert apart["step"] == 4 * costs.epochs("sgd", SGD, large, MNIST, [1] * 4, "cuda")["step"]
 
@@ -236,7 +235,7 @@ def test_the_rates_that_ship_for_gpus_are_those_of_the_pilot():
         facts = replace(MNIST, shape=shape or (32, 32, 3))
         work = costs.epochs("sgd", SGD, layers, facts, [1] * 64, "cuda")
         found = costs.shipped("cuda").of({**work, "step": 0, "point": 0})
-        assert 3 * layer_list.forward_flop(layers) * 60_000 * 64 / found == pytest.approx(sustained, rel=0.02)
+        assert 3 * layers.flop * 60_000 * 64 / found == pytest.approx(sustained, rel=0.02)
 
 
 STUDY = """
@@ -299,7 +298,7 @@ def test_a_study_under_way_is_not_cut_anew(
 def test_probes_span_what_the_papers_study_trains():
     for probe in probes.PROBES:
         assert set(METHODS) >= {probe.method}
-        assert probe.networks * layer_list.parameters(probe.layers) < 10_000_000
+        assert probe.networks * probe.layers.parameters < 10_000_000
         for one in probes.on_device("cuda", probe):
             assert 1 <= one.networks <= 64
     works = [

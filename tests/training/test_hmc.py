@@ -13,7 +13,6 @@ from builders import grid, network_ids, planned, study
 from deltaball.base.errors import InputError
 from deltaball.estimation import outcomes
 from deltaball.local.points import IMAGES_MULTIPLE
-from deltaball.networks import layers as layer_list
 from deltaball.networks import packs, posteriors
 from deltaball.networks.layers import Layers
 from deltaball.networks.packs import Pack
@@ -41,9 +40,7 @@ def test_the_chains() -> None:
 
 def drawn(samples: int, scale: float = 1.0, network: Layers = FCN) -> list[np.ndarray]:
     random = np.random.default_rng(0)
-    return [
-        random.normal(0, scale, (samples, *shape)).astype(np.float32) for shape in layer_list.weight_shapes(network)
-    ]
+    return [random.normal(0, scale, (samples, *shape)).astype(np.float32) for shape in network.weight_shapes]
 
 
 def images(count: int) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """What judging points costs. Light, like the plan."""
 
+import math
 from typing import Any
 
-from deltaball.networks.layers import Conv, Dense, Layers
+from deltaball.networks.layers import Layers
 from deltaball.plan.measures import Measure
 from deltaball.study.judges import PGD_RESTARTS, PGD_STEPS
 
@@ -26,11 +27,7 @@ def passes(one: Measure, layers: Layers) -> float:
         case "ibp":
             return 8
     pgd = 3 * PGD_STEPS * PGD_RESTARTS if one.by == "exact" else 0
-    units = [
-        layer.outputs * (layer.height * layer.width if isinstance(layer, Conv) else 1)
-        for layer in layers
-        if isinstance(layer, Dense | Conv)
-    ]
+    units = [math.prod(layer.output(shape)) for layer, shape in layers.walk() if layer.weights(shape)]
     rows = units[-1] ** 2 if one.notion in ("softmax_variation", "variation_above") else units[-1]
     return pgd + 2 * (2 * sum(units[1:-1]) + rows)
 

@@ -20,7 +20,6 @@ from deltaball.base.draws import generator
 from deltaball.base.errors import InputError
 from deltaball.data.datasets import Dataset, from_arrays
 from deltaball.networks.initial import initial_weights
-from deltaball.networks.layers import parameters
 from deltaball.plan import costs
 from deltaball.plan.costs import UNITS, Rates, Work
 from deltaball.plan.networks import Trajectory
@@ -103,7 +102,7 @@ def _descent_rows(probe: Probe, device: str, store: Store, before: Rates) -> lis
         draws = generator(one.id, "masks")
         masks = [draws.random(weight.shape) < PRUNED_DENSITY for weight in weights]
         starts.append(descent.StartingPoint(one, 0, weights, {}, masks if pruned else ()))
-    parted = [starts] if pruned else sgd.together(starts, network, probe.shape, device)
+    parted = [starts] if pruned else sgd.together(starts, network, device)
     runs = [descent.Descent(some, network, data, store, device) for some in parted]
 
     def epoch() -> None:
@@ -138,7 +137,7 @@ def _trajectories(probe: Probe, checkpoint: int) -> list[Trajectory]:
     axes = {"learning_rate": 1e-4, **probe.axes}
     place = "probes", "probes", probe.method, probe.architecture
     return [
-        Trajectory(str(k), *place, axes, (checkpoint,), (), str(k), parameters(probe.layers), 0.0)
+        Trajectory(str(k), *place, axes, (checkpoint,), (), str(k), probe.layers.parameters, 0.0)
         for k in range(probe.networks)
     ]
 

@@ -31,7 +31,7 @@ def export(study: Path, identity: str, output: Path | None) -> Path:
         )
     if METHODS[network.method].averages_samples:
         raise InputError(f"network {network.id} is a mean over a chain's samples, which one .keras file cannot hold")
-    model = keras_model(planned.layers(network), planned.facts[network.dataset].shape)
+    model = keras_model(planned.layers(network))
     model.set_weights(checkpoint.weights)
     with written_whole(output) as path:
         model.save(path)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deltaball.networks.layers import Layers, parameters
+from deltaball.networks.layers import Layers
 from deltaball.plan.packing import PACK_NETWORKS, PACK_PARAMETERS
 from deltaball.study.architectures import layers
 from deltaball.study.methods import METHODS
@@ -68,7 +68,7 @@ def on_device(device: str, probe: Probe) -> list[Probe]:
     """A probe as this device is to have it."""
     if device == "cpu":
         return [probe]
-    most = max(1, min(PACK_NETWORKS, PACK_PARAMETERS[device] // parameters(probe.layers)))
+    most = max(1, min(PACK_NETWORKS, PACK_PARAMETERS[device] // probe.layers.parameters))
     return [replace(probe, networks=networks) for networks in sorted({min(one, most) for one in ON_CUDA})]
 
 
