@@ -73,7 +73,7 @@ def keras_fit(axes: dict[str, Any], seed: int, data: Dataset) -> float:
 
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
-    model = keras_model(layers(axes["architecture"], axes, data.facts.shape, data.facts.classes), data.facts.shape)
+    model = keras_model(layers(axes["architecture"], axes, data.facts.shape, data.facts.classes))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(axes["learning_rate"]), loss, metrics=["accuracy"])
     model.fit(data.x_train, data.y_train, batch_size=BATCH, epochs=axes["epochs"], verbose=0)

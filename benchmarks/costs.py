@@ -65,7 +65,7 @@ def descent(planned: Plan, pack: tuple[Trajectory, ...], dataset: Dataset, devic
         axes = {**one.axes, "learning_rate": 1e-4}
         started = replace(one, axes=axes, checkpoints=(4,), parents=())
         starts.append(descending.StartingPoint(started, 0, weights, {}, masks if one.method == "imp" else ()))
-    parted = [starts] if pack[0].method == "imp" else sgd.together(starts, layers, facts.shape, device)
+    parted = [starts] if pack[0].method == "imp" else sgd.together(starts, layers, device)
     runs = [descending.Descent(some, layers, shown, Store(folder), device) for some in parted]
     taken = [silent(lambda: [run.until(run.epoch + 1) for run in runs], device) for _ in range(4)]
     epoch = statistics.mean(taken[1:3])

@@ -75,7 +75,7 @@ def ours(attack: Attack, pack: Pack, x: torch.Tensor, notion: ClassChange) -> to
     """bool [K, n]: where a violation was found."""
     found = torch.empty(len(pack), len(x), dtype=torch.bool)
     for start in range(0, len(pack), NETWORKS_AT_ONCE):
-        some = Pack(pack.layers, tuple(weight[start : start + NETWORKS_AT_ONCE] for weight in pack.weights))
+        some = pack.part(slice(start, start + NETWORKS_AT_ONCE))
         for first in range(0, len(x), POINTS_AT_ONCE):
             block = x[first : first + POINTS_AT_ONCE]
             keys = range(first, first + len(block))
@@ -86,14 +86,14 @@ def ours(attack: Attack, pack: Pack, x: torch.Tensor, notion: ClassChange) -> to
 
 def as_module(pack: Pack, k: int) -> torch.nn.Module:
     """Network k of a pack of FCNs, for foolbox."""
-    modules, weights = [], iter(pack.weights)
-    for layer in pack.layers:
+    modules = []
+    for layer, shape, weights in pack.layers.with_weights(pack.weights):
         match layer:
             case Flatten():
                 modules.append(torch.nn.Flatten())
             case Dense():
-                linear = torch.nn.Linear(layer.inputs, layer.outputs)
-                linear.weight.data, linear.bias.data = next(weights)[k].T.contiguous(), next(weights)[k].clone()
+                linear, (kernel, bias) = torch.nn.Linear(*shape, layer.outputs), weights
+                linear.weight.data, linear.bias.data = kernel[k].T.contiguous(), bias[k].clone()
                 modules.append(linear)
             case Activation():
                 modules.append(

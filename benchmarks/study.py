@@ -50,7 +50,7 @@ def ours(plan: Plan, pack: tuple[Trajectory, ...], dataset: Dataset, device: str
     with TemporaryDirectory() as folder, open(os.devnull, "w") as silent:
         sys.stdout = silent
         try:
-            for some in sgd.together(starts, layers, dataset.facts.shape, device):
+            for some in sgd.together(starts, layers, device):
                 run = descent.Descent(some, layers, dataset, Store(Path(folder)), device)
                 total += seconds(lambda run=run: run.until(first), device) * last / first
         finally:
@@ -62,7 +62,7 @@ def keras_epoch(plan: Plan, one: Trajectory, dataset: Dataset, device: str) -> f
     """Seconds of one epoch of `fit`."""
     import keras
 
-    model = keras_model(plan.layers(one), dataset.facts.shape)
+    model = keras_model(plan.layers(one))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(one.axes["learning_rate"]), loss, metrics=["accuracy"])
 

@@ -29,7 +29,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 import numpy as np
 
 from deltaball.networks.keras_models import keras_model
-from deltaball.networks.layers import Layers, activations, forward_flop, parameters
+from deltaball.networks.layers import Layers
 from deltaball.run.libraries import prepare_torch
 from deltaball.run.streams import side_by_side
 from deltaball.study.architectures import layers
@@ -38,8 +38,8 @@ BATCH, TURNS = 128, 3
 FCN = {"activation": "relu"}
 CNN = {"activation": "relu", "fc_depth": 1, "fc_width": 128}
 # Its axes, the shape of its images, and how many images an epoch has here: as many as take a second or so of a core.
-NETWORKS: dict[str, tuple[Layers, tuple[int, int, int], int]] = {
-    name: (layers(kind, axes, shape, 10), shape, points)
+NETWORKS: dict[str, tuple[Layers, int]] = {
+    name: (layers(kind, axes, shape, 10), points)
     for name, kind, axes, shape, points in (
         ("FCN 64×1", "fcn", {**FCN, "width": 64, "depth": 1}, (28, 28, 1), 8064),
         ("FCN 256×2", "fcn", {**FCN, "width": 256, "depth": 2}, (28, 28, 1), 4096),
@@ -63,11 +63,11 @@ def keras_fit(name: str, device: str) -> Callable[[], object]:
     """An epoch of `fit` as its users write it."""
     import keras
 
-    network, shape, points = NETWORKS[name]
-    model = keras_model(network, shape)
+    network, points = NETWORKS[name]
+    model = keras_model(network)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.01), loss, metrics=["accuracy"])
-    x, y = arrays(shape, points * LONGER[device])
+    x, y = arrays(network.shape, points * LONGER[device])
     return lambda: model.fit(x, y, batch_size=BATCH, epochs=1, verbose=0)
 
 
@@ -75,26 +75,19 @@ def plain_torch(name: str, device: str) -> Callable[[], object]:
     """An epoch of one network as a torch user writes it who keeps the data on the device."""
     import torch
 
-    from deltaball.networks.layers import Activation, Conv, Dense, Flatten
+    from deltaball.networks.layers import Activation, Conv, Dense, Flatten, MaxPool
 
-    network, shape, points = NETWORKS[name]
-    modules = {"relu": torch.nn.ReLU}
-    model = torch.nn.Sequential(
-        *(
-            torch.nn.Linear(layer.inputs, layer.outputs)
-            if isinstance(layer, Dense)
-            else torch.nn.Conv2d(layer.inputs, layer.outputs, layer.size, padding="same")
-            if isinstance(layer, Conv)
-            else modules[layer.name]()
-            if isinstance(layer, Activation)
-            else torch.nn.Flatten()
-            if isinstance(layer, Flatten)
-            else torch.nn.MaxPool2d(2)
-            for layer in network
-        )
-    ).to(device)
+    network, points = NETWORKS[name]
+    modules = {
+        Dense: lambda layer, shape: torch.nn.Linear(*shape, layer.outputs),
+        Conv: lambda layer, shape: torch.nn.Conv2d(shape[2], layer.filters, layer.size, padding="same"),
+        Activation: lambda layer, shape: {"relu": torch.nn.ReLU}[layer.name](),
+        MaxPool: lambda layer, shape: torch.nn.MaxPool2d(2),
+        Flatten: lambda layer, shape: torch.nn.Flatten(),
+    }
+    model = torch.nn.Sequential(*(modules[type(layer)](layer, shape) for layer, shape in network.walk())).to(device)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    images, labels = arrays(shape, points * LONGER[device])
+    images, labels = arrays(network.shape, points * LONGER[device])
     x, y = torch.from_numpy(images).permute(0, 3, 1, 2).to(device), torch.from_numpy(labels).long().to(device)
 
     def epoch() -> None:
@@ -106,15 +99,15 @@ def plain_torch(name: str, device: str) -> Callable[[], object]:
     return epoch
 
 
-def bytes_moved(network: Layers, shape: tuple[int, int, int]) -> float:
+def bytes_moved(network: Layers) -> float:
     """Per sample-step, at least: what no cache of a large pack holds until it is used again.
 
     A weight is read in the forward and in the backward pass, its gradient written and read, and it is updated. An
     image is gathered (read and written) and read in both passes; so are activations, whose gradients are as many.
     """
-    image, *others = activations(network, shape)
+    image, *others = network.activations
     passing = 4 * image + 6 * sum(others)
-    return 4 * (6 * parameters(network) / BATCH + passing)
+    return 4 * (6 * network.parameters / BATCH + passing)
 
 
 def ours(
@@ -129,8 +122,8 @@ def ours(
     from deltaball.training import descent, sgd
     from deltaball.training.progress import SILENT
 
-    network, shape, points = NETWORKS[name]
-    x, y = arrays(shape, points * LONGER[device])
+    network, points = NETWORKS[name]
+    x, y = arrays(network.shape, points * LONGER[device])
     data = from_arrays("random", {"x_train": x, "y_train": y, "x_test": x[:10], "y_test": y[:10]}, "")
     axes = {"learning_rate": 0.01, "batch_size": BATCH, "optimizer": "sgd", "seed": 0, "precision": precision}
     store, whole, runs = Store(Path(folder)), [], {}
@@ -144,7 +137,7 @@ def ours(
             descent.StartingPoint(one, 0, initial_weights(network, generator(one.id, "weights")), {}) for one in pack
         ]
         runs[pack[0].id] = [
-            descent.Descent(some, network, data, store, device) for some in sgd.together(starts, network, shape, device)
+            descent.Descent(some, network, data, store, device) for some in sgd.together(starts, network, device)
         ]
 
     def train(pack: tuple[Trajectory, ...]) -> int:
@@ -208,7 +201,7 @@ def main(names: list[str]) -> None:
     print(f"{'network':14} {'trained by':32} {'sample-steps/s':>14} {'TFLOP/s':>9} {'of product':>10} ", end="")
     print(f"{'of memory':>9} {'ratio':>7} {'first':>7}")
     for name in names or NETWORKS:
-        network, shape, points = NETWORKS[name]
+        network, points = NETWORKS[name]
         samples = points * LONGER[device]
         took = {f"Keras fit, {one}": (1, *keras_timed(one, name, device)) for one in ("torch", "jax")}
         took["plain torch, 1 network"] = (1, *timed(plain_torch(name, device), device))
@@ -221,7 +214,7 @@ def main(names: list[str]) -> None:
         slowest = samples / took["Keras fit, torch"][1]
         for who, (networks, each, start) in took.items():
             rate = networks * samples / each
-            flop, moved = rate * 3 * forward_flop(network), rate * bytes_moved(network, shape)
+            flop, moved = rate * 3 * network.flop, rate * bytes_moved(network)
             shares = f"{flop / 1e12:9.3g} {flop / product:10.1%} {moved / memory:9.1%}"
             print(f"{name:14} {who:32} {rate:14,.0f} {shares} {rate / slowest:7.1f} {start:7.2f}", flush=True)
 

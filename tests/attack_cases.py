@@ -14,7 +14,7 @@ from deltaball.local.balls import Ball
 from deltaball.local.judge import Verdict
 from deltaball.local.notions import ClassChange, Notion, SoftmaxVariation, VariationAbove
 from deltaball.networks.initial import initial_weights
-from deltaball.networks.layers import Activation, Dense, Flatten
+from deltaball.networks.layers import Activation, Dense, Flatten, Layers
 from deltaball.networks.models import Model
 from deltaball.networks.packs import Pack
 from deltaball.study.architectures import layers
@@ -45,7 +45,7 @@ def linear_pack(classes: int, networks: int, seed: int = 0, scale: float = 0.5) 
         ]
         for _ in range(networks)
     ]
-    return Pack.of((Flatten(), Dense(inputs, classes)), weights)
+    return Pack.of(Layers(SHAPE, (Flatten(), Dense(classes))), weights)
 
 
 def images(count: int, seed: int = 0, shape: tuple[int, ...] = SHAPE, beyond: float = 0.2) -> torch.Tensor:
@@ -127,7 +127,8 @@ def through_the_middle(pack: Pack) -> Pack:
 def hand_pack(kernel: float, bias: float) -> Pack:
     """One pixel x, one hidden unit relu(kernel x + bias), logits (1, unit)."""
     weights = [[[kernel]], [bias], [[0.0, 1.0]], [1.0, 0.0]]
-    return Pack.of((Flatten(), Dense(1, 1), Activation("relu"), Dense(1, 2)), [[np.float32(one) for one in weights]])
+    sequence = (Flatten(), Dense(1), Activation("relu"), Dense(2))
+    return Pack.of(Layers((1, 1, 1), sequence), [[np.float32(one) for one in weights]])
 
 
 nets = st.fixed_dictionaries(

@@ -9,7 +9,7 @@ from deltaball.local.balls import Ball, Neighbourhood
 from deltaball.local.certificates.crown import backward, layer_bounds
 from deltaball.local.certificates.differences import differences
 from deltaball.networks.initial import initial_weights
-from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers
+from deltaball.networks.layers import Activation, Dense, Flatten, Layers
 from deltaball.networks.packs import Pack, logits
 from deltaball.study.architectures import layers
 
@@ -87,13 +87,13 @@ def sampled(pack: Pack, around: Neighbourhood, count: int) -> torch.Tensor:
 
 def entering(pack: Pack, x: torch.Tensor) -> list[torch.Tensor]:
     """What enters each Activation layer at images x [n, h, w, c]: [K, n, units]."""
-    found, weights = [], 0
-    for index, layer in enumerate(pack.layers):
+    found, before, weights = [], [], []
+    for layer, _, own in pack.layers.with_weights(pack.weights):
         if isinstance(layer, Activation):
-            before = pack.layers[:index]
-            flat = before if Flatten() in before else (*before, Flatten())
-            found.append(logits(flat, pack.weights[:weights], x))
-        weights += 2 * isinstance(layer, Dense | Conv)
+            flat = before if Flatten() in before else [*before, Flatten()]
+            found.append(logits(Layers(pack.layers.shape, tuple(flat)), weights, x))
+        before.append(layer)
+        weights.extend(own)
     return found
 
 
@@ -110,18 +110,18 @@ def all_rows(networks: int, points: int) -> torch.Tensor:
 
 def bounded(pack: Pack, around: Neighbourhood, by: str = "crown", **more) -> torch.Tensor:
     """CROWN's differences [K, n, classes, classes], no allowance for rounding subtracted."""
-    bounds = layer_bounds(pack.layers, pack.weights, around, by)
+    bounds = layer_bounds(pack, around, by)
     rows = all_rows(len(pack), around.x.shape[-4])
-    lower = backward(pack.layers, pack.weights, around, rows, bounds, **more)
+    lower = backward(pack, around, rows, bounds, **more)
     return lower.unflatten(-1, (CLASSES, CLASSES))
 
 
 def one_pixel(hidden: list[tuple[float, float]], outputs: list[list[float]], activation: str) -> Pack:
     """One pixel, hidden units (weight, bias), logits outputs[unit][class] without bias."""
-    found = (Flatten(), Dense(1, len(hidden)), Activation(activation), Dense(len(hidden), len(outputs[0])))
+    sequence = (Flatten(), Dense(len(hidden)), Activation(activation), Dense(len(outputs[0])))
     kernel, bias = np.array(hidden, np.float32).T
     weights = [kernel[None], bias, np.array(outputs, np.float32), np.zeros(len(outputs[0]), np.float32)]
-    return Pack.of(found, [weights])
+    return Pack.of(Layers((1, 1, 1), sequence), [weights])
 
 
 def first_minus_second(pack: Pack, ball: Ball, by: str) -> float:

@@ -12,7 +12,7 @@ import pytest
 from deltaball.data.catalogue import CATALOGUE
 from deltaball.plan import loading
 from deltaball.plan.plan import Plan
-from deltaball.run import merging
+from deltaball.run import merging, pieces
 from deltaball.tables import frames
 from deltaball.workflow import jobs, stages
 
@@ -47,7 +47,7 @@ def test_every_planned_network_is_trained_and_measured_on_the_catalogues_data(pl
     networks, _ = frames.load(plan)
     assert len(networks) >= 200
     assert set(networks["status"]) <= {"trained", "diverged"}
-    assert merging.finished_shards(plan, merging.of_folder(plan.study.folder)) == set(plan.shards)
+    assert merging.finished_shards(plan, pieces.of_folder(plan.study.folder)) == set(plan.shards)
     for name, members in networks.groupby("dataset"):
         assert set(members["data_sha256"]) == {CATALOGUE[name].fingerprint}
 

@@ -1,6 +1,7 @@
 """The packages import downwards only, and no two modules import each other, however long the way around."""
 
 import ast
+import csv
 import re
 import tomllib
 from pathlib import Path
@@ -63,3 +64,17 @@ def test_faces_are_empty_and_files_short(root: Path) -> None:
 def test_the_readme_tells_the_same_order(root: Path, order: list[str]) -> None:
     page = (root / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\w+)` \|", page, re.M)[: len(order)] == order
+
+
+def test_the_picture_shows_the_imports_that_are_there(root: Path, graph: grimp.ImportGraph, order: list[str]) -> None:
+    direct = {
+        (importer.split(".")[1], imported.split(".")[1])
+        for importer in graph.modules
+        for imported in graph.find_modules_directly_imported_by(importer)
+        if {PACKAGE, f"{PACKAGE}.__main__"}.isdisjoint((importer, imported))
+    }
+    with (root / "docs/structure.csv").open(newline="") as file:
+        drawn = {(row["package"], row["imports"]) for row in csv.DictReader(file)}
+    assert drawn == {pair for pair in direct if len(set(pair)) == 2}, "run `python docs/structure.py`"
+    picture = (root / "docs/structure.svg").read_text(encoding="utf-8")
+    assert all(f">{name}</text>" in picture for name in order)

@@ -16,7 +16,7 @@ from deltaball.base.guarantees import samples_needed
 from deltaball.data.datasets import Dataset
 from deltaball.estimation.estimates import check_complete, estimates
 from deltaball.estimation.points import draw_points
-from deltaball.estimation.stored import StoredOutcomes, place_of
+from deltaball.estimation.stored import StoredOutcomes, checkpoint_of
 from deltaball.local import exact
 from deltaball.networks.packs import Pack
 from deltaball.plan.networks import Trajectory
@@ -41,7 +41,7 @@ def test_an_estimate_is_the_mean_outcome_with_its_interval(plan: Plan, pack: lis
     for row, kept in zip(table.itertuples(), lists.itertuples(), strict=True):
         network = by_id[row.network_id]
         kind = next(one for one in plan.measures if one.name == row.measure)
-        values = StoredOutcomes(store, SEED).of(place_of(network), kind).outcomes
+        values = StoredOutcomes(store, SEED).of(checkpoint_of(network), kind).outcomes
         assert (kept.network_id, kept.measure) == (row.network_id, row.measure)
         np.testing.assert_array_equal(kept.values, values)
         assert row.estimate == pytest.approx(values.astype(np.float64).mean(), abs=1e-12)

@@ -8,6 +8,8 @@ from drawn_figures import draw_all, drawn, small
 from matplotlib.image import imread
 from synthetic_tables import two_data_sets, write_tables
 
+from deltaball.figures import drawing
+from deltaball.plan import loading
 from deltaball.tables import frames
 from deltaball.workflow import stages
 
@@ -35,6 +37,14 @@ def test_every_data_set_and_notion_has_a_figure_and_the_numbers_behind_it(tmp_pa
             wanted = alike[fcn] if kind == "pruning" else alike[alike["method"] != "imp"]
         assert len(shown) == len(wanted) > 0
         assert shown["estimate"].tolist() == pytest.approx(wanted["estimate"].tolist())
+
+
+def test_every_kind_of_figure_is_drawn_and_some_study_has_it(tmp_path: Path, root: Path) -> None:
+    plan = small(tmp_path)
+    write_tables(plan)
+    assert set(drawing.by_kind(plan)) == set(stages.FIGURES)
+    studies = [loading.planned(path) for path in [root / "config.yaml", *root.glob("studies/*.yaml")]]
+    assert {stages.figure_kind(name) for study in studies for name in stages.figures(study)} == set(stages.FIGURES)
 
 
 def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:

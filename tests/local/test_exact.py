@@ -35,11 +35,9 @@ def drawn(found: Layers, seed: int) -> Pack:
     """A network of weights that leave many units undecided, with biases."""
     random = np.random.default_rng(seed)
     weights = []
-    for layer in found:
-        if hasattr(layer, "kernel"):
-            fan_in = math.prod(layer.kernel[:-1])
-            weights.append(random.normal(0, 1.5 / math.sqrt(fan_in), layer.kernel).astype(np.float32))
-            weights.append(random.normal(0, 0.3, layer.outputs).astype(np.float32))
+    for weight in found.weights:
+        scale = {"kernel": 1.5 / math.sqrt(math.prod(weight.shape[:-1])), "bias": 0.3}[weight.role]
+        weights.append(random.normal(0, scale, weight.shape).astype(np.float32))
     return Pack.of(found, [weights])
 
 
@@ -138,7 +136,7 @@ def test_one_hidden_unit_by_hand(delta: float, expected: float):
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_a_linear_classifier_holds_up_to_its_closest_violation(norm: str):
     """Away from the border of [0, 1] that is at margin / ‖w‖₁ in L∞ and margin / ‖w‖∞ in L1."""
-    pack = drawn((Flatten(), Dense(6, 2)), seed=3)
+    pack = drawn(Layers((2, 3, 1), (Flatten(), Dense(2))), seed=3)
     x = torch.from_numpy(np.random.default_rng(0).uniform(0.45, 0.55, (20, 2, 3, 1)).astype(np.float32))
     kernel, bias = (weight[0].double().numpy() for weight in pack.weights)
     scores = x.flatten(1).double().numpy() @ kernel + bias
@@ -254,7 +252,7 @@ def test_certified_is_robust_and_attacked_is_violated(norm: str):
 def test_a_convolutional_network_is_the_same_as_dense_layers(architecture: str, shape: tuple, depth: int):
     axes = {"fc_depth": 1, "fc_width": 5, "activation": "relu", "filters": 3, "kernel": 3, "conv_depth": depth}
     pack = drawn(layers(architecture, axes, shape, 4), seed=1)
-    dense, x = dense_form.as_dense(pack, shape), images(50, shape).double()
+    dense, x = dense_form.as_dense(pack), images(50, shape).double()
     double = Pack(pack.layers, tuple(weight.double() for weight in pack.weights))
     torch.testing.assert_close(dense(x), double(x), rtol=1e-12, atol=1e-12)
     assert {type(layer).__name__ for layer in dense.layers} == {"Flatten", "Dense", "Activation"}
@@ -280,7 +278,7 @@ def test_a_convolutional_network_with_max_pool(shape: tuple, filters: int, ball:
         ).amin(1)[0]
         assert (decisions.outcome[(least <= 0).numpy()] == 0).all()
         for index, outcome in enumerate(decisions.outcome):
-            assert_agree(outcome, least_margin(dense_form.as_dense(pack, shape), x[index : index + 1].double(), ball))
+            assert_agree(outcome, least_margin(dense_form.as_dense(pack), x[index : index + 1].double(), ball))
     assert outcomes == {0.0, 1.0}
 
 
@@ -292,7 +290,7 @@ def test_a_convolutional_network_decided_by_linear_programs(monkeypatch: pytest.
         pack, x = drawn(layers("cnn", axes, (2, 3, 1), 2), seed), images(1, (2, 3, 1), seed)
         decisions = decide(pack, x, Ball("linf", 0.3), LIMIT)
         assert_witnesses(pack, x, Ball("linf", 0.3), decisions)
-        least = least_margin(dense_form.as_dense(pack, (2, 3, 1)), x.double(), Ball("linf", 0.3))
+        least = least_margin(dense_form.as_dense(pack), x.double(), Ball("linf", 0.3))
         assert_agree(decisions.outcome[0], least)
 
 
@@ -305,7 +303,7 @@ def test_a_pruned_network_is_decided_without_its_zeros():
             kernel *= torch.from_numpy(np.random.default_rng(seed).random(kernel.shape) < kept)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(dense_form, "SPARSE", 0.6)
-            assert any(kernel.is_sparse for kernel, _ in dense_form.affine_layers(dense_form.as_dense(pack, (2, 2, 1))))
+            assert any(kernel.is_sparse for kernel, _ in dense_form.affine_layers(dense_form.as_dense(pack)))
             decisions = decide(pack, x, ball, LIMIT)
         assert_witnesses(pack, x, ball, decisions)
         np.testing.assert_array_equal(decisions.outcome, decide(pack, x, ball, LIMIT).outcome)
@@ -362,7 +360,7 @@ def test_a_tie_at_the_point_is_a_violation_by_the_point_itself(seconds: float):
 def test_a_margin_within_the_rounding_of_float32_is_unknown():
     """Logits x + 1e-9 and 0: in real arithmetic the class holds on [0, 1], but 1e-9 proves nothing about float32."""
     weights = [np.array([[1.0, 0.0]], np.float32), np.array([1e-9, 0.0], np.float32)]
-    pack, x = Pack.of((Flatten(), Dense(1, 2)), [weights]), torch.full((1, 1, 1, 1), 0.5)
+    pack, x = Pack.of(Layers((1, 1, 1), (Flatten(), Dense(2))), [weights]), torch.full((1, 1, 1, 1), 0.5)
     assert np.isnan(decide(pack, x, Ball("linf", 0.5), LIMIT).outcome).all()
     assert (decide(pack, x, Ball("linf", 0.49), LIMIT).outcome == 1).all()
 

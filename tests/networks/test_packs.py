@@ -13,7 +13,7 @@ import torch
 from deltaball.networks import arithmetic
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.keras_models import keras_model
-from deltaball.networks.layers import Layers, weight_shapes
+from deltaball.networks.layers import Layers
 from deltaball.networks.packs import Pack, logits
 from deltaball.study.architectures import layers
 
@@ -74,7 +74,7 @@ import keras
 assert keras.backend.backend() == "jax"
 inputs, outputs = np.load(sys.argv[1]), {}
 for key, architecture, axes, shape, activation in json.loads(sys.argv[3]):
-    model = keras_model(layers(architecture, {**axes, "activation": activation}, tuple(shape), 4), tuple(shape))
+    model = keras_model(layers(architecture, {**axes, "activation": activation}, tuple(shape), 4))
     for k in range(int(sys.argv[4])):
         model.set_weights([inputs[f"{key}/{k}/{index}"] for index in range(len(model.weights))])
         outputs[f"{key}/{k}"] = np.asarray(model(inputs[f"{key}/x"]))
@@ -90,7 +90,7 @@ np.savez(sys.argv[2], **outputs)
 @pytest.mark.parametrize(("case", "activation"), COMBINATIONS)
 def test_packed_logits_are_keras_logits_on_torch(case: str, activation: str):
     found, shape = network(case, activation)
-    model, images = keras_model(found, shape), drawn_images(shape, NETWORKS, 5)
+    model, images = keras_model(found), drawn_images(shape, NETWORKS, 5)
     pack = packed(case, activation)
     shared, own = pack(torch.from_numpy(images[0])), pack(torch.from_numpy(images))
     assert shared.shape == own.shape == (NETWORKS, 5, 4)
@@ -199,7 +199,7 @@ def test_kernels_start_glorot_uniform_and_biases_at_zero(case: str, limits: list
     found, _ = network(case, "relu")
     random = np.random.default_rng(0)
     draws = [initial_weights(found, random) for _ in range(200)]
-    assert [one.shape for one in draws[0]] == weight_shapes(found)
+    assert [one.shape for one in draws[0]] == found.weight_shapes
     assert all(one.dtype == np.float32 for one in draws[0])
     kernels = [np.stack([draw[index] for draw in draws]).ravel() for index in range(0, len(draws[0]), 2)]
     for kernel, squared in zip(kernels, limits, strict=True):
@@ -229,7 +229,7 @@ def test_a_large_product_and_its_gradients_are_those_in_float64(shared: bool, mo
     exact = (x.double() @ kernel.double()).detach()
     expected = torch.autograd.grad(x.double() @ kernel.double(), (x, kernel), gradient.double())
     for by_onednn in (False, True):  # oneDNN is slower where MKL has AVX-512, and no less right
-        monkeypatch.setattr(arithmetic, "_by_onednn", lambda chosen=by_onednn: chosen)
+        monkeypatch.setattr(arithmetic, "by_onednn", lambda chosen=by_onednn: chosen)
         found = arithmetic.product(x, kernel)
         assert (type(found.grad_fn).__name__ == "_ProductBackward") == by_onednn
         torch.testing.assert_close(found.double(), exact, atol=1e-4, rtol=0)

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from deltaball.base.errors import InputError
 from deltaball.cli import main
 from deltaball.data.catalogue import CATALOGUE
-from deltaball.networks import layers as layer_list
 from deltaball.networks.layers import Layers
 from deltaball.plan import costs
 from deltaball.plan.costs import UNITS, Rates
-from deltaball.run import calibration, preview
+from deltaball.run import calibration, preview, probes
 from deltaball.store.store import Store
 from deltaball.study import architectures
 from deltaball.workflow import launch
@@ -131,9 +130,9 @@ def test_masks_are_of_the_weights_of_pruned_networks():
 
 def test_networks_whose_activations_a_cache_cannot_hold_do_not_step_together():
     small, large = network(width=64), network("cnn", filters=20)
-    assert costs.taken_together(4, small, MNIST.shape, 128, "cpu") == 4
-    assert costs.taken_together(4, large, MNIST.shape, 128, "cpu") == 1
-    assert costs.taken_together(4, large, MNIST.shape, 128, "cuda") == 4
+    assert costs.taken_together(4, small, 128, "cpu") == 4
+    assert costs.taken_together(4, large, 128, "cpu") == 1
+    assert costs.taken_together(4, large, 128, "cuda") == 4
     apart = costs.epochs("sgd", SGD, large, MNIST, [1] * 4, "cpu")
     assert apart["step"] == 4 * costs.epochs("sgd", SGD, large, MNIST, [1] * 4, "cuda")["step"]
 
@@ -236,7 +235,7 @@ def test_the_rates_that_ship_for_gpus_are_those_of_the_pilot():
         facts = replace(MNIST, shape=shape or (32, 32, 3))
         work = costs.epochs("sgd", SGD, layers, facts, [1] * 64, "cuda")
         found = costs.shipped("cuda").of({**work, "step": 0, "point": 0})
-        assert 3 * layer_list.forward_flop(layers) * 60_000 * 64 / found == pytest.approx(sustained, rel=0.02)
+        assert 3 * layers.flop * 60_000 * 64 / found == pytest.approx(sustained, rel=0.02)
 
 
 STUDY = """
@@ -249,13 +248,13 @@ grids:
 """
 TINY = """
 import sys
-from deltaball.cli import main as cli; from deltaball.run import calibration
+from deltaball.cli import main as cli; from deltaball.run import calibration, probes
 calibration.SECONDS = 0.001
 calibration.PROBES = [
-    calibration._fcn(8, 1, 32, 2, shape=(8, 8, 1)),
-    calibration._fcn(8, 2, 32, 1, "imp", shape=(8, 8, 1), optimizer="adam"),
-    calibration._cnn(2, 3, 1, 32, 2, shape=(8, 8, 1)),
-    calibration._chains(4, 1, 20),
+    probes.fcn(8, 1, 32, 2, shape=(8, 8, 1)),
+    probes.fcn(8, 2, 32, 1, "imp", shape=(8, 8, 1), optimizer="adam"),
+    probes.cnn(2, 3, 1, 32, 2, shape=(8, 8, 1)),
+    probes.chains(4, 1, 20),
 ]
 sys.exit(cli.main(["calibrate"]))
 """
@@ -297,13 +296,13 @@ def test_a_study_under_way_is_not_cut_anew(
 
 
 def test_probes_span_what_the_papers_study_trains():
-    for probe in calibration.PROBES:
+    for probe in probes.PROBES:
         assert set(METHODS) >= {probe.method}
-        assert probe.networks * layer_list.parameters(probe.layers) < 10_000_000
-        for one in calibration._on("cuda", probe):
+        assert probe.networks * probe.layers.parameters < 10_000_000
+        for one in probes.on_device("cuda", probe):
             assert 1 <= one.networks <= 64
     works = [
         costs.training(probe.method, probe.axes, probe.layers, MNIST, [[1]] * probe.networks, "cpu")
-        for probe in calibration.PROBES
+        for probe in probes.PROBES
     ]
     assert {unit for work in works for unit, amount in work.items() if amount} == set(UNITS)

@@ -39,6 +39,13 @@ def page(plan: Plan) -> str:
     return re.sub(r"\s+", " ", report.write(plan, Path("config.yaml")).read_text())
 
 
+def test_every_table_that_is_named_is_made_and_no_other(tmp_path: Path) -> None:
+    plan = small(tmp_path)
+    write_tables(plan)
+    writing.write_tables(plan)
+    assert {path.stem for path in (plan.study.folder / "tables").glob("*.csv")} == set(stages.TABLES)
+
+
 def rows(page: str, heading: str) -> list[list[str]]:
     """The first table's rows, as text, after a heading."""
     table = page.split(heading, 1)[1].split("<table>", 1)[1].split("</table>")[0]

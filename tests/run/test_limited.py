@@ -16,8 +16,10 @@ from deltaball.cli import main
 from deltaball.plan import loading
 from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan
-from deltaball.run import limited
-from deltaball.training import descent
+from deltaball.run import limited, pace
+from deltaball.run.pace import Pace
+from deltaball.store.store import Store
+from deltaball.training.steps import Steps
 from deltaball.workflow import jobs
 
 STUDY = """
@@ -42,15 +44,15 @@ def plan(tmp_path: Path) -> Plan:
     return planned(*grids, results=str(tmp_path), compute={"shard_minutes": 0.001})
 
 
-def did(plan: Plan, limit: float | None, pace: float = 0.0, failing: str = "", forever: str = "") -> tuple:
-    """The run's end, and the jobs that were done; jobs take `pace` of their estimate."""
+def did(plan: Plan, limit: float | None, slowness: float = 0.0, failing: str = "", forever: str = "") -> tuple:
+    """The run's end, and the jobs that were done; jobs take `slowness` × their estimate."""
     done, ended = [], limited.Ended()
-    estimates = limited._Pace(plan, None)
+    estimates = Pace(plan, Store(plan.study.store))
 
     def work(stage: str, shard: Shard) -> None:
         if shard.grid == failing:
             raise RuntimeError("not\n today")
-        time.sleep(60 if shard.grid == forever else pace * estimates._estimate(stage, shard))
+        time.sleep(60 if shard.grid == forever else slowness * estimates.estimate(stage, shard))
         done.append((stage, shard.grid))
 
     limited.run(plan, list(plan.shards.values()), work, ended, limit)
@@ -58,44 +60,40 @@ def did(plan: Plan, limit: float | None, pace: float = 0.0, failing: str = "", f
 
 
 @pytest.fixture(autouse=True)
-def no_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limited, "STARTING_SECONDS", 0.0)
+def no_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "STARTING_SECONDS", 0.0)
 
 
 def grids(plan: Plan, shards: list[str]) -> list[str]:
     return [plan.shards[one].grid for one in shards]
 
 
-def test_without_a_limit_all_is_done_in_order(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limited._Pace, "_left", lambda _, one: one)
+def test_without_a_limit_all_is_done_in_order(plan: Plan) -> None:
     ended, done = did(plan, None)
     assert done == [(stage, one) for one in "abc" for stage in ("train", "measure")]
     assert (grids(plan, ended.done), ended.left, ended.failed) == (["a", "b", "c"], [], {})
 
 
-def test_a_shard_that_does_not_fit_is_left_for_one_that_does(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limited._Pace, "_left", lambda _, one: one)
+def test_a_shard_that_does_not_fit_is_left_for_one_that_does(plan: Plan) -> None:
     large = next(one for one in plan.shards.values() if one.grid == "b")
-    limit = limited._Pace(plan, None).of_shard(large) * 0.9
+    limit = Pace(plan, Store(plan.study.store)).of_shard(large) * 0.9
     assert limit > 1
     ended, done = did(plan, limit)
     # At once everything seems to take no time, so that the large one fits, too.
     assert [one for _, one in done] == ["a", "a", "b", "b", "c", "c"]
-    ended, done = did(plan, limit, pace=1.0)
+    ended, done = did(plan, limit, slowness=1.0)
     assert [one for _, one in done] == ["a", "a", "c", "c"]
     assert grids(plan, ended.left) == ["b"]
 
 
-def test_at_the_limit_what_is_under_way_is_stopped(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limited._Pace, "_left", lambda _, one: one)
+def test_at_the_limit_what_is_under_way_is_stopped(plan: Plan) -> None:
     began = time.monotonic()
     ended, done = did(plan, 1.0, forever="a")
     assert 0.95 < time.monotonic() - began < 5
     assert (done, grids(plan, ended.left), ended.failed) == ([], ["a", "b", "c"], {})
 
 
-def test_a_shard_that_fails_stops_no_other(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limited._Pace, "_left", lambda _, one: one)
+def test_a_shard_that_fails_stops_no_other(plan: Plan) -> None:
     ended, _ = did(plan, None, failing="a")
     assert grids(plan, ended.done) == ["b", "c"]
     assert list(ended.failed.values()) == ["RuntimeError: not today"]
@@ -129,14 +127,15 @@ def test_stopped_and_gone_on_it_ends_with_the_tables_of_snakemake_to_the_byte(
     Path("config.yaml").write_text(STUDY)
     results = Path("results/small")
     importlib.import_module("deltaball.run.provenance")  # what a command imports counts as its time
-    whole = descent.Descent._train_epoch
+    one_epoch, begun = Steps.epoch, set()
 
-    def slow(run: descent.Descent) -> object:
-        time.sleep(60 if run.epoch else 0)  # the first shard's networks keep one epoch and are stopped in the next
-        return whole(run)
+    def slow(steps: Steps, *arguments: object) -> object:
+        time.sleep(60 if steps in begun else 0)  # the first shard's networks keep one epoch and are stopped in the next
+        begun.add(steps)
+        return one_epoch(steps, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(descent.Descent, "_train_epoch", slow)
+        patched.setattr(Steps, "epoch", slow)
         began = time.monotonic()
         assert main.main(["run", "--time-limit", "10s"]) == 0
         assert time.monotonic() - began < 10

@@ -19,7 +19,7 @@ from deltaball.estimation.statistics import Mean
 from deltaball.plan import loading
 from deltaball.plan.networks import Network
 from deltaball.plan.plan import Plan
-from deltaball.run import merging
+from deltaball.run import merging, pieces
 from deltaball.tables import frames
 from deltaball.workflow import jobs
 
@@ -41,7 +41,7 @@ def plan() -> Plan:
     )
 
 
-def piece(plan: Plan, networks: Sequence[Network], where: dict[str, str] = CPU, measured: bool = True) -> merging.Piece:
+def piece(plan: Plan, networks: Sequence[Network], where: dict[str, str] = CPU, measured: bool = True) -> pieces.Piece:
     """What a run of these networks leaves; the same numbers for a network every time."""
     rows, estimates, lists = [], [], []
     for network in networks:
@@ -60,7 +60,7 @@ def piece(plan: Plan, networks: Sequence[Network], where: dict[str, str] = CPU, 
             tight = {"tight_lower": lower[0], "tight_upper": upper[0], "lower": 0.0, "upper": 1.0, "side": "upper"}
             estimate = first.mean(dtype=np.float64)
             estimates.append({"network_id": network.id, **described(one), "estimate": estimate, **tight})
-    columns = merging.COLUMNS
+    columns = pieces.COLUMNS
     found = {
         "networks": pd.DataFrame(rows, columns=list(columns["networks"])),
         "robustness": pd.DataFrame(estimates if measured else [], columns=list(columns["robustness"])),
@@ -68,10 +68,10 @@ def piece(plan: Plan, networks: Sequence[Network], where: dict[str, str] = CPU, 
     }
     found["curves"] = curves.curves(plan, found["outcomes"])
     found["convergence"] = convergence.convergence(plan, found["outcomes"])
-    return merging.of_tables("here", found)
+    return pieces.of_tables("here", found)
 
 
-def written(folder: Path, one: merging.Piece, without: Sequence[str] = ()) -> Path:
+def written(folder: Path, one: pieces.Piece, without: Sequence[str] = ()) -> Path:
     folder.mkdir(parents=True)
     for name, table in one.tables.items():
         if name not in without:
@@ -80,15 +80,15 @@ def written(folder: Path, one: merging.Piece, without: Sequence[str] = ()) -> Pa
 
 
 def assert_equal(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
-    for name in merging.COLUMNS:
+    for name in pieces.COLUMNS:
         pair = [found[name].copy() for found in (one, other)]
         for table in pair if name == "outcomes" else ():
             table["values"] = table["values"].map(tuple)
         pd.testing.assert_frame_equal(*pair, check_exact=True, obj=name)
 
 
-def changed(one: merging.Piece, name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> merging.Piece:
-    return merging.Piece("there", {**one.tables, name: change(one.tables[name].copy())})
+def changed(one: pieces.Piece, name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> pieces.Piece:
+    return pieces.Piece("there", {**one.tables, name: change(one.tables[name].copy())})
 
 
 def test_of_one_whole_piece_nothing_changes(plan: Plan) -> None:
@@ -96,7 +96,7 @@ def test_of_one_whole_piece_nothing_changes(plan: Plan) -> None:
     found = merging.merged(plan, [whole])
     assert list(found["networks"]["network_id"]) == [one.id for one in plan.networks]
     assert set(found["networks"]["status"]) == {"trained"}
-    assert_equal({**found, "networks": found["networks"][list(merging.COLUMNS["networks"])]}, dict(whole.tables))
+    assert_equal({**found, "networks": found["networks"][list(pieces.COLUMNS["networks"])]}, dict(whole.tables))
 
 
 @given(data=st.data())
@@ -104,9 +104,9 @@ def test_of_one_whole_piece_nothing_changes(plan: Plan) -> None:
 def test_pieces_however_they_overlap_and_in_any_order_are_the_whole(plan: Plan, data: st.DataObject) -> None:
     some = st.lists(st.sampled_from(range(len(plan.networks))), unique=True)
     subsets = data.draw(st.lists(st.tuples(some, st.booleans()), min_size=1, max_size=4))
-    pieces = [piece(plan, [plan.networks[at] for at in chosen], measured=measured) for chosen, measured in subsets]
-    found = merging.merged(plan, pieces)
-    assert_equal(found, merging.merged(plan, data.draw(st.permutations(pieces))))
+    parts = [piece(plan, [plan.networks[at] for at in chosen], measured=measured) for chosen, measured in subsets]
+    found = merging.merged(plan, parts)
+    assert_equal(found, merging.merged(plan, data.draw(st.permutations(parts))))
     trained = sorted({at for chosen, _ in subsets for at in chosen})
     measured = sorted({at for chosen, also in subsets for at in chosen if also})
     parts = [piece(plan, [plan.networks[at] for at in trained], measured=False)]
@@ -116,15 +116,15 @@ def test_pieces_however_they_overlap_and_in_any_order_are_the_whole(plan: Plan, 
     assert [at for at in range(len(plan.networks)) if status[at] == "trained"] == trained
     assert set(found["robustness"]["network_id"]) == {plan.networks[at].id for at in measured}
     # In two steps as in one; and what is merged is merged with its pieces again.
-    halfway = merging.of_tables("halfway", merging.merged(plan, pieces[:2]))
-    assert_equal(found, merging.merged(plan, [halfway, *pieces[2:]]))
-    assert_equal(found, merging.merged(plan, [merging.of_tables("all", found), *pieces]))
+    halfway = pieces.of_tables("halfway", merging.merged(plan, parts[:2]))
+    assert_equal(found, merging.merged(plan, [halfway, *parts[2:]]))
+    assert_equal(found, merging.merged(plan, [pieces.of_tables("all", found), *parts]))
 
 
 def test_what_failed_in_one_run_may_be_trained_in_another(plan: Plan) -> None:
     first, second, third, *_ = plan.networks
-    failed = merging.of_failures({first.id: "its node burnt", third.id: "z"})
-    again = merging.of_failures({third.id: "a"})
+    failed = pieces.of_failures({first.id: "its node burnt", third.id: "z"})
+    again = pieces.of_failures({third.id: "a"})
     found = merging.merged(plan, [failed, piece(plan, [first, second]), again])["networks"]
     assert list(found["status"][:4]) == ["trained", "trained", "failed", "planned"]
     assert list(found["reason"].dropna()) == ["a"]
@@ -179,9 +179,9 @@ def test_a_contradiction_is_one_line_with_the_network_and_both_values(
 ) -> None:
     one = piece(plan, plan.networks[:1])
     other = changed(one, name, change)
-    for pieces in ([one, other], [other, one]):
+    for parts in ([one, other], [other, one]):
         with pytest.raises(InputError) as refused:
-            merging.merged(plan, pieces)
+            merging.merged(plan, parts)
         assert plan.networks[0].id in str(refused.value)
         assert "\n" not in str(refused.value)
     with pytest.raises(InputError, match=named):
@@ -191,8 +191,8 @@ def test_a_contradiction_is_one_line_with_the_network_and_both_values(
 def test_fewer_points_must_be_how_more_points_begin(plan: Plan) -> None:
     whole = piece(plan, plan.networks)
     fewer = changed(whole, "outcomes", lambda table: table.assign(values=[one[:82] for one in table["values"]]))
-    for pieces in ([whole, fewer], [fewer, whole]):
-        assert_equal(merging.merged(plan, pieces), merging.merged(plan, [whole]))
+    for parts in ([whole, fewer], [fewer, whole]):
+        assert_equal(merging.merged(plan, parts), merging.merged(plan, [whole]))
 
 
 def test_curves_are_kept_of_networks_whose_outcomes_are_not(plan: Plan) -> None:
@@ -214,8 +214,8 @@ def test_a_network_of_two_devices_is_taken_whole_from_one(plan: Plan) -> None:
     assert list(there["networks"]["device"].dropna()) == [CPU["device"]] * 2
     # The GPU's has more estimates: nothing of the CPU's is left beside them.
     here = piece(plan, [first, second], measured=False)
-    for pieces in ([here, twin], [twin, here]):
-        found = merging.merged(plan, pieces)
+    for parts in ([here, twin], [twin, here]):
+        found = merging.merged(plan, parts)
         assert list(found["networks"]["device"].dropna()) == [GPU["device"], CPU["device"]]
         assert found["networks"]["test_accuracy"][0] == twin.tables["networks"]["test_accuracy"][0]
         assert list(found["robustness"]["estimate"]) == list(twin.tables["robustness"]["estimate"])
@@ -267,7 +267,7 @@ def test_damage_is_named_and_nothing_is_written(
 ) -> None:
     folder = written(tmp_path / "damaged", changed(piece(plan, plan.networks), name, change))
     with pytest.raises(InputError, match=named) as refused:
-        merging.of_folder(folder)
+        pieces.of_folder(folder)
     assert str(folder) in str(refused.value)
 
 
@@ -276,9 +276,9 @@ def test_a_cut_file_and_an_empty_folder_are_named(plan: Plan, tmp_path: Path) ->
     whole = (folder / "outcomes.parquet").read_bytes()
     (folder / "outcomes.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"cut/outcomes\.parquet cannot be read"):
-        merging.of_folder(folder)
+        pieces.of_folder(folder)
     with pytest.raises(InputError, match=r"nowhere has no networks\.parquet"):
-        merging.of_folder(tmp_path / "nowhere")
+        pieces.of_folder(tmp_path / "nowhere")
 
 
 STUDY = """
@@ -315,7 +315,7 @@ def test_the_command_merges_whole_or_not_at_all(
     assert "small: 6 networks (6 trained), 12 estimates" in capsys.readouterr().out
     before = contents(results)
     assert set(before) == {
-        *(f"{name}.parquet" for name in merging.COLUMNS),
+        *(f"{name}.parquet" for name in pieces.COLUMNS),
         "jobs.jsonl",
         "PROVENANCE.md",
     }
@@ -350,8 +350,8 @@ def test_what_is_missing_is_in_the_provenance_with_its_reason(plan: Plan, tmp_pa
         results=str(tmp_path),
     )
     first, second, third, *_ = here.networks
-    pieces = [piece(here, [first]), piece(here, [second], measured=False), merging.of_failures({third.id: "no | room"})]
-    merging.write(here, merging.merged(here, pieces))
+    parts = [piece(here, [first]), piece(here, [second], measured=False), pieces.of_failures({third.id: "no | room"})]
+    merging.write(here, merging.merged(here, parts))
     study = tmp_path / "study.yaml"
     study.touch()
     page = list(provenance.lines(here, study))

@@ -14,7 +14,7 @@ from deltaball.base.errors import InputError
 from deltaball.plan import costs, packing
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan, plan
-from deltaball.run import streams, work
+from deltaball.run import devices, needs, streams, work
 from deltaball.store.store import Store
 from deltaball.study.study import Study
 from deltaball.training.progress import Progress, Stopped
@@ -39,7 +39,7 @@ def cut(folder: Path, data: Path, minutes: float = 15.0) -> Plan:
 
 def trained(planned: Plan) -> Store:
     for shard in planned.shards.values():
-        with jobs.recorded(planned, "train", shard) as job, work.on_device(job):
+        with jobs.recorded(planned, "train", shard) as job, devices.ready(job):
             work.train(job, tries_left=0)
     return Store(planned.study.store)
 
@@ -168,7 +168,7 @@ def packs_of(planned: Plan) -> list[tuple[Trajectory, ...]]:
 
 def test_what_is_pruned_comes_in_a_later_wave(data_folder: Path, tmp_path: Path) -> None:
     packs = packs_of(cut(tmp_path, data_folder))
-    found = streams.waves(packs)
+    found = needs.waves(packs)
     wave_of = {one.id: number for number, wave in enumerate(found) for pack in wave for one in pack}
     pruned = [one for pack in packs for one in pack if one.parents]
     assert pruned
@@ -176,7 +176,7 @@ def test_what_is_pruned_comes_in_a_later_wave(data_folder: Path, tmp_path: Path)
     assert sorted(map(id, packs)) == sorted(id(pack) for wave in found for pack in wave)
     assert len(found[0]) >= 3
     # Where the parents are another job's, there is nothing to wait for.
-    assert streams.waves(pack for pack in packs if pack[0].parents)[0]
+    assert needs.waves(pack for pack in packs if pack[0].parents)[0]
 
 
 class Worked:

@@ -10,11 +10,9 @@ from deltaball.networks.layers import (
     Conv,
     Dense,
     Flatten,
+    Layer,
     Layers,
     MaxPool,
-    forward_flop,
-    parameters,
-    weight_shapes,
 )
 from deltaball.study import architectures
 from deltaball.study.architectures import layers
@@ -27,35 +25,32 @@ MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
 
 def test_fcn_by_hand():
     found = layers("fcn", FCN, MNIST, 10)
-    assert parameters(found) == (784 * 64 + 64) + (64 * 64 + 64) + (64 * 10 + 10) == 55_050
-    assert forward_flop(found) == 2 * (784 * 64 + 64 * 64 + 64 * 10) == 109_824
+    assert found.parameters == (784 * 64 + 64) + (64 * 64 + 64) + (64 * 10 + 10) == 55_050
+    assert found.flop == 2 * (784 * 64 + 64 * 64 + 64 * 10) == 109_824
 
 
 def test_cnn_by_hand():
     # 28×28×1 → conv 5 → 28×28×5 → pool → 14×14×5 → conv 5 → pool → 7×7×5 = 245 → 128 → 10
     found = layers("cnn", CNN, MNIST, 10)
-    assert parameters(found) == (9 * 1 * 5 + 5) + (9 * 5 * 5 + 5) + (245 * 128 + 128) + (128 * 10 + 10) == 33_058
-    assert forward_flop(found) == 2 * (28 * 28 * 9 * 5 + 14 * 14 * 9 * 5 * 5 + 245 * 128 + 128 * 10) == 224_040
+    assert found.parameters == (9 * 1 * 5 + 5) + (9 * 5 * 5 + 5) + (245 * 128 + 128) + (128 * 10 + 10) == 33_058
+    assert found.flop == 2 * (28 * 28 * 9 * 5 + 14 * 14 * 9 * 5 * 5 + 245 * 128 + 128 * 10) == 224_040
 
 
 def test_vgg_by_hand():
     # 32×32×3 → conv 4 → conv 4 → pool → 16×16×4 = 1024 → 32 → 32 → 10
     found = layers("vgg", VGG, CIFAR, 10)
     convolutions = (25 * 3 * 4 + 4) + (25 * 4 * 4 + 4)
-    assert parameters(found) == convolutions + (1024 * 32 + 32) + (32 * 32 + 32) + (32 * 10 + 10) == 34_894
+    assert found.parameters == convolutions + (1024 * 32 + 32) + (32 * 32 + 32) + (32 * 10 + 10) == 34_894
     macs = 32 * 32 * 25 * (3 * 4 + 4 * 4) + 1024 * 32 + 32 * 32 + 32 * 10
-    assert forward_flop(found) == 2 * macs == 1_501_824
+    assert found.flop == 2 * macs == 1_501_824
 
 
 def test_an_odd_row_or_column_is_dropped_by_each_pool():
     # 15×9 → 7×4 → 3×2 → 1×1, so the first dense layer has one input per filter.
     found = layers("cnn", {**CNN, "conv_depth": 3}, (15, 9, 2), 3)
-    assert [(layer.height, layer.width, layer.inputs) for layer in found if isinstance(layer, Conv)] == [
-        (15, 9, 2),
-        (7, 4, 5),
-        (3, 2, 5),
-    ]
-    assert next(layer for layer in found if isinstance(layer, Dense)).inputs == 5
+    entering = {layer: [shape for one, shape in found.walk() if one == layer] for layer in found}
+    assert entering[Conv(5, 3)] == [(15, 9, 2), (7, 4, 5), (3, 2, 5)]
+    assert entering[Dense(128)] == [(5,)]
 
 
 @pytest.mark.parametrize(
@@ -82,12 +77,12 @@ CASES = [
 @pytest.mark.parametrize(("architecture", "axes", "shape", "classes"), CASES)
 def test_keras_builds_the_same_network(architecture: str, axes: dict[str, Any], shape: tuple, classes: int):
     found = layers(architecture, axes, shape, classes)
-    model = keras_model(found, shape)
-    assert model.count_params() == parameters(found)
-    assert [tuple(weight.shape) for weight in model.weights] == weight_shapes(found)
+    model = keras_model(found)
+    assert model.count_params() == found.parameters
+    assert [tuple(weight.shape) for weight in model.weights] == found.weight_shapes
     assert model.output_shape == (None, classes)
     assert all(layer.padding == "same" for layer in model.layers if hasattr(layer, "padding") and layer.weights)
-    for weight, shape_ in zip(model.get_weights(), weight_shapes(found), strict=True):
+    for weight, shape_ in zip(model.get_weights(), found.weight_shapes, strict=True):
         if len(shape_) == 1:
             assert not weight.any()
         else:
@@ -95,16 +90,16 @@ def test_keras_builds_the_same_network(architecture: str, axes: dict[str, Any], 
             assert 0.5 * limit < np.abs(weight).max() <= limit
 
 
-GOLDEN: dict[str, tuple[int, Layers, dict[str, Any], tuple[int, int, int]]] = {
+GOLDEN: dict[str, tuple[int, tuple[Layer, ...], dict[str, Any], tuple[int, int, int]]] = {
     "fcn": (
         1,
         (
             Flatten(),
-            Dense(784, 64),
+            Dense(64),
             Activation("relu"),
-            Dense(64, 64),
+            Dense(64),
             Activation("relu"),
-            Dense(64, 10),
+            Dense(10),
         ),
         FCN,
         MNIST,
@@ -112,16 +107,16 @@ GOLDEN: dict[str, tuple[int, Layers, dict[str, Any], tuple[int, int, int]]] = {
     "cnn": (
         1,
         (
-            Conv(28, 28, 3, 1, 5),
+            Conv(5, 3),
             Activation("tanh"),
             MaxPool(),
-            Conv(14, 14, 3, 5, 5),
+            Conv(5, 3),
             Activation("tanh"),
             MaxPool(),
             Flatten(),
-            Dense(245, 128),
+            Dense(128),
             Activation("tanh"),
-            Dense(128, 10),
+            Dense(10),
         ),
         CNN,
         MNIST,
@@ -129,17 +124,17 @@ GOLDEN: dict[str, tuple[int, Layers, dict[str, Any], tuple[int, int, int]]] = {
     "vgg": (
         1,
         (
-            Conv(32, 32, 5, 3, 4),
+            Conv(4, 5),
             Activation("relu"),
-            Conv(32, 32, 5, 4, 4),
+            Conv(4, 5),
             Activation("relu"),
             MaxPool(),
             Flatten(),
-            Dense(1024, 32),
+            Dense(32),
             Activation("relu"),
-            Dense(32, 32),
+            Dense(32),
             Activation("relu"),
-            Dense(32, 10),
+            Dense(10),
         ),
         VGG,
         CIFAR,
@@ -152,4 +147,4 @@ def test_a_version_means_these_layers(architecture: str):
     """If the layers change, raise the version: ids then change too, and no stored weights pass for another's."""
     version, expected, axes, shape = GOLDEN[architecture]
     assert architectures.ARCHITECTURES[architecture].VERSION == version
-    assert layers(architecture, axes, shape, 10) == expected
+    assert layers(architecture, axes, shape, 10) == Layers(shape, expected)

@@ -60,7 +60,7 @@ def test_linear_regression_has_its_posterior():
     )
 
 
-SOFTMAX: Layers = (Flatten(), Dense(1, 2))
+SOFTMAX = Layers((1, 1, 1), (Flatten(), Dense(2)))
 
 
 def chain(checkpoints: Sequence[int], identity: str = "abcd", **axes: object) -> Trajectory:
@@ -114,9 +114,9 @@ def test_keras_on_jax_is_the_pack_on_torch_for_every_fcn_of_the_grids(activation
     images = random.random((3, 28, 28, 1), dtype=np.float32)
     for depth, width in sorted(shapes):
         found = layers("fcn", {"depth": depth, "width": width, "activation": activation}, (28, 28, 1), 10)
-        weights = [random.normal(0, 0.1, shape).astype(np.float32) for shape in hmc.weight_shapes(found)]
+        weights = [random.normal(0, 0.1, shape).astype(np.float32) for shape in found.weight_shapes]
         expected = packs.Pack.of(found, [weights])(torch.from_numpy(images)).log_softmax(-1)[0]
-        np.testing.assert_allclose(hmc.network(found, (28, 28, 1))(weights, images), expected, atol=2e-5)
+        np.testing.assert_allclose(hmc.network(found)(weights, images), expected, atol=2e-5)
 
 
 def the_pack(plan: Plan) -> tuple[Trajectory, ...]:

@@ -14,7 +14,6 @@ from deltaball.base.errors import InputError
 from deltaball.estimation.measuring import measure
 from deltaball.estimation.outcomes import outcomes
 from deltaball.estimation.stored import StoredOutcomes
-from deltaball.networks import layers as layer_list
 from deltaball.networks import packs, posteriors
 from deltaball.networks.layers import Layers
 from deltaball.networks.packs import Pack
@@ -43,9 +42,7 @@ def test_the_chains() -> None:
 
 def drawn(samples: int, scale: float = 1.0, network: Layers = FCN) -> list[np.ndarray]:
     random = np.random.default_rng(0)
-    return [
-        random.normal(0, scale, (samples, *shape)).astype(np.float32) for shape in layer_list.weight_shapes(network)
-    ]
+    return [random.normal(0, scale, (samples, *shape)).astype(np.float32) for shape in network.weight_shapes]
 
 
 def images(count: int) -> torch.Tensor:

@@ -168,8 +168,8 @@ class Fixed(Layered):
     def __len__(self) -> int:
         return len(self.logits)
 
-    def one(self, k: int) -> "Fixed":
-        return Fixed(self.logits[k : k + 1])
+    def part(self, networks: slice) -> "Fixed":
+        return Fixed(self.logits[networks])
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self.logits

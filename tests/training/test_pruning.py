@@ -91,7 +91,7 @@ def test_what_stays_is_exact_to_one_weight_in_every_round(
 def test_sparsity_is_what_the_weights_show(plan: Plan, store: Store):
     for network in plan.networks:
         weights = store.load(network.trajectory_id, network.checkpoint).weights
-        hidden = [weights[place] for place in prunable(weights)]
+        hidden = [weights[place] for place in prunable(plan.layers(network))]
         zeros, total = sum((kernel == 0).sum() for kernel in hidden), sum(kernel.size for kernel in hidden)
         facts = store.facts(network.trajectory_id, network.checkpoint)
         assert abs(zeros - network.axes["proportion"] * total) <= 1
@@ -105,7 +105,7 @@ def test_what_survives_was_rewound_and_trained_on_the_trunks_data(plan: Plan, fe
     ((trunk_id, step),), layers = one.parents, plan.layers(one)
     initial = initial_weights(layers, generator(trunk_id, "weights"))
     parent = store.load(trunk_id, step).weights
-    places = prunable(initial)
+    places = prunable(layers)
     masks = survivors([parent[k] for k in places], [np.ones(parent[k].shape, bool) for k in places], 0.25, "global")
     # By hand: plain SGD from the rewound weights, pruned ones set back to zero after every step.
     weights = [array.astype(np.float64) for array in initial]
@@ -155,7 +155,7 @@ def test_adams_moments_of_pruned_weights_stay_zero(data_folder: Path, few: Datas
     plan = trained(pruned_plan(data_folder, optimizer="adam", proportion=0.9, iterations=2), few, store)
     network = plan.networks[0]
     kept = store.load(network.trajectory_id, network.checkpoint)
-    for place in prunable(kept.weights):
+    for place in prunable(plan.layers(network)):
         pruned = kept.weights[place] == 0
         assert pruned.any()
         for moment in (place, len(kept.weights) + place):

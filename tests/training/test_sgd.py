@@ -162,7 +162,7 @@ def test_accuracy_and_loss_are_those_of_the_kept_weights(case: tuple[dict, Plan,
 def torch_model(plan: Plan, trajectory: Trajectory, store: Store, step: int) -> Any:
     from deltaball.networks.keras_models import keras_model
 
-    model = keras_model(plan.layers(trajectory), plan.facts["few"].shape)
+    model = keras_model(plan.layers(trajectory))
     model.set_weights(list(store.load(trajectory.id, step).weights))
     return lambda images: model(images).detach().numpy()
 
@@ -174,7 +174,7 @@ def test_training_learns_digits(mnist5k: Dataset, tmp_path: Path):
     assert Store(tmp_path).facts(one.id, 3)["test_accuracy"] > 0.88
 
 
-LINEAR: Layers = (Flatten(), Dense(6, 3))
+LINEAR = Layers((3, 2, 1), (Flatten(), Dense(3)))
 
 
 def linear(points: int) -> Dataset:

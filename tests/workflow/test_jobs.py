@@ -72,12 +72,12 @@ def test_a_job_with_failures_is_tried_again_or_says_so(
     plan: Plan, shard: Shard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = job(plan, shard)
-    one.judged(tries_left=2, made=10)
+    one.check_failures(tries_left=2, made=10)
     one.failures["abcd"] = "why"
     for tries_left, made in ((1, 9), (0, 0)):
         with pytest.raises(InputError, match=f"shard {shard.id}: train: 1 trajectories failed, abcd first: why"):
-            one.judged(tries_left, made)
-    one.judged(tries_left=0, made=9)
+            one.check_failures(tries_left, made)
+    one.check_failures(tries_left=0, made=9)
     assert "stay `failed`" in capsys.readouterr().out
 
 

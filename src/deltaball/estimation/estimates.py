@@ -10,9 +10,9 @@ import pandas as pd
 from deltaball.base.errors import InputError
 from deltaball.estimation.measuring import is_measurable
 from deltaball.estimation.statistics import Mean
-from deltaball.estimation.stored import Judged, Place, StoredOutcomes, place_of
+from deltaball.estimation.stored import Judged, StoredOutcomes, checkpoint_of
 from deltaball.plan.measures import Measure
-from deltaball.plan.networks import Trajectory
+from deltaball.plan.networks import CheckpointId, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
 from deltaball.study.judges import JUDGES
@@ -35,7 +35,7 @@ def estimates(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> t
     for network in plan.networks_of(trajectories):
         estimated = plan.measures_of(network)
         for measure, asked in plan.asked_of(network).items():
-            judged = _first(stored, place_of(network), measure, asked)
+            judged = _first(stored, checkpoint_of(network), measure, asked)
             if judged is None:
                 continue
             lists.append({"network_id": network.id, "measure": measure.name, "values": judged.outcomes})
@@ -64,8 +64,8 @@ def check_complete(
     """
     there = set(outcomes[["network_id", "measure"]].itertuples(index=False, name=None))
     for network in plan.networks_of(trajectories):
-        place = place_of(network)
-        if network.trajectory_id in failed or not store.has(*place) or not is_measurable(place, store):
+        checkpoint = checkpoint_of(network)
+        if network.trajectory_id in failed or not store.has(*checkpoint) or not is_measurable(checkpoint, store):
             continue
         for measure in plan.asked_of(network):
             if (network.id, measure.name) not in there:
@@ -75,10 +75,10 @@ def check_complete(
                 )
 
 
-def _first(stored: StoredOutcomes, place: Place, measure: Measure, samples: int) -> Judged | None:
+def _first(stored: StoredOutcomes, checkpoint: CheckpointId, measure: Measure, samples: int) -> Judged | None:
     """What is kept of the first `samples` points; None where they are not all there."""
     # Fewer than N outcomes would be a row that promises an ε it does not keep.
-    return stored.of(place, measure).first(samples) if stored.has(place, measure, samples) else None
+    return stored.of(checkpoint, measure).first(samples) if stored.has(checkpoint, measure, samples) else None
 
 
 def _estimated(measure: Measure, judged: Judged, trunk: Judged | None) -> dict[str, Any]:

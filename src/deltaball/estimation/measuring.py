@@ -7,16 +7,17 @@ import numpy as np
 
 from deltaball.base.statuses import MEASURABLE
 from deltaball.estimation.outcomes import Settled, outcomes
-from deltaball.estimation.stored import Place, StoredOutcomes
+from deltaball.estimation.stored import StoredOutcomes
 from deltaball.networks.layers import Layers
 from deltaball.networks.packs import Pack
 from deltaball.networks.posteriors import Posterior
 from deltaball.plan.measures import Measure
+from deltaball.plan.networks import CheckpointId
 from deltaball.store.store import Store
 from deltaball.study.judges import JUDGES, STAGES
 from deltaball.study.notions import NOTIONS
 
-Asked = Mapping[Place, Mapping[Measure, int]]  # of each network its measures, each with its number of points
+Asked = Mapping[CheckpointId, Mapping[Measure, int]]  # of each network its measures, each with its number of points
 
 Batch = tuple[int, int, tuple[Measure, ...]]  # points from and up to, and what is to be measured of them
 
@@ -31,22 +32,25 @@ def measure(
     outcomes. Networks of `chains` are means over samples, one at a time.
     """
     stored = StoredOutcomes(store, seed)
-    trained = {place: wanted for place, wanted in asked.items() if is_measurable(place, store)}
+    trained = {checkpoint: wanted for checkpoint, wanted in asked.items() if is_measurable(checkpoint, store)}
     computed = 0
     # What is settled in one stage is not asked again in the next.
     for stage in range(len(STAGES)):
         batches = _batches(trained, stored, stage)
-        alone = [(batch, [place]) for batch, places in batches.items() for place in places]
-        for (done, samples, measures), places in alone if chains else batches.items():
+        alone = [(batch, [checkpoint]) for batch, checkpoints in batches.items() for checkpoint in checkpoints]
+        for (done, samples, measures), checkpoints in alone if chains else batches.items():
             if chains:
-                model = Posterior.of(layers, store.samples(*places[0]), device)
+                model = Posterior.of(layers, store.samples(*checkpoints[0]), device)
             else:
-                model = Pack.of(layers, [store.weights(*place) for place in places], device)
-            settled = [_settled(place, measures, trained[place], stored, slice(done, samples)) for place in places]
+                model = Pack.of(layers, [store.weights(*checkpoint) for checkpoint in checkpoints], device)
+            settled = [
+                _settled(checkpoint, measures, trained[checkpoint], stored, slice(done, samples))
+                for checkpoint in checkpoints
+            ]
             judged = outcomes(model, images[done:samples], measures, device, done, settled)
-            for k, place in enumerate(places):
-                stored.add(place, {one: judged[one].of_network(k) for one in measures})
-            computed += len(places) * len(measures) * (samples - done)
+            for k, checkpoint in enumerate(checkpoints):
+                stored.add(checkpoint, {one: judged[one].of_network(k) for one in measures})
+            computed += len(checkpoints) * len(measures) * (samples - done)
     return computed
 
 
@@ -54,33 +58,40 @@ def is_complete(asked: Asked, seed: int, store: Store) -> bool:
     """Whether the store has every outcome that `measure` would be `asked` for."""
     stored = StoredOutcomes(store, seed)
     return all(
-        store.has(*place)
-        and (not is_measurable(place, store) or all(stored.has(place, one, count) for one, count in wanted.items()))
-        for place, wanted in asked.items()
+        store.has(*checkpoint)
+        and (
+            not is_measurable(checkpoint, store)
+            or all(stored.has(checkpoint, one, count) for one, count in wanted.items())
+        )
+        for checkpoint, wanted in asked.items()
     )
 
 
-def is_measurable(place: Place, store: Store) -> bool:
+def is_measurable(checkpoint: CheckpointId, store: Store) -> bool:
     """Whether a network that the store has ended in a state that can be measured."""
-    return store.facts(*place)["status"] in MEASURABLE
+    return store.facts(*checkpoint)["status"] in MEASURABLE
 
 
-def _batches(asked: Asked, stored: StoredOutcomes, stage: int) -> dict[Batch, list[Place]]:
+def _batches(asked: Asked, stored: StoredOutcomes, stage: int) -> dict[Batch, list[CheckpointId]]:
     """The networks that lack the same points of the same measures of a stage."""
-    batches: dict[Batch, list[Place]] = defaultdict(list)
-    for place, wanted in asked.items():
+    batches: dict[Batch, list[CheckpointId]] = defaultdict(list)
+    for checkpoint, wanted in asked.items():
         lacking: dict[tuple[int, int], list[Measure]] = defaultdict(list)
         for one, samples in wanted.items():
-            done = len(stored.of(place, one).outcomes)
+            done = len(stored.of(checkpoint, one).outcomes)
             if JUDGES[one.judge].stage == stage and done < samples:
                 lacking[done, samples].append(one)
         for (done, samples), measures in lacking.items():
-            batches[done, samples, tuple(measures)].append(place)
+            batches[done, samples, tuple(measures)].append(checkpoint)
     return batches
 
 
 def _settled(
-    place: Place, measures: tuple[Measure, ...], wanted: Mapping[Measure, int], stored: StoredOutcomes, points: slice
+    checkpoint: CheckpointId,
+    measures: tuple[Measure, ...],
+    wanted: Mapping[Measure, int],
+    stored: StoredOutcomes,
+    points: slice,
 ) -> Settled:
     """What is known of some points of a network before certificates are asked: NaN where nothing is.
 
@@ -92,7 +103,7 @@ def _settled(
         values = np.full(wanted[one], np.nan, np.float32)
         for other in wanted:
             if _bears_on(other, one):
-                known, answer = stored.of(place, other).outcomes[: len(values)], 0 if other.attack else 1
+                known, answer = stored.of(checkpoint, other).outcomes[: len(values)], 0 if other.attack else 1
                 values[: len(known)][known == answer] = answer
         settled[one] = values[points]
     return settled

@@ -6,13 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from deltaball.plan.measures import Measure
-from deltaball.plan.networks import Network
+from deltaball.plan.networks import CheckpointId, Network
 from deltaball.store.store import Store
 
-Place = tuple[str, int]  # a network in the store: its trajectory and checkpoint
 
-
-def place_of(network: Network) -> Place:
+def checkpoint_of(network: Network) -> CheckpointId:
+    """Where the store has a network."""
     return network.trajectory_id, network.checkpoint
 
 
@@ -44,31 +43,31 @@ class StoredOutcomes:
         self.store, self.seed = store, seed
         self._arrays: dict[str, dict[str, np.ndarray]] = {}
 
-    def of(self, place: Place, measure: Measure) -> Judged:
+    def of(self, checkpoint: CheckpointId, measure: Measure) -> Judged:
         """All that is kept, of the first test points; `no_gradient` is None for a certificate."""
-        key, kept = self._key(place, measure), self._kept(place[0])
+        key, kept = self._key(checkpoint, measure), self._kept(checkpoint[0])
         no_gradient = kept.get(f"{key}/no_gradient", NOTHING.no_gradient) if measure.attack else None
         return Judged(kept.get(key, NOTHING.outcomes), no_gradient)
 
-    def has(self, place: Place, measure: Measure, samples: int) -> bool:
+    def has(self, checkpoint: CheckpointId, measure: Measure, samples: int) -> bool:
         """Whether the first `samples` points are all there."""
-        return len(self.of(place, measure).outcomes) >= samples
+        return len(self.of(checkpoint, measure).outcomes) >= samples
 
-    def add(self, place: Place, judged: Mapping[Measure, Judged]) -> None:
+    def add(self, checkpoint: CheckpointId, judged: Mapping[Measure, Judged]) -> None:
         """Keep what follows on that which is there."""
         added = {}
         for measure, new in judged.items():
-            key, before = self._key(place, measure), self.of(place, measure)
+            key, before = self._key(checkpoint, measure), self.of(checkpoint, measure)
             added[key] = np.concatenate([before.outcomes, new.outcomes])
             if new.no_gradient is not None:
                 added[f"{key}/no_gradient"] = np.concatenate([before.no_gradient, new.no_gradient])
-        self.store.save_outcomes(place[0], added)
-        self._kept(place[0]).update(added)
+        self.store.save_outcomes(checkpoint[0], added)
+        self._kept(checkpoint[0]).update(added)
 
     def _kept(self, trajectory_id: str) -> dict[str, np.ndarray]:
         if trajectory_id not in self._arrays:
             self._arrays[trajectory_id] = self.store.find_outcomes(trajectory_id)
         return self._arrays[trajectory_id]
 
-    def _key(self, place: Place, measure: Measure) -> str:
-        return f"{place[1]}/{measure.name}/{self.seed}"
+    def _key(self, checkpoint: CheckpointId, measure: Measure) -> str:
+        return f"{checkpoint[1]}/{measure.name}/{self.seed}"

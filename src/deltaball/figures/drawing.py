@@ -1,5 +1,6 @@
 """From the tables of a study to its pictures."""
 
+from collections.abc import Callable
 from functools import partial
 
 from deltaball.analysis.convergence import spread
@@ -12,6 +13,13 @@ from deltaball.workflow import stages
 
 def draw(plan: Plan) -> None:
     """Draw every figure of a study to ``figures/`` as PNG and SVG, each with the CSV of what it shows."""
+    drawers = by_kind(plan)
+    for name in stages.figures(plan):
+        drawers[stages.figure_kind(name)](name, folder=plan.study.folder / "figures")
+
+
+def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
+    """What draws each kind of figure, of `stages.FIGURES`, from a study's tables; called with a name and a `folder`."""
     style.use()
     # pyplot reads the backend when it is imported, so the figures come after the style.
     from deltaball.figures import (
@@ -30,7 +38,7 @@ def draw(plan: Plan) -> None:
     curves, draws = frames.load_curves(plan)
     measured = frames.measured(networks, robustness)
     scattered = spread(networks, draws)
-    kinds = {
+    return {
         "figure1": partial(paper.figure1, plan=plan, draws=draws, spread=scattered),
         "figure2": partial(paper.figure2, plan=plan, networks=networks, measured=measured),
         "figure3": partial(paper.figure3, plan=plan, networks=networks, measured=measured),
@@ -50,5 +58,3 @@ def draw(plan: Plan) -> None:
         ),
         "convergence": partial(convergence.draw, plan=plan, draws=draws, spread=scattered),
     }
-    for name in stages.figures(plan):
-        kinds[name.partition("_")[0]](name, folder=plan.study.folder / "figures")

@@ -82,7 +82,7 @@ def decide(pack: Pack, x: torch.Tensor, ball: Ball, seconds: float) -> Decisions
     assert len(pack) == 1, f"one network at a time, not {len(pack)}"
     if ball.norm == "l2":
         raise ValueError("l2 balls have no exact answer, its programs are linear; possible: linf, l1")
-    dense = as_dense(pack, x.shape[1:])
+    dense = as_dense(pack)
     affine = affine_layers(dense)
     found = []
     for index in range(len(x)):
@@ -133,11 +133,11 @@ class _Search:
     def _prepared(self) -> bool:
         """Bound the units and the rounding; False where a forward pass in float32 may overflow."""
         classes, predicted = self.point.shape[-1], int(self.point.argmax())
-        own = layer_bounds(self.pack.layers, self.pack.weights, self.around, "crown")
-        error = rounding(self.pack.layers, self.pack.weights, self.around, own)[0, 0]
+        own = layer_bounds(self.pack, self.around, "crown")
+        error = rounding(self.pack, self.around, own)[0, 0]
         if not error.isfinite().all():
             return False
-        bounds = layer_bounds(self.dense.layers, self.dense.weights, self.around, "crown")
+        bounds = layer_bounds(self.dense, self.around, "crown")
         empty = error.new_empty(0)
         self.low, self.high = (
             torch.cat([empty, *(one[0, 0] for one in side)])

@@ -55,13 +55,13 @@ def pooled(x: torch.Tensor) -> torch.Tensor:
 def product(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     """x @ kernel, [K, n, outputs], of x [K, n, inputs] or [n, inputs] and kernel [K, inputs, outputs]."""
     large = x.shape[-2] * kernel[0].numel() >= LARGE_PRODUCT
-    if large and x.device.type == "cpu" and x.dtype == torch.float32 and _by_onednn():
+    if large and x.device.type == "cpu" and x.dtype == torch.float32 and by_onednn():
         return _Product.apply(x, kernel)
     return x @ kernel
 
 
 @lru_cache(maxsize=1)
-def _by_onednn() -> bool:
+def by_onednn() -> bool:
     """Whether oneDNN is to take products on this CPU: of AMD's, MKL uses AVX2 alone and oneDNN AVX-512 too."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False

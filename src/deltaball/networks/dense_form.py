@@ -1,12 +1,12 @@
 """A network written as dense layers and ReLUs alone."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch.nn import functional
 
-from deltaball.networks.layers import Activation, Conv, Dense, Flatten, MaxPool
+from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers, MaxPool, Shape, rule_for
+from deltaball.networks.models import Layered
 from deltaball.networks.packs import Pack
 
 SPARSE = 0.1  # share of non-zero weights below which a kernel is stored without its zeros
@@ -16,60 +16,94 @@ LARGEST = 2**26  # numbers in the kernels of a network written as dense layers (
 Affine = list[tuple[torch.Tensor, torch.Tensor]]  # kernel [inputs, outputs] and bias [outputs] of each dense layer
 
 
-def as_dense(pack: Pack, shape: Sequence[int]) -> Pack:
-    """The network as dense layers and ReLUs only, in float64, from the flat pixels of images of `shape` [h, w, c]."""
-    size = math.prod(shape)
-    # What the network computes of the last ReLU's outputs (or of the pixels): one row each, and a row of constants.
-    rows = torch.eye(size + 1, size, dtype=torch.float64, device=pack.weights[0].device)
-    layers: list[Dense | Activation] = []
-    weights: list[torch.Tensor] = []
+def as_dense(model: Layered) -> Pack:
+    """The first network as dense layers and ReLUs only, in float64, from the same images.
 
-    def end(rows: torch.Tensor) -> None:
-        inputs, outputs = len(rows) - 1, rows.shape[1]
-        if sum(map(torch.numel, weights)) + rows.numel() + outputs**2 > LARGEST:
-            raise ValueError(f"too large for an exact answer: more than {LARGEST:,} weights as dense layers")
-        layers.append(Dense(inputs, outputs))
-        weights.extend((rows[None, :-1], rows[None, -1]))
-
-    remaining = (weight[0].to(torch.float64) for weight in pack.weights)
-    for layer in pack.layers:
-        match layer:
-            case Dense():
-                rows = rows @ next(remaining)
-                rows[-1] += next(remaining)
-            case Conv():
-                maps = rows.unflatten(-1, shape).permute(0, 3, 1, 2)
-                maps = functional.conv2d(maps, next(remaining).permute(3, 2, 0, 1), padding="same").permute(0, 2, 3, 1)
-                maps[-1] += next(remaining)
-                rows, shape = maps.flatten(1), maps.shape[1:]
-            case Activation(name="relu"):
-                end(rows)
-                layers.append(layer)
-                rows = torch.eye(rows.shape[1] + 1, rows.shape[1]).to(rows)
-            case MaxPool():
-                for axis in (1, 2):
-                    # relu(a) = a, for what a ReLU or a pool returns is ≥ 0.
-                    maps = rows.unflatten(-1, shape)
-                    even, odd = (torch.arange(start, shape[axis - 1] // 2 * 2, 2) for start in (0, 1))
-                    first, second = (maps.index_select(axis, place.to(rows.device)) for place in (even, odd))
-                    shape = first.shape[1:]
-                    end(torch.cat([(second - first).flatten(1), first.flatten(1)], 1))
-                    layers.append(Activation("relu"))
-                    half = torch.eye(math.prod(shape)).to(rows)
-                    rows = functional.pad(torch.cat([half, half]), (0, 0, 0, 1))
-            case Flatten():
-                pass
-            case _:
-                raise ValueError(f"no exact answer for activation {layer.name}; possible: relu")
-    end(rows)
-    return Pack((Flatten(), *layers), tuple(weights))
+    Raises InputError where a layer cannot be written so, and ValueError where the kernels would be too large.
+    """
+    weights = [weight[0].to(torch.float64) for weight in model.weights]
+    form = DenseForm(model.layers.shape, weights[0].device)
+    for layer, shape, own in model.layers.with_weights(weights):
+        rule_for(DENSE_FORM, type(layer), "exact answer")(form, layer, shape, *own)
+    return form.finished()
 
 
 def affine_layers(dense: Pack) -> Affine:
     """Layer by layer. A kernel that was a convolution or a max-pool is mostly zeros, and so a sparse tensor."""
-    kernels = [kernel[0] for kernel in dense.weights[::2]]
-    few = [kernel.count_nonzero() < SPARSE * kernel.numel() for kernel in kernels]
-    return [
-        (kernel.to_sparse() if zeros else kernel, bias[0])
-        for kernel, bias, zeros in zip(kernels, dense.weights[1::2], few, strict=True)
-    ]
+    affine = []
+    for _, _, own in dense.layers.with_weights(dense.weights):
+        if own:
+            kernel, bias = (weight[0] for weight in own)
+            sparse = kernel.count_nonzero() < SPARSE * kernel.numel()
+            affine.append((kernel.to_sparse() if sparse else kernel, bias))
+    return affine
+
+
+class DenseForm:
+    """Dense layers and ReLUs, as far as they are written.
+
+    `rows` [units + 1, numbers] are what the network computes of the last ReLU's outputs (at first, of the pixels): a
+    row for each, and one of constants.
+    """
+
+    def __init__(self, shape: Shape, device: torch.device) -> None:
+        self.shape, self.layers, self.weights = shape, [], []
+        self.rows = torch.eye(math.prod(shape) + 1, math.prod(shape), dtype=torch.float64, device=device)
+
+    def end_layer(self) -> None:
+        """Write what was computed since the last ReLU as a dense layer."""
+        inputs, outputs = len(self.rows) - 1, self.rows.shape[1]
+        if sum(map(torch.numel, self.weights)) + self.rows.numel() + outputs**2 > LARGEST:
+            raise ValueError(f"too large for an exact answer: more than {LARGEST:,} weights as dense layers")
+        self.layers.append(Dense(outputs))
+        self.weights.extend((self.rows[None, :inputs], self.rows[None, inputs]))
+
+    def relu(self, after: torch.Tensor) -> None:
+        """Write a ReLU of what was computed, and go on with its outputs times `after` [outputs, numbers]."""
+        self.end_layer()
+        self.layers.append(Activation("relu"))
+        self.rows = functional.pad(after.to(self.rows), (0, 0, 0, 1))
+
+    def finished(self) -> Pack:
+        self.end_layer()
+        return Pack(Layers(self.shape, (Flatten(), *self.layers)), tuple(self.weights))
+
+
+def _dense(form: DenseForm, layer: Dense, shape: Shape, kernel: torch.Tensor, bias: torch.Tensor) -> None:
+    form.rows = form.rows @ kernel
+    form.rows[-1] += bias
+
+
+def _convolution(form: DenseForm, layer: Conv, shape: Shape, kernel: torch.Tensor, bias: torch.Tensor) -> None:
+    maps = form.rows.unflatten(-1, shape).permute(0, 3, 1, 2)
+    maps = functional.conv2d(maps, kernel.permute(3, 2, 0, 1), padding="same").permute(0, 2, 3, 1)
+    maps[-1] += bias
+    form.rows = maps.flatten(1)
+
+
+def _activation(form: DenseForm, layer: Activation, shape: Shape) -> None:
+    rule_for(DENSE_ACTIVATIONS, layer.name, "exact answer")(form)
+
+
+def _relu(form: DenseForm) -> None:
+    form.relu(torch.eye(form.rows.shape[1]))
+
+
+def _max_pool(form: DenseForm, layer: MaxPool, shape: Shape) -> None:
+    """max(a, b) = a + relu(b - a) along one axis and then along the other. relu(a) = a, for a ReLU's output is ≥ 0."""
+    for axis in (1, 2):
+        maps = form.rows.unflatten(-1, shape)
+        even, odd = (torch.arange(start, shape[axis - 1] // 2 * 2, 2, device=maps.device) for start in (0, 1))
+        first, second = maps.index_select(axis, even), maps.index_select(axis, odd)
+        shape = first.shape[1:]
+        form.rows = torch.cat([(second - first).flatten(1), first.flatten(1)], 1)
+        form.relu(torch.eye(math.prod(shape)).repeat(2, 1))
+
+
+def _flatten(form: DenseForm, layer: Flatten, shape: Shape) -> None:
+    pass
+
+
+# How each layer is written, given the shape of what enters it, the kernel and the bias if it has them.
+DENSE_FORM = {Dense: _dense, Conv: _convolution, Activation: _activation, MaxPool: _max_pool, Flatten: _flatten}
+DENSE_ACTIVATIONS = {"relu": _relu}

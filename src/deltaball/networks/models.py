@@ -32,3 +32,10 @@ class Layered(Model):
 
     layers: Layers
     weights: tuple[torch.Tensor, ...]  # each [K, *shape], in the order of the layers
+
+    @abstractmethod
+    def part(self, networks: slice) -> Self:
+        """Some of the networks."""
+
+    def one(self, k: int) -> Self:
+        return self.part(slice(k, k + 1))

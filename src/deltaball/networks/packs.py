@@ -7,16 +7,13 @@ import numpy as np
 import torch
 
 from deltaball.networks.arithmetic import ACTIVATIONS, CONVOLUTIONS, pooled, product
-from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers, MaxPool
+from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers, MaxPool, rule_for
 from deltaball.networks.models import Layered
 
 
 @dataclass(frozen=True)
 class Pack(Layered):
-    """K networks with the same `layers`; each of `weights` is [K, *shape] in Keras' order and layout.
-
-    `layers` is the list that certificates and solvers read; calling the pack is the function that attacks see.
-    """
+    """K networks with the same `layers`; each of `weights` is [K, *shape] in Keras' order and layout."""
 
     layers: Layers
     weights: tuple[torch.Tensor, ...]
@@ -32,8 +29,8 @@ class Pack(Layered):
     def __len__(self) -> int:
         return len(self.weights[0])
 
-    def one(self, k: int) -> "Pack":
-        return Pack(self.layers, tuple(weight[k : k + 1] for weight in self.weights))
+    def part(self, networks: slice) -> "Pack":
+        return Pack(self.layers, tuple(weight[networks] for weight in self.weights))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return logits(self.layers, self.weights, x)
@@ -48,20 +45,33 @@ def logits(
     """
     networks = len(weights[0])
     assert x.ndim == 4 or (x.ndim == 5 and len(x) == networks), f"{tuple(x.shape)} for {networks} networks"
-    remaining = iter(weights)
-    for layer in layers:
-        match layer:
-            case Dense():
-                kernel, bias = next(remaining), next(remaining)
-                x = product(x, kernel) + bias[:, None]
-            case Conv():
-                kernel, bias = next(remaining), next(remaining)
-                x = CONVOLUTIONS[convolution](x if x.ndim == 5 else x.expand(networks, *x.shape), kernel, bias)
-            case Activation():
-                x = ACTIVATIONS[layer.name](x)
-            case MaxPool():
-                x = pooled(x)
-            case Flatten():
-                x = x.flatten(-3)
+    for layer, _, own in layers.with_weights(weights):
+        x = rule_for(FORWARD, type(layer), "forward pass")(layer, own, x, convolution)
     assert x.ndim == 3 and len(x) == networks
     return x
+
+
+def _dense(layer: Dense, weights: Sequence[torch.Tensor], x: torch.Tensor, convolution: str) -> torch.Tensor:
+    kernel, bias = weights
+    return product(x, kernel) + bias[:, None]
+
+
+def _convolution(layer: Conv, weights: Sequence[torch.Tensor], x: torch.Tensor, convolution: str) -> torch.Tensor:
+    kernel, bias = weights
+    return CONVOLUTIONS[convolution](x if x.ndim == 5 else x.expand(len(kernel), *x.shape), kernel, bias)
+
+
+def _activation(layer: Activation, weights: Sequence[torch.Tensor], x: torch.Tensor, convolution: str) -> torch.Tensor:
+    return rule_for(ACTIVATIONS, layer.name, "forward pass")(x)
+
+
+def _max_pool(layer: MaxPool, weights: Sequence[torch.Tensor], x: torch.Tensor, convolution: str) -> torch.Tensor:
+    return pooled(x)
+
+
+def _flatten(layer: Flatten, weights: Sequence[torch.Tensor], x: torch.Tensor, convolution: str) -> torch.Tensor:
+    return x.flatten(-3)
+
+
+# What each layer computes with its own weights [K, ...] of x [K, n, ...] or, where all networks see the same, [n, ...].
+FORWARD = {Dense: _dense, Conv: _convolution, Activation: _activation, MaxPool: _max_pool, Flatten: _flatten}

@@ -7,15 +7,15 @@ that ship with this package.
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
 from deltaball.data.catalogue import DatasetFacts
-from deltaball.networks.layers import Conv, Dense, Layers, activations, forward_flop, parameters
+from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layer, Layers, MaxPool, Shape, rule_for
 from deltaball.study.methods import METHODS
 
 # What is counted. A device's rates say how many seconds one of each takes.
@@ -112,11 +112,11 @@ def write(rates: Rates, store: Path) -> Path:
     return path(store, rates.device)
 
 
-def taken_together(networks: int, layers: Layers, shape: tuple[int, int, int], batch: int, device: str) -> int:
+def taken_together(networks: int, layers: Layers, batch: int, device: str) -> int:
     """How many of a pack's networks take each step together: on a CPU, as many as its cache holds activations of."""
     if device == "cuda":
         return networks
-    return min(networks, max(1, CACHED // (batch * sum(activations(layers, shape)))))
+    return min(networks, max(1, CACHED // (batch * sum(layers.activations))))
 
 
 def training(
@@ -142,18 +142,17 @@ def epochs(
     networks, batch, steps = len(each), axes["batch_size"], math.ceil(facts.train / axes["batch_size"])
     # Pruned networks are never parted.
     pruned = METHODS[method].is_pruning
-    together = networks if pruned else taken_together(networks, layers, facts.shape, batch, device)
-    weighted = [layer for layer in layers if isinstance(layer, Dense | Conv)]
-    convolutions = sum(isinstance(layer, Conv) for layer in weighted)
+    together = networks if pruned else taken_together(networks, layers, batch, device)
+    kinds = [cost.kind for cost in layer_costs(layers)]
     pack_steps, own_steps = max(each) * steps * math.ceil(networks / together), sum(each) * steps
-    points, weights = sum(each) * facts.train, own_steps * parameters(layers)
+    points, weights = sum(each) * facts.train, own_steps * layers.parameters
     forward = passes(layers, points)
     lower = "" if axes.get("precision", "float32") == "float32" else f"_{axes['precision']}"
     return {
         "step": pack_steps,
-        "layer": pack_steps * len(weighted),
-        "product": own_steps * (len(weighted) - convolutions),
-        "convolution": own_steps * convolutions,
+        "layer": pack_steps * len(kinds),
+        "product": own_steps * kinds.count("product"),
+        "convolution": own_steps * kinds.count("convolution"),
         f"product_flop{lower}": 3 * forward["product_flop"],
         f"convolution_flop{lower}": 3 * forward["convolution_flop"],
         "point": points,
@@ -180,7 +179,7 @@ def _sampling(
     return {
         # On a CPU chains take turns.
         "leapfrog": leapfrog * (sum(transitions) if device == "cpu" else max(transitions)),
-        "chain_flop": images * forward_flop(layers),
+        "chain_flop": images * layers.flop,
         "compilation": 1,
         "checkpoint": sum(map(len, checkpoints)),
     }
@@ -188,17 +187,48 @@ def _sampling(
 
 def passes(layers: Layers, images: float) -> Work:
     """Passing so many images (times networks) forward, without a gradient, many at a time."""
-    weighted = [layer for layer in layers if isinstance(layer, Dense | Conv)]
-    products, convolutions, numbers = 0, 0, 0
-    for layer in weighted:
-        if isinstance(layer, Conv):
-            convolutions += layer.macs() // layer.outputs * math.ceil(layer.outputs / LANES) * LANES
-            numbers += layer.height * layer.width * layer.outputs
-        else:
-            products += layer.macs()
-            numbers += layer.outputs
+    costs = layer_costs(layers)
+    products, convolutions = (
+        sum(cost.macs for cost in costs if cost.kind == kind) for kind in ("product", "convolution")
+    )
     flop = {"product_flop": 2 * images * products, "convolution_flop": 2 * images * convolutions}
-    return {**flop, "evaluated": images * numbers}
+    return {**flop, "evaluated": images * sum(cost.numbers for cost in costs)}
+
+
+class LayerCost(NamedTuple):
+    """What one image costs in a layer whose time counts."""
+
+    kind: Literal["product", "convolution"]
+    macs: int  # multiply-adds, as many as take their time
+    numbers: int  # that the layer gives
+
+
+def layer_costs(layers: Layers) -> list[LayerCost]:
+    """Of the layers whose time counts. Raises InputError where it is not known what a layer costs."""
+    costs = (rule_for(COSTS, type(layer), "estimate of costs")(layer, shape) for layer, shape in layers.walk())
+    return [cost for cost in costs if cost]
+
+
+def _product(layer: Dense, shape: Shape) -> LayerCost:
+    return LayerCost("product", layer.macs(shape), layer.outputs)
+
+
+def _convolution(layer: Conv, shape: Shape) -> LayerCost:
+    macs = layer.macs(shape) // layer.filters * math.ceil(layer.filters / LANES) * LANES
+    return LayerCost("convolution", macs, math.prod(layer.output(shape)))
+
+
+def _nothing(layer: Layer, shape: Shape) -> None:
+    """Its time is in the rates of the layers before it."""
+
+
+COSTS: Mapping[type[Layer], Callable[[Any, Shape], LayerCost | None]] = {
+    Dense: _product,
+    Conv: _convolution,
+    Activation: _nothing,
+    MaxPool: _nothing,
+    Flatten: _nothing,
+}
 
 
 def both(*works: Work) -> Work:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from deltaball.data.catalogue import DatasetFacts
-from deltaball.networks import layers
 from deltaball.plan.identities import Identity
 from deltaball.plan.networks import CheckpointId, Trajectory
 from deltaball.study import architectures
@@ -64,7 +63,7 @@ def _costed(identity: str, one: Wanted, facts: DatasetFacts) -> Trajectory:
         checkpoints=checkpoints,
         parents=one.parents,
         origin=one.origin,
-        parameters=layers.parameters(network),
+        parameters=network.parameters,
         # A backward pass costs two forward passes.
-        flop=3.0 * layers.forward_flop(network) * images,
+        flop=3.0 * network.flop * images,
     )

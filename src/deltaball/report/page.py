@@ -26,26 +26,6 @@ from deltaball.workflow import stages
 PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "bayes", "pruning", *stages.PAPER)
 ENCLOSURES_SHOWN = 500
 MISSING_SHOWN = 200
-# What the tables at the end of the page hold; one that is not named here is shown under its own name.
-DESCRIBED = {
-    "scorecard": "every claim of the paper, part by part",
-    "completeness": "networks planned, trained, diverged, failed and measured, per grid",
-    "correlations": "of test accuracy with each measure, among all networks and those that learned",
-    "regressions": "of each measure, errors clustered by trajectory",
-    "mixed": "mixed models, the architecture as random effect",
-    "partial_correlations": "of accuracy with each measure, the hyper-parameters held fixed",
-    "learned": "every trend among all networks, those that learned, and bands of accuracy",
-    "importances": "which hyper-parameters matter: permutation importance beside standardised effects",
-    "replicates": "variance over seeds",
-    "diagnostics": "of the regressions: collinearity, leverage, residuals",
-    "monotonicity": "exceptions to what the truth would do as the ball grows",
-    "pruning": "pruned networks against their dense trunks",
-    "pruning_tests": "whether the share of weights removed matters",
-    "bayes": "trends among Bayesian networks, converged and not",
-    "enclosures": "what is proven of each network",
-    "convergence": "draws of the test points, and how far they scatter",
-    "jobs": "every run of a job",
-}
 
 
 def write(plan: Plan, study_path: Path) -> Path:
@@ -133,7 +113,7 @@ def _trends(
         "monotonicity": records(found["monotonicity"]),
         "figures": _of_kind(pictures, "tradeoff"),
         "axes_figures": _of_kind(pictures, "hyperparameters"),
-        "other_figures": [one for name, one in pictures.items() if name.partition("_")[0] not in PLACED],
+        "other_figures": [one for name, one in pictures.items() if stages.figure_kind(name) not in PLACED],
     }
 
 
@@ -185,11 +165,11 @@ def _footer(
 
 
 def _whole(name: str, table: pd.DataFrame) -> dict[str, Any]:
-    return {"name": name, "says": DESCRIBED.get(name, ""), "rows": len(table), "packed": packed_table(table)}
+    return {"name": name, "says": stages.TABLES.get(name, ""), "rows": len(table), "packed": packed_table(table)}
 
 
 def _of_kind(pictures: dict[str, Any], *kinds: str) -> list[Any]:
-    return [picture for name, picture in pictures.items() if name.partition("_")[0] in kinds]
+    return [picture for name, picture in pictures.items() if stages.figure_kind(name) in kinds]
 
 
 def _number(value: float, digits: int = 2) -> str:

@@ -7,11 +7,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +20,11 @@ from deltaball.base.draws import generator
 from deltaball.base.errors import InputError
 from deltaball.data.datasets import Dataset, from_arrays
 from deltaball.networks.initial import initial_weights
-from deltaball.networks.layers import Layers, parameters
 from deltaball.plan import costs
 from deltaball.plan.costs import UNITS, Rates, Work
 from deltaball.plan.networks import Trajectory
-from deltaball.plan.packing import PACK_NETWORKS, PACK_PARAMETERS
+from deltaball.run.probes import PROBES, Probe, on_device
 from deltaball.store.store import Store
-from deltaball.study.architectures import layers
 from deltaball.study.methods import METHODS
 from deltaball.training import descent, sgd
 from deltaball.workflow import jobs
@@ -38,98 +35,15 @@ LEAST_STEPS, MOST_POINTS = 3, 16384
 TIMED = 3  # epochs, of which the median counts, after one that warms up
 TRANSITIONS = 15  # of a chain
 PRUNED_DENSITY = 0.25  # share of its weights that a pruned network keeps
-# On a GPU every shape is probed in a pack as the paper's grids have them, and in one that fills it better.
-ON_CUDA = (4, 64)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A pack to be measured."""
-
-    method: str
-    architecture: str
-    axes: Mapping[str, Any]
-    shape: tuple[int, int, int]
-    networks: int  # on a CPU
-    points: int = 0  # of training data; 0: as many as take SECONDS
-
-    @property
-    def layers(self) -> Layers:
-        return layers(self.architecture, self.axes, self.shape, 10)
-
-    def __str__(self) -> str:
-        axes, image = self.axes, "×".join(map(str, self.shape))
-        if self.architecture == "fcn":
-            network = f"fcn {axes['width']}×{axes['depth']}"
-        else:
-            dense = f"{axes['fc_width']}×{axes['fc_depth']}"
-            network = f"{self.architecture} {axes['filters']} k{axes['kernel']} ×{axes['conv_depth']} {dense}"
-        batch = f" by {axes['batch_size']}" if not METHODS[self.method].averages_samples else f" {self.points:,} points"
-        precision = f" in {axes['precision']}" if "precision" in axes else ""
-        return f"{self.method} {network} on {image}{batch}{precision}, pack of {self.networks}"
-
-
-def _fcn(width: int, depth: int, batch: int, networks: int, method: str = "sgd", **other: Any) -> Probe:
-    shape = other.pop("shape", (28, 28, 1))
-    axes = {"width": width, "depth": depth, "activation": "relu", "batch_size": batch, "optimizer": "sgd", **other}
-    return Probe(method, "fcn", axes, shape, networks)
-
-
-def _cnn(filters: int, kernel: int, depth: int, batch: int, networks: int, **other: Any) -> Probe:
-    vgg = other.pop("vgg", False)
-    shape = other.pop("shape", (32, 32, 3) if vgg else (28, 28, 1))
-    axes = {"filters": filters, "kernel": kernel, "conv_depth": depth, "fc_depth": 1, "fc_width": 128}
-    axes |= {"activation": "relu", "batch_size": batch, "optimizer": "adam" if vgg else "sgd", **other}
-    return Probe("sgd", "vgg" if vgg else "cnn", axes, shape, networks)
-
-
-def _chains(width: int, depth: int, points: int) -> Probe:
-    axes = {"width": width, "depth": depth, "activation": "relu", "step_size": 1e-4, "leapfrog_steps": 10}
-    axes |= {"train_points": None, "burn_in": 0, "start": "glorot", "warm_epochs": 0, "thinning": 1}
-    axes |= {"prior_scale": 1.0, "likelihood_scale": 1.0, "seed": 0}
-    return Probe("hmc", "fcn", axes, (28, 28, 1), 1, points)
-
-
-PROBES = (
-    _fcn(64, 1, 128, 1),
-    _fcn(64, 1, 32, 16),
-    _fcn(64, 3, 128, 16, activation="sigmoid"),
-    _fcn(128, 2, 32, 4),
-    _fcn(128, 3, 128, 12, activation="tanh"),
-    _fcn(256, 2, 128, 4),
-    _fcn(256, 1, 32, 4, optimizer="adam"),
-    _fcn(512, 1, 128, 1),
-    _fcn(512, 3, 128, 1, activation="tanh"),
-    _fcn(1024, 2, 128, 1, activation="sigmoid"),
-    _fcn(1024, 4, 128, 1),
-    _fcn(64, 4, 128, 32, shape=(8, 8, 1)),
-    _fcn(256, 2, 128, 2, shape=(32, 32, 3)),
-    _fcn(128, 2, 128, 12, "imp"),
-    _fcn(1024, 1, 128, 1, "imp"),
-    _cnn(5, 3, 1, 128, 4),
-    _cnn(5, 3, 3, 32, 8),
-    _cnn(5, 7, 2, 128, 3),
-    _cnn(10, 5, 2, 128, 2),
-    _cnn(10, 3, 2, 32, 8, shape=(8, 8, 1), optimizer="adam"),
-    _cnn(20, 3, 1, 128, 1, fc_width=256),
-    _cnn(20, 5, 2, 32, 2),
-    _cnn(30, 7, 1, 128, 1),
-    _cnn(30, 3, 3, 128, 1, fc_depth=2),
-    _cnn(24, 3, 1, 32, 1, vgg=True, fc_width=512),
-    _cnn(24, 7, 2, 32, 1, vgg=True),
-    _cnn(48, 3, 2, 32, 1, vgg=True),
-    _cnn(64, 5, 3, 32, 1, vgg=True),
-    _fcn(64, 1, 128, 16, precision="bfloat16"),
-    _fcn(256, 2, 128, 4, precision="bfloat16"),
-    _fcn(512, 3, 128, 1, precision="bfloat16"),
-    _cnn(10, 3, 1, 128, 2, precision="bfloat16"),
-    _cnn(20, 5, 2, 128, 2, precision="bfloat16"),
-    _cnn(48, 3, 2, 32, 1, vgg=True, precision="bfloat16"),
-    _chains(64, 1, 500),
-    _chains(256, 2, 2000),
-)
 
 Row = tuple[str, Work, float]  # which probe, what it did, and in how many seconds
+
+
+def calibrate(device: str, store: Path) -> str:
+    """Measure a device and keep its rates beside a store's; returns in words which, and how well they fit."""
+    rates = calibrated(device, store, PROBES)
+    share = costs.within(rates.ratios.values(), 1.5)
+    return f"{costs.write(rates, store)}: rates of {rates.hardware}; {share:.0%} of the probes within 1.5 ×"
 
 
 def calibrated(device: str, store: Path, probes: Sequence[Probe]) -> Rates:
@@ -140,7 +54,7 @@ def calibrated(device: str, store: Path, probes: Sequence[Probe]) -> Rates:
     """
     before, rows = costs.shipped(device), []
     store.mkdir(parents=True, exist_ok=True)
-    for probe in [one for given in probes for one in _on(device, given)]:
+    for probe in [one for given in probes for one in on_device(device, given)]:
         with tempfile.TemporaryDirectory(prefix="calibrating-", dir=store) as folder:
             measure = _chain_rows if METHODS[probe.method].averages_samples else _descent_rows
             try:
@@ -174,14 +88,6 @@ def fit(rows: Sequence[tuple[Work, float]], before: Mapping[str, float]) -> dict
     return {**before, **{unit: float(one) for unit, one in zip(present, found / largest, strict=True)}}
 
 
-def _on(device: str, probe: Probe) -> list[Probe]:
-    """A probe as this device is to have it."""
-    if device == "cpu":
-        return [probe]
-    most = max(1, min(PACK_NETWORKS, PACK_PARAMETERS[device] // parameters(probe.layers)))
-    return [replace(probe, networks=networks) for networks in sorted({min(one, most) for one in ON_CUDA})]
-
-
 def _descent_rows(probe: Probe, device: str, store: Store, before: Rates) -> list[Row]:
     """An epoch, and another that ends in a checkpoint."""
     network, batch = probe.layers, probe.axes["batch_size"]
@@ -196,7 +102,7 @@ def _descent_rows(probe: Probe, device: str, store: Store, before: Rates) -> lis
         draws = generator(one.id, "masks")
         masks = [draws.random(weight.shape) < PRUNED_DENSITY for weight in weights]
         starts.append(descent.StartingPoint(one, 0, weights, {}, masks if pruned else ()))
-    parted = [starts] if pruned else sgd.together(starts, network, probe.shape, device)
+    parted = [starts] if pruned else sgd.together(starts, network, device)
     runs = [descent.Descent(some, network, data, store, device) for some in parted]
 
     def epoch() -> None:
@@ -231,7 +137,7 @@ def _trajectories(probe: Probe, checkpoint: int) -> list[Trajectory]:
     axes = {"learning_rate": 1e-4, **probe.axes}
     place = "probes", "probes", probe.method, probe.architecture
     return [
-        Trajectory(str(k), *place, axes, (checkpoint,), (), str(k), parameters(probe.layers), 0.0)
+        Trajectory(str(k), *place, axes, (checkpoint,), (), str(k), probe.layers.parameters, 0.0)
         for k in range(probe.networks)
     ]
 

@@ -1,14 +1,20 @@
-"""One GPU per job on a machine that has several and no scheduler that deals them out. Standard library only."""
+"""One GPU per job on a machine that has several and no scheduler that deals them out. Light until a job is ready."""
 
 import contextlib
 import fcntl
 import os
+import platform
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
+
+from deltaball.base.errors import InputError, system_message
+from deltaball.run.libraries import prepare_jax, prepare_torch
+from deltaball.study.methods import METHODS
+from deltaball.workflow.jobs import Job
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -29,13 +35,32 @@ def listed() -> list[str]:
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
+def ready(job: Job) -> Iterator[None]:
+    """Hold a device for a job, with torch (and JAX, for chains) ready for it; the record learns which."""
+    kind, asked = job.plan.study.compute.device, time.monotonic()
+    with held(kind):
+        job.waited = time.monotonic() - asked
+        torch = prepare_torch(kind)
+        if any(METHODS[one.method].on_jax for one in job.shard.trajectories):
+            prepare_jax()
+        job.device = torch.cuda.get_device_name() if kind == "cuda" else platform.machine()
+        try:
+            yield
+        except OSError as problem:
+            raise InputError(f"shard {job.shard.id}: {system_message(problem)}") from None
+        finally:
+            if kind == "cuda":
+                job.device_memory_mb = round(torch.cuda.max_memory_allocated() / 2**20)
+
+
+@contextlib.contextmanager
+def held(kind: str = "cuda") -> Iterator[None]:
     """Make one GPU the only one that this process sees, and keep other jobs off it until the block ends.
 
-    A single device in CUDA_VISIBLE_DEVICES was chosen by a scheduler or by the user, and is left at that. Must come
-    before CUDA is started. Waits while other jobs hold all the devices.
+    Nothing is held for a `kind` that is no GPU. A single device in CUDA_VISIBLE_DEVICES was chosen by a scheduler or by
+    the user, and is left at that. Must come before CUDA is started. Waits while other jobs hold all the devices.
     """
-    candidates = listed()
+    candidates = listed() if kind == "cuda" else []
     if not candidates or (VISIBLE in os.environ and len(candidates) == 1):
         yield
         return

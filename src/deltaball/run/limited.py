@@ -5,18 +5,17 @@ import re
 import signal
 import time
 import traceback
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from deltaball.base.errors import InputError
 from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan
+from deltaball.run.pace import Pace
 from deltaball.store.store import Store
-from deltaball.workflow import jobs, resources
+from deltaball.workflow import jobs
 
-STARTING_SECONDS = 2.0  # of a job, whatever its size
 SHARDS_PER_LIMIT = 8  # shards are cut so small that about so many fit in the limit
 
 
@@ -65,7 +64,7 @@ def run(
     the limit, whatever is under way is stopped. A shard that fails stops no other. `ended` is kept up to date.
     """
     began = time.monotonic() if began is None else began
-    pace = _Pace(plan, Store(plan.study.store))
+    pace = Pace(plan, Store(plan.study.store))
     ended.left = [one.id for one in shards]
     with contextlib.suppress(OutOfTime), _alarm(limit, began) as remaining:
         while ended.left:
@@ -87,7 +86,7 @@ def run(
             )
 
 
-def _done(shard: Shard, work: Callable[[str, Shard], None], pace: "_Pace") -> str | None:
+def _done(shard: Shard, work: Callable[[str, Shard], None], pace: Pace) -> str | None:
     """Do both stages; returns why the shard failed, if it did."""
     for stage in jobs.STAGES:
         try:
@@ -118,52 +117,3 @@ def _alarm(limit: float | None, began: float) -> Iterator[Callable[[], float]]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-class _Pace:
-    """How long jobs take: the plan's estimate, times what jobs of their kind took of it so far."""
-
-    def __init__(self, plan: Plan, store: Store) -> None:
-        self.plan, self.store = plan, store
-        self.estimated: dict[Any, float] = defaultdict(float)
-        self.took: dict[Any, float] = defaultdict(float)
-
-    def of_shard(self, shard: Shard) -> float:
-        """Seconds that what is left of a shard will take."""
-        return sum(self._seconds(stage, shard) for stage in jobs.STAGES)
-
-    @contextlib.contextmanager
-    def measured(self, stage: str, shard: Shard) -> Iterator[None]:
-        """Learn from a job that the block does."""
-        estimate, started = self._estimate(stage, shard), time.monotonic()
-        yield
-        if estimate:
-            kind = self._kind(stage, shard)
-            self.estimated[kind] += estimate
-            self.took[kind] += time.monotonic() - started
-
-    def _seconds(self, stage: str, shard: Shard) -> float:
-        estimate, kind = self._estimate(stage, shard), self._kind(stage, shard)
-        # Of a kind that has not been met, what any other took of its estimate.
-        known = [self.took[one] / self.estimated[one] for one in self.estimated if one == kind or one[0] == kind[0]]
-        factor = self.took[kind] / self.estimated[kind] if kind in self.estimated else max(known, default=1.0)
-        return STARTING_SECONDS + factor * estimate
-
-    def _estimate(self, stage: str, shard: Shard) -> float:
-        if stage == "measure":
-            return 60 * resources.measuring(self.plan, shard).minutes
-        packs = [[left for one in pack if (left := self._left(one))] for pack in shard.packs]
-        return sum(self.plan.seconds(pack) for pack in packs if pack)
-
-    def _left(self, one: Any) -> Any:
-        """What the store lacks of a trajectory, about; None when it lacks nothing."""
-        missing = [step for step in one.checkpoints if not self.store.has(one.id, step)]
-        if not missing:
-            return None
-        reached = max((step for step in one.checkpoints if step < missing[0]), default=0)
-        return replace(one, checkpoints=tuple(step - reached for step in missing))
-
-    @staticmethod
-    def _kind(stage: str, shard: Shard) -> tuple[str, str, str]:
-        first = shard.trajectories[0]
-        return stage, first.architecture, first.method

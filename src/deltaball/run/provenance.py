@@ -9,7 +9,7 @@ from deltaball.base.files import written_whole
 from deltaball.base.statuses import MEASURABLE, PLANNED, STATUSES
 from deltaball.base.wording import duration
 from deltaball.plan.plan import Plan
-from deltaball.run import merging
+from deltaball.run import pieces
 from deltaball.tables import frames
 from deltaball.workflow import jobs, stages
 
@@ -28,7 +28,7 @@ def write(plan: Plan, study: Path) -> Path:
 
 def lines(plan: Plan, study: Path) -> Iterator[str]:
     """The page, in Markdown. The same tables and records always give the same page."""
-    piece = merging.of_folder(plan.study.folder)
+    piece = pieces.of_folder(plan.study.folder)
     networks, robustness = frames.load(plan)
     runs = frames.jobs(jobs.records(plan))
     yield f"# Where the tables of the study {plan.study.study} come from"

@@ -1,6 +1,6 @@
 """Packs side by side on a device."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from deltaball.plan.networks import Trajectory
@@ -10,19 +10,6 @@ from deltaball.training.progress import Progress
 
 # Packs that a job trains at a time, at most, and no more networks than a full pack has.
 SIDE_BY_SIDE = {"cpu": 1, "cuda": 8}
-
-
-def waves(packs: Iterable[tuple[Trajectory, ...]]) -> list[list[tuple[Trajectory, ...]]]:
-    """Packs so that what is pruned comes in a later wave than what it is pruned from; `packs` are in such an order."""
-    found: list[list[tuple[Trajectory, ...]]] = []
-    wave_of: dict[str, int] = {}
-    for pack in packs:
-        parents = (parent for one in pack for parent, _ in one.parents)
-        wave = max((wave_of[parent] + 1 for parent in parents if parent in wave_of), default=0)
-        wave_of |= dict.fromkeys((one.id for one in pack), wave)
-        found += [[] for _ in range(wave + 1 - len(found))]
-        found[wave].append(pack)
-    return found
 
 
 def side_by_side(

@@ -46,7 +46,7 @@ class Fcn(Architecture):
     def layers(cls, axes: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Layers:
         """`depth` hidden layers of `width` (paper 004, Appendix B)."""
         activation = Activation(axes["activation"])
-        return (Flatten(), *_dense(math.prod(shape), axes["depth"], axes["width"], activation, classes))
+        return Layers(shape, (Flatten(), *_dense(axes["depth"], axes["width"], activation, classes)))
 
 
 class Cnn(Architecture):
@@ -69,21 +69,16 @@ class Cnn(Architecture):
         Paper 004, Appendix B. Raises InputError when pooling would leave no pixel.
         """
         activation = Activation(axes["activation"])
-        height, width, channels = shape
-        found: list[Layer] = []
-        for _ in range(axes["conv_depth"]):
-            for _ in range(cls.CONVOLUTIONS):
-                found += [Conv(height, width, axes["kernel"], channels, axes["filters"]), activation]
-                channels = axes["filters"]
-            found.append(MaxPool())
-            height, width = height // 2, width // 2
-        if not (height and width):
+        fits = int(math.log2(min(shape[:2])))
+        if axes["conv_depth"] > fits:
             raise InputError(
                 f"conv_depth = {axes['conv_depth']} halves images of {shape[0]}×{shape[1]} to nothing; "
-                f"at most {int(math.log2(min(shape[:2])))} fits"
+                f"at most {fits} fits"
             )
-        flat = height * width * channels
-        return (*found, Flatten(), *_dense(flat, axes["fc_depth"], axes["fc_width"], activation, classes))
+        convolution = (Conv(axes["filters"], axes["kernel"]), activation)
+        block = (*convolution * cls.CONVOLUTIONS, MaxPool())
+        dense = _dense(axes["fc_depth"], axes["fc_width"], activation, classes)
+        return Layers(shape, (*block * axes["conv_depth"], Flatten(), *dense))
 
     def check_images(self, facts: DatasetFacts) -> None:
         deepest = {name: max(getattr(self, name)) for name in Cnn.model_fields if name != "architecture"}
@@ -112,9 +107,8 @@ def layers(architecture: str, axes: Mapping[str, Any], shape: tuple[int, int, in
     return ARCHITECTURES[architecture].layers(axes, shape, classes)
 
 
-def _dense(inputs: int, depth: int, width: int, activation: Activation, classes: int) -> list[Layer]:
-    found: list[Layer] = []
+def _dense(depth: int, width: int, activation: Activation, classes: int) -> list[Layer]:
+    hidden: list[Layer] = []
     for _ in range(depth):
-        found += [Dense(inputs, width), activation]
-        inputs = width
-    return [*found, Dense(inputs, classes)]
+        hidden += [Dense(width), activation]
+    return [*hidden, Dense(classes)]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from deltaball.networks.layers import Conv, Dense, Layers
+from deltaball.networks.layers import Layers
 from deltaball.study.notions import Notion
 
 Settings = Mapping[str, float]
@@ -89,11 +89,7 @@ def _gradient_steps(settings: Settings, layers: Layers, notion: Notion) -> float
 
 def _pulled_back(settings: Settings, layers: Layers, notion: Notion) -> float:
     """Every unit after the first layer pulled back to the image, twice, and the rows that are asked; in float64."""
-    units = [
-        layer.outputs * (layer.height * layer.width if isinstance(layer, Conv) else 1)
-        for layer in layers
-        if isinstance(layer, Dense | Conv)
-    ]
+    units = [math.prod(layer.output(shape)) for layer, shape in layers.walk() if layer.weights(shape)]
     rows = units[-1] ** 2 if notion.reads == "softmax" else units[-1]
     return 2 * (2 * sum(units[1:-1]) + rows)
 

@@ -33,7 +33,7 @@ from deltaball.data.catalogue import DatasetFacts
 from deltaball.data.datasets import Dataset
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.keras_models import keras_model
-from deltaball.networks.layers import Layers, weight_shapes
+from deltaball.networks.layers import Layers
 from deltaball.plan.networks import Trajectory
 from deltaball.store.store import Checkpoint, Store
 from deltaball.training import descent
@@ -190,7 +190,7 @@ class Run:
             self.x_test = jnp.asarray(dataset.x_test)
             scales = [self._per_chain("prior_scale"), self._per_chain("likelihood_scale")]
         self.posterior = (self.x_train, self.y_train, *scales)
-        self.kernel = kernel(layers, dataset.facts.shape, self.axes["leapfrog_steps"], whole)
+        self.kernel = kernel(layers, self.axes["leapfrog_steps"], whole)
 
     def _per_chain(self, axis: str) -> np.ndarray:
         return np.array([one.trajectory.axes[axis] for one in self.chains], np.float32)
@@ -223,7 +223,7 @@ class Run:
         resumed = [one.resumed for one in self.chains]
         if self.step:
             weights = [
-                [part[f"position.{index}"] for index in range(len(weight_shapes(self.layers)))] for part in resumed
+                [part[f"position.{index}"] for index in range(len(self.layers.weight_shapes))] for part in resumed
             ]
         else:
             weights = [self._initial(k) for k in range(len(self.chains))]
@@ -246,7 +246,7 @@ class Run:
         draws = generator(trajectory.id, "weights")
         if self.axes["start"] == "prior":
             scale = trajectory.axes["prior_scale"]
-            weights = [draws.normal(0, scale, shape).astype(np.float32) for shape in weight_shapes(self.layers)]
+            weights = [draws.normal(0, scale, shape).astype(np.float32) for shape in self.layers.weight_shapes]
         else:
             weights = initial_weights(self.layers, draws)
         if not self.axes["warm_epochs"]:
@@ -279,7 +279,7 @@ class Run:
         kept = {f"position.{index}": np.asarray(weight)[k] for index, weight in enumerate(state.z)}
         kept |= {f"gradient.{index}": np.asarray(weight)[k] for index, weight in enumerate(state.z_grad)}
         kept |= {"potential": np.asarray(state.potential_energy)[[k]], "key": np.asarray(state.rng_key)[k]}
-        part = chain.part(labels, kept, weight_shapes(self.layers))
+        part = chain.part(labels, kept, self.layers.weight_shapes)
         self.store.save(chain.trajectory.id, chain.step, replace(part, facts={**self.facts, **part.facts}))
         self.progress.finish(chain.step in chain.trajectory.checkpoints)
 
@@ -296,9 +296,9 @@ class Kernel(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def kernel(layers: Layers, shape: tuple[int, int, int], leapfrog_steps: int, shared: bool) -> Kernel:
+def kernel(layers: Layers, leapfrog_steps: int, shared: bool) -> Kernel:
     """The compiled functions of a pack's chains; `shared` where all see the same points."""
-    log_softmax = network(layers, shape)
+    log_softmax = network(layers)
 
     def potential(images: jax.Array, labels: jax.Array, prior_scale: jax.Array, likelihood_scale: jax.Array) -> Any:
         return partial(
@@ -354,14 +354,14 @@ def potential_energy(
     return sum((weight**2).sum() for weight in weights) / (2 * prior_scale**2) - likelihood_scale * likelihood
 
 
-def network(layers: Layers, shape: tuple[int, int, int]) -> Callable[..., jax.Array]:
-    """Log softmax [n, classes] of (weights in Keras' order, images [n, *shape])."""
+def network(layers: Layers) -> Callable[..., jax.Array]:
+    """Log softmax [n, classes] of (weights in Keras' order, images [n, h, w, c])."""
     os.environ.setdefault("KERAS_BACKEND", "jax")
     import keras
 
     if keras.backend.backend() != "jax":
         raise InputError(f"Keras runs on {keras.backend.backend()} and HMC needs it on JAX: set KERAS_BACKEND=jax")
-    model = keras_model(layers, shape)
+    model = keras_model(layers)
 
     def log_softmax(weights: Sequence[jax.Array], images: jax.Array) -> jax.Array:
         # By default matrix products on a GPU use TF32, too coarse for differences of energy.

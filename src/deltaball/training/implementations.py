@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from deltaball.base.files import written_whole
-from deltaball.networks.layers import Conv, Layers
+from deltaball.networks.layers import Conv, Layers, Shape
 from deltaball.training.steps import Implementation, Members, Recipe, Steps
 
 STEPS = 32  # of a trial, after as many that warm up
@@ -23,7 +23,7 @@ LANES = 8
 
 def candidates(layers: Layers, networks: int, device: str) -> list[Implementation]:
     """The implementations that a device may take."""
-    if device == "cpu" or not any(isinstance(layer, Conv) for layer in layers):
+    if device == "cpu" or not _tried(layers):
         return [Implementation()]
     lanes = [Implementation(lanes=min(networks, LANES))] if networks > 1 else []
     return [Implementation(), *lanes, Implementation("grouped"), Implementation("unfolded")]
@@ -42,7 +42,7 @@ def fastest(
         return possible[0]
     subject = {
         # Implementations differ in nothing but these.
-        "convolutions": [repr(layer) for layer in recipe.layers if isinstance(layer, Conv)],
+        "convolutions": _tried(recipe.layers),
         "batch": recipe.batch_size,
         "precision": recipe.precision,
         "networks": len(members),
@@ -59,6 +59,20 @@ def fastest(
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps({**subject, "fastest": asdict(best), "trial": timed}, indent=1) + "\n")
     return best
+
+
+def _tried(layers: Layers) -> list[str]:
+    """The layers that implementations compute differently, in the words of a trial's file."""
+    return [TRIED[type(layer)](layer, shape) for layer, shape in layers.walk() if type(layer) in TRIED]
+
+
+def _convolution(layer: Conv, shape: Shape) -> str:
+    # Trials on file are found again by these words.
+    height, width, channels = shape
+    return f"Conv(height={height}, width={width}, size={layer.size}, inputs={channels}, outputs={layer.filters})"
+
+
+TRIED = {Conv: _convolution}
 
 
 def _read(path: Path) -> Implementation | None:

@@ -54,7 +54,7 @@ def train(
 
 
 def _start(trajectory: Trajectory, parent: Checkpoint, layers: Layers) -> StartingPoint:
-    places = prunable(parent.weights)
+    places = prunable(layers)
     alive = survivors(
         [parent.weights[place] for place in places],
         [_unpacked(parent.state, place, parent.weights[place].shape) for place in places],
@@ -79,9 +79,9 @@ def _start(trajectory: Trajectory, parent: Checkpoint, layers: Layers) -> Starti
     return StartingPoint(trajectory, 0, weights, packed, masks, facts)
 
 
-def prunable(weights: Sequence[np.ndarray]) -> list[int]:
-    """Positions, in Keras' order (kernel, bias, kernel, bias…), of the kernels of all but the output layer."""
-    return list(range(0, len(weights) - 2, 2))
+def prunable(layers: Layers) -> list[int]:
+    """Positions, among the weights, of the kernels of all but the output layer."""
+    return [place for place, weight in enumerate(layers.weights) if weight.role == "kernel"][:-1]
 
 
 def survivors(

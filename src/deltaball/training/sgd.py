@@ -55,15 +55,13 @@ def train(
         else:
             groups[epoch, missing[-1]].append(StartingPoint(trajectory, epoch, resumed.weights, resumed.state))
     for (_, last), starts in groups.items():
-        for some in together(starts, layers, dataset.facts.shape, device):
+        for some in together(starts, layers, device):
             Descent(some, layers, dataset, store, device, progress).until(last)
     return trained
 
 
-def together(
-    starts: list[StartingPoint], layers: Layers, shape: tuple[int, int, int], device: str
-) -> Iterator[list[StartingPoint]]:
+def together(starts: list[StartingPoint], layers: Layers, device: str) -> Iterator[list[StartingPoint]]:
     """The networks of a pack that take each step together."""
-    size = taken_together(len(starts), layers, shape, starts[0].trajectory.axes["batch_size"], device)
+    size = taken_together(len(starts), layers, starts[0].trajectory.axes["batch_size"], device)
     for first in range(0, len(starts), size):
         yield starts[first : first + size]

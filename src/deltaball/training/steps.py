@@ -75,8 +75,8 @@ class TrainedPack(Layered):
     def __len__(self) -> int:
         return len(self.weights[0])
 
-    def one(self, k: int) -> "TrainedPack":
-        return TrainedPack(self.recipe, [weight[k : k + 1] for weight in self.weights], self.convolution)
+    def part(self, networks: slice) -> "TrainedPack":
+        return TrainedPack(self.recipe, [weight[networks] for weight in self.weights], self.convolution)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [K, n, classes], float32."""

@@ -77,7 +77,7 @@ class Job:
         self.failures[pack[0].id] = reason
         return 0
 
-    def judged(self, tries_left: int, made: int) -> None:
+    def check_failures(self, tries_left: int, made: int) -> None:
         """Raise InputError if the job should be tried again as a whole, or if it `made` nothing of what it should."""
         if not self.failures:
             return

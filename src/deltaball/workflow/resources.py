@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from deltaball.networks import layers
 from deltaball.plan import costs
 from deltaball.plan.batches import EVALUATION_BATCH, IMAGES_AT_ONCE, IMAGES_MULTIPLE
 from deltaball.plan.judging import passes, shared
@@ -101,15 +100,13 @@ def _request(plan: Plan, shard: Shard, minutes: float, workspace: float) -> Requ
 
 def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     """Weights, gradients, the update, the initial weights, Adam's moments twice; a batch with its gradients."""
-    one, facts = pack[0], plan.facts[pack[0].dataset]
+    one = pack[0]
     copies = 8 if one.axes.get("optimizer") == "adam" else 4
-    if METHODS[
-        one.method
-    ].averages_samples:  # what a chain has drawn since its last checkpoint, as float32 and as it is written
+    if METHODS[one.method].averages_samples:  # drawn since its last checkpoint, as float32 and as it is written
         copies += 2 * one.checkpoints[-1]
     if plan.study.compute.device == "cuda":  # the host has what goes to the store and what comes from there
         return FLOAT * len(pack) * copies * one.parameters
-    sizes = layers.activations(plan.layers(one), facts.shape)
+    sizes = plan.layers(one).activations
     step = one.axes.get("batch_size", 0) * (sizes[0] + 3 * sum(sizes))
     # Without gradients, a layer's input and its output are all that is kept.
     evaluation = EVALUATION_BATCH * 3 * max(sizes)
@@ -117,12 +114,12 @@ def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
 
 
 def _measuring_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
-    one, facts = pack[0], plan.facts[pack[0].dataset]
+    one = pack[0]
     networks = sum(len(trajectory.checkpoints) for trajectory in pack)
     if METHODS[one.method].averages_samples:  # one network at a time, all its samples
         networks = one.checkpoints[-1]
     if plan.study.compute.device == "cuda":
         return FLOAT * 2 * networks * one.parameters
-    sizes = layers.activations(plan.layers(one), facts.shape)
+    sizes = plan.layers(one).activations
     images = max(IMAGES_AT_ONCE["cpu"], IMAGES_MULTIPLE * networks)
     return FLOAT * (3 * networks * one.parameters + images * (4 * sizes[0] + 3 * sum(sizes)))

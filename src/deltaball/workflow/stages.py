@@ -9,25 +9,26 @@ from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan
 from deltaball.study.grids import Grid, how_many
 
-TABLES = (
-    "scorecard",
-    "completeness",
-    "correlations",
-    "regressions",
-    "mixed",
-    "partial_correlations",
-    "learned",
-    "importances",
-    "replicates",
-    "diagnostics",
-    "monotonicity",
-    "pruning",
-    "pruning_tests",
-    "bayes",
-    "enclosures",
-    "convergence",
-    "jobs",
-)
+# The statistical tables, `analysis.writing` makes them, and what each holds.
+TABLES = {
+    "scorecard": "every claim of the paper, part by part",
+    "completeness": "networks planned, trained, diverged, failed and measured, per grid",
+    "correlations": "of test accuracy with each measure, among all networks and those that learned",
+    "regressions": "of each measure, errors clustered by trajectory",
+    "mixed": "mixed models, the architecture as random effect",
+    "partial_correlations": "of accuracy with each measure, the hyper-parameters held fixed",
+    "learned": "every trend among all networks, those that learned, and bands of accuracy",
+    "importances": "which hyper-parameters matter: permutation importance beside standardised effects",
+    "replicates": "variance over seeds",
+    "diagnostics": "of the regressions: collinearity, leverage, residuals",
+    "monotonicity": "exceptions to what the truth would do as the ball grows",
+    "pruning": "pruned networks against their dense trunks",
+    "pruning_tests": "whether the share of weights removed matters",
+    "bayes": "trends among Bayesian networks, converged and not",
+    "enclosures": "what is proven of each network",
+    "convergence": "draws of the test points, and how far they scatter",
+    "jobs": "every run of a job",
+}
 
 # The figures of paper 004, each a target of Snakemake, and what a study lacks that has no such figure.
 PAPER = {
@@ -38,6 +39,19 @@ PAPER = {
 }
 
 METHODS = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}
+
+# The kinds of figures, `figures.drawing` draws them; a figure is named after its kind, and most after a data set too.
+FIGURES = (
+    *PAPER,
+    "tradeoff",
+    "hyperparameters",
+    "bayes",
+    "chains",
+    "pruning",
+    "enclosure",
+    "convergence",
+    "diagnostics",
+)
 
 # What estimation collects from the shards.
 MEASURED = ("robustness", "outcomes", "curves", "convergence")
@@ -72,6 +86,11 @@ def figures(plan: Plan) -> list[str]:
         if notions(grids, True):
             found.append(f"diagnostics_{dataset}")
     return found
+
+
+def figure_kind(name: str) -> str:
+    """The kind, of FIGURES, of a figure."""
+    return name.partition("_")[0]
 
 
 def paper_figure(plan: Plan, name: str) -> str:

@@ -27,7 +27,7 @@ from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
 from deltaball.local.notions import ClassChange, Margin, SoftmaxVariation, VariationAbove
 from deltaball.networks.initial import initial_weights
-from deltaball.networks.layers import Activation, Dense, Flatten
+from deltaball.networks.layers import Activation, Dense, Flatten, Layers
 from deltaball.networks.packs import Pack
 
 
@@ -121,7 +121,7 @@ def test_the_attacked_class_is_the_predicted_one():
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
 def test_on_two_pixels_a_grid_finds_no_less_and_attacks_hardly_less(norm: str, activation: str):
     """Brute force over 150 × 150 images."""
-    found = (Flatten(), Dense(2, 8), Activation(activation), Dense(8, 3))
+    found = Layers((1, 2, 1), (Flatten(), Dense(8), Activation(activation), Dense(3)))
     weights = [[4 * one for one in initial_weights(found, np.random.default_rng(k))] for k in range(4)]
     pack, x = Pack.of(found, weights), images(32, shape=(1, 2, 1))
     ball = Ball(norm, {"linf": 0.15, "l2": 0.2, "l1": 0.25}[norm])

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from attack_cases import LARGEST, NORMS, found_by, images, linear_pack, one_found, sides, through_the_middle
+from attack_cases import LARGEST, NORMS, SHAPE, found_by, images, linear_pack, one_found, sides, through_the_middle
 
 from deltaball.local.attacks.fmn import Fmn
 from deltaball.local.balls import Ball
 from deltaball.local.notions import ClassChange, Margin
-from deltaball.networks.layers import Dense, Flatten
+from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.packs import Pack
 
 
@@ -62,7 +62,8 @@ def test_fmn_changes_the_class_within_a_radius_or_not(norm: str):
 
 
 def test_what_cannot_be_changed_is_robust_and_as_far_as_asked():
-    constant = Pack.of((Flatten(), Dense(12, 2)), [[np.zeros((12, 2), np.float32), np.array([1, 0], np.float32)]])
+    weights = [np.zeros((12, 2), np.float32), np.array([1, 0], np.float32)]
+    constant = Pack.of(Layers(SHAPE, (Flatten(), Dense(2))), [weights])
     for norm in NORMS:
         found = found_by(Fmn(10), constant, images(8), {Ball(norm, 0.7): [ClassChange(), Margin(0.7)]})
         assert [one.outcome.unique().tolist() for one in found.values()] == [[1.0], [pytest.approx(0.7)]]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from attack_cases import NORMS, SHORT, deep_pack, digits, found_by, images, linear_pack, one_found
+from attack_cases import NORMS, SHAPE, SHORT, deep_pack, digits, found_by, images, linear_pack, one_found
 
 from deltaball.data.datasets import Dataset
 from deltaball.local.attacks import gradients
@@ -15,7 +15,7 @@ from deltaball.local.balls import GEOMETRY, Ball
 from deltaball.local.losses import cross_entropy, margin_loss, variation
 from deltaball.local.notions import ClassChange, Margin, SoftmaxVariation
 from deltaball.networks.initial import initial_weights
-from deltaball.networks.layers import Dense, Flatten
+from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.packs import Pack, logits
 from deltaball.study.architectures import layers
 from deltaball.training.objectives.cross_entropy import cross_entropy as training_loss
@@ -24,7 +24,8 @@ from deltaball.training.optimizers import sgd_step
 
 def test_a_slope_that_would_vanish_on_its_way_is_scaled():
     """Logits lead by 60 and weights are 1e-20: the product of e⁻⁶⁰ and 1e-20 is below float32."""
-    pack = Pack.of((Flatten(), Dense(12, 2)), [[np.full((12, 2), [1e-20, 0], np.float32), np.float32([60, 0])]])
+    weights = [np.full((12, 2), [1e-20, 0], np.float32), np.float32([60, 0])]
+    pack = Pack.of(Layers(SHAPE, (Flatten(), Dense(2))), [weights])
     x = images(4)[None]
     _, gradient = gradients.differentiated(pack, x, pack(x), cross_entropy)
     assert (gradient < 0).all()

@@ -24,21 +24,21 @@ from deltaball.local.certificates.crown import backward, layer_bounds
 from deltaball.local.certificates.differences import differences
 from deltaball.local.certificates.rounding import rounding
 from deltaball.networks.arithmetic import ACTIVATIONS
-from deltaball.networks.layers import Activation, Conv, Dense, Flatten, MaxPool
+from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers, MaxPool, Shape
 from deltaball.networks.packs import Pack, logits
 
 
 @pytest.mark.parametrize("by", ["ibp", "crown"])
 @pytest.mark.parametrize("ball", BALLS, ids=str)
 def test_bounds_of_a_linear_network_are_its_minima(ball: Ball, by: str):
-    pack = drawn_pack((Flatten(), Dense(12, CLASSES)))
+    pack = drawn_pack(Layers((4, 3, 1), (Flatten(), Dense(CLASSES))))
     x = drawn_images((4, 3, 1), 5)
     if ball.norm == "l2":
         x = 0.5 + 0 * x  # away from the border the minimum has a closed form
         ball = Ball("l2", min(ball.delta, 0.4))
     around = ball.around(x)
     found = differences(pack, x, ball, by, every=True)
-    allowed = rounding(pack.layers, pack.weights, around, [])
+    allowed = rounding(pack, around, [])
     found = found + allowed[..., :, None] + allowed[..., None, :]
     flat = x.flatten(1).double().numpy()
     for k in range(len(pack)):
@@ -70,7 +70,7 @@ def linear_minimum(row: np.ndarray, point: np.ndarray, delta: float) -> float:
 def test_bounds_of_the_first_layer_are_attained(name: str, ball: Ball, by: str):
     pack, x = case(name, "relu")
     around = ball.around(x)
-    bounds = layer_bounds(pack.layers, pack.weights, around, by)[0]
+    bounds = layer_bounds(pack, around, by)[0]
     for unit in range(7):
         leaf = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(entering(pack, leaf)[0][0, :, unit].sum(), leaf)
@@ -109,13 +109,13 @@ def test_a_tanh_unit_solved_by_hand():
         Ball("linf", 0.25).around(torch.full((1, 1, 1, 1), 0.5)),
     )
     rows = torch.tensor([[[[1.0, -1.0], [-1.0, 1.0]]]], dtype=torch.float64)
-    lower = backward(pack.layers, pack.weights, around, rows, layer_bounds(pack.layers, pack.weights, around, "crown"))
+    lower = backward(pack, around, rows, layer_bounds(pack, around, "crown"))
     assert lower[0, 0].tolist() == pytest.approx([0, -(math.tanh(1) + math.cosh(1) ** -2)], abs=1e-12)
 
 
 def test_a_pool_solved_by_hand():
     # Four pixels 0.1, 0.2, 0.5, 0.9 ± δ through an identity and a pool: up to δ = 0.2 the last is always the largest.
-    found = (Conv(2, 2, 1, 1, 1), Activation("relu"), MaxPool(), Flatten(), Dense(1, 2))
+    found = Layers((2, 2, 1), (Conv(1, 1), Activation("relu"), MaxPool(), Flatten(), Dense(2)))
     one = np.ones((1, 1, 1, 1), np.float32)
     pack = Pack.of(found, [[one, np.zeros(1, np.float32), np.array([[1, 0]], np.float32), np.zeros(2, np.float32)]])
     x = torch.tensor([0.1, 0.2, 0.5, 0.9]).reshape(1, 2, 2, 1)
@@ -129,38 +129,38 @@ def test_a_pool_solved_by_hand():
         assert difference[1, 0].item() == pytest.approx(-most, abs=1e-5)
 
 
-def dense_of(convolution: Conv, kernel: np.ndarray) -> np.ndarray:
-    """A convolution as a Dense kernel, column by column from images with one pixel."""
-    shape = (convolution.height, convolution.width, convolution.inputs)
+def dense_of(convolution: Conv, shape: Shape, kernel: np.ndarray) -> np.ndarray:
+    """A convolution of images of a shape as a Dense kernel, column by column from images with one pixel."""
     units = torch.eye(math.prod(shape)).unflatten(1, shape)
-    weights = [torch.from_numpy(kernel)[None], torch.zeros(1, convolution.outputs)]
-    return logits((convolution, Flatten()), weights, units)[0].numpy()
+    weights = [torch.from_numpy(kernel)[None], torch.zeros(1, convolution.filters)]
+    return logits(Layers(shape, (convolution, Flatten())), weights, units)[0].numpy()
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("ball", BALLS[1::3], ids=str)
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_convolutions_are_bounded_as_the_dense_layers_that_they_are(activation: str, ball: Ball, size: int):
-    first, second, third = Conv(4, 5, size, 2, 3), Conv(4, 5, size, 3, 2), Conv(4, 5, size, 2, 2)
-    last = Dense(40, CLASSES)
-    function = Activation(activation)
-    found = (first, function, second, function, third, function, Flatten(), last)
+    shape, last, function = (4, 5, 2), Dense(CLASSES), Activation(activation)
+    convolutions = [layer for filters in (3, 2, 2) for layer in (Conv(filters, size), function)]
+    found = Layers(shape, (*convolutions, Flatten(), last))
     random = np.random.default_rng(0)
-    kernels = [random.normal(0, 0.5, one.kernel).astype(np.float32) for one in (first, second, third)]
-    biases = [random.normal(0, 0.3, one.outputs).astype(np.float32) for one in (first, second, third)]
+    shapes = found.weight_shapes[:-2]
+    kernels = [random.normal(0, 0.5, one).astype(np.float32) for one in shapes[::2]]
+    biases = [random.normal(0, 0.3, one).astype(np.float32) for one in shapes[1::2]]
     end = [random.normal(0, 0.5, (40, CLASSES)).astype(np.float32), np.zeros(CLASSES, np.float32)]
     images = Pack.of(found, [[*(one for pair in zip(kernels, biases, strict=True) for one in pair), *end]])
     dense = [Flatten()]
     weights = []
-    for one, kernel, bias in zip((first, second, third), kernels, biases, strict=True):
-        matrix = dense_of(one, kernel)
-        dense += [Dense(*matrix.shape), function]
+    convolved = [place for place in found.walk() if isinstance(place[0], Conv)]
+    for place, kernel, bias in zip(convolved, kernels, biases, strict=True):
+        matrix = dense_of(*place, kernel)
+        dense += [Dense(matrix.shape[1]), function]
         weights += [matrix, np.tile(bias, 20)]
-    flat = Pack.of((*dense, last), [[*weights, *end]])
-    x = drawn_images((4, 5, 2), 3)
+    flat = Pack.of(Layers(shape, (*dense, last)), [[*weights, *end]])
+    x = drawn_images(shape, 3)
     torch.testing.assert_close(images(x), flat(x), rtol=1e-5, atol=1e-5)
     around = ball.around(x)
-    ours, theirs = (layer_bounds(pack.layers, pack.weights, around, "crown") for pack in (images, flat))
+    ours, theirs = (layer_bounds(pack, around, "crown") for pack in (images, flat))
     for pair, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(pair, other, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(bounded(images, around), bounded(flat, around), rtol=1e-7, atol=1e-7)

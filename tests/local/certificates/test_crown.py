@@ -43,7 +43,7 @@ def check_sound(pack: Pack, x: torch.Tensor, ball: Ball, count: int) -> None:
     assert (crown <= least)[..., PAIRS].all()
     assert (bounded(pack, around) <= least + 1e-12 * scale)[..., PAIRS].all()
     assert (crown >= intervals - 1e-9 * scale).all()
-    loose, tight = (layer_bounds(pack.layers, pack.weights, around, by) for by in ("ibp", "crown"))
+    loose, tight = (layer_bounds(pack, around, by) for by in ("ibp", "crown"))
     for values, (low, high), (lower, upper) in zip(entering(precise, seen), loose, tight, strict=True):
         assert values.shape[-1] == low.shape[-1] == lower.shape[-1]
         values = values.unflatten(1, (count, len(x)))
@@ -100,14 +100,14 @@ def test_crown_tightens_all_layers_on_which_its_lines_depend(
 ):
     pack, x = case(name, activation)
     around = Ball("linf", 0.03).around(x)
-    loose, tight = (layer_bounds(pack.layers, pack.weights, around, by) for by in ("ibp", "crown"))
+    loose, tight = (layer_bounds(pack, around, by) for by in ("ibp", "crown"))
     widths = [[high - low for low, high in bounds] for bounds in (loose, tight)]
     kept = [(narrow / wide).mean().item() for wide, narrow in zip(*widths, strict=True)]
     assert kept[0] == 1
     assert max(kept[1:]) < 0.98
     # Bounds of the others change nothing.
     found = bounded(pack, around)
-    monkeypatch.setattr(crown, "_needed", lambda stage, low, high: torch.ones_like(low, dtype=torch.bool))
+    monkeypatch.setattr(crown, "needed", lambda stage, low, high: torch.ones_like(low, dtype=torch.bool))
     torch.testing.assert_close(bounded(pack, around), found, rtol=1e-3, atol=1e-3)
 
 
@@ -149,24 +149,24 @@ def test_any_slopes_are_sound_and_their_gradient_helps(name: str):
     pack, x = case(name, "relu")
     around = Ball("linf", 0.1).around(x)
     least = pairs(exactly(pack)(sampled(pack, around, 2000).flatten(0, 1).double()).unflatten(1, (2000, 2))).amin(1)
-    bounds = layer_bounds(pack.layers, pack.weights, around, "crown")
+    bounds = layer_bounds(pack, around, "crown")
     rows = all_rows(2, 2)
     random = torch.Generator().manual_seed(0)
     slopes = [
         torch.rand(2, 2, rows.shape[2], low.shape[-1], generator=random, dtype=torch.float64) for low, _ in bounds
     ]
     slopes = [one.requires_grad_() for one in slopes]
-    lower = backward(pack.layers, pack.weights, around, rows, bounds, slopes=slopes)
+    lower = backward(pack, around, rows, bounds, slopes=slopes)
     assert (lower.detach().unflatten(-1, (CLASSES, CLASSES)) <= least + 1e-12)[..., PAIRS].all()
     gradients = torch.autograd.grad(lower.sum(), slopes)
     better = [(one + 1e-3 * gradient.sign()).clamp(0, 1) for one, gradient in zip(slopes, gradients, strict=True)]
-    raised = backward(pack.layers, pack.weights, around, rows, bounds, slopes=better)
+    raised = backward(pack, around, rows, bounds, slopes=better)
     assert raised.sum() > lower.sum() + 1e-4
     # Of the same slopes for all rows, one row will do.
     shared = [one[:, :, :1] for one in slopes]
-    found = backward(pack.layers, pack.weights, around, rows, bounds, slopes=shared)
+    found = backward(pack, around, rows, bounds, slopes=shared)
     repeated = [one.expand(-1, -1, rows.shape[2], -1) for one in shared]
-    torch.testing.assert_close(found, backward(pack.layers, pack.weights, around, rows, bounds, slopes=repeated))
+    torch.testing.assert_close(found, backward(pack, around, rows, bounds, slopes=repeated))
 
 
 @pytest.mark.parametrize("name", ["fcn 3", "cnn 1"])
@@ -176,7 +176,7 @@ def test_multipliers_bound_the_subproblem_of_their_splits(name: str):
     points = sampled(pack, around, count).flatten(0, 1).double()
     outputs = pairs(exactly(pack)(points).unflatten(1, (count, 2)))
     values = [one.unflatten(1, (count, 2)) for one in entering(exactly(pack), points)]
-    bounds = layer_bounds(pack.layers, pack.weights, around, "crown")
+    bounds = layer_bounds(pack, around, "crown")
     random, rows = torch.Generator().manual_seed(0), all_rows(2, 2)
     whole, helped, tested = bounded(pack, around), 0, 0
     for layer, (low, high) in enumerate(bounds):
@@ -189,7 +189,7 @@ def test_multipliers_bound_the_subproblem_of_their_splits(name: str):
             multipliers = [torch.zeros(2, 2, 1, one.shape[-1], dtype=torch.float64) for one, _ in bounds]
             force = torch.rand(2, 2, 1, generator=random, dtype=torch.float64)
             multipliers[layer] = multipliers[layer].scatter(-1, unit[:, :, None], -sign * force[..., None])
-            lower = backward(pack.layers, pack.weights, around, rows, tightened, multipliers=multipliers)
+            lower = backward(pack, around, rows, tightened, multipliers=multipliers)
             lower = lower.unflatten(-1, (CLASSES, CLASSES))
             inside = (sign * values[layer].gather(-1, unit[:, None].expand(-1, count, -1, -1)) >= 0)[..., None]
             least = torch.where(inside, outputs, torch.inf).amin(1)

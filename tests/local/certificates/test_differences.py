@@ -12,7 +12,7 @@ from deltaball.local.certificates.differences import differences
 from deltaball.local.losses import margin_loss, variation
 from deltaball.local.notions import ClassChange, SoftmaxVariation
 from deltaball.networks.arithmetic import ACTIVATIONS
-from deltaball.networks.layers import Dense, Flatten
+from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.packs import Pack
 
 
@@ -29,7 +29,7 @@ def test_a_batch_is_what_its_networks_and_points_are_alone(
         together = differences(pack, x, ball, by, every=True)
         each = differences(pack, own, ball, by, every=True)
         for k in range(2):
-            alone = Pack(pack.layers, tuple(weight[k : k + 1] for weight in pack.weights))
+            alone = pack.one(k)
             found = torch.cat([differences(alone, one[None], ball, by, every=True) for one in x], 1)
             torch.testing.assert_close(together[k : k + 1], found, rtol=1e-9, atol=1e-9, msg=norm)
             torch.testing.assert_close(each[k : k + 1], found if k == 0 else found.flip(1), rtol=1e-9, atol=1e-9)
@@ -109,7 +109,7 @@ def test_certified_variation_is_close_to_what_attacks_find():
     certified = SoftmaxVariation().certified(pack(x), differences(pack, x, ball, "crown", every=True))
     # Bounds of pairs cannot be attained by all pairs at once; the attack ascends another loss.
     assert (certified.mean() / found.amax(0).mean()).item() < 1.6
-    linear = drawn_pack((Flatten(), Dense(24, 2)))
+    linear = drawn_pack(Layers(SHAPES["fcn 1"][2], (Flatten(), Dense(2))))
     certified = SoftmaxVariation().certified(linear(x), differences(linear, x, ball, "crown", every=True))
     row = (linear.weights[0][..., 0] - linear.weights[0][..., 1]).double()
     around = ball.around(x)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltaball.local.certificates import lines
-from deltaball.local.certificates.lines import LINES, pool_lines, relu_lines
+from deltaball.local.certificates.lines import CURVES, pool_lines, relu_lines
 from deltaball.networks.arithmetic import ACTIVATIONS
 
 EDGES = [-50.0, -7.3, -1.0, -0.2, -1e-3, -1e-6, -1e-9, 0.0, 1e-9, 1e-6, 1e-3, 0.3, 1.0, 6.1, 50.0, 3e4]
@@ -23,12 +23,12 @@ INTERVALS = torch.tensor(
 )
 
 
-@pytest.mark.parametrize("activation", LINES)
+@pytest.mark.parametrize("activation", CURVES)
 def test_lines_enclose_the_activation(activation: str):
     low, high = INTERVALS.T
     at = (low + torch.linspace(0, 1, 4001, dtype=torch.float64)[:, None] * (high - low)).clamp(low, high)
     truth = ACTIVATIONS[activation](at)
-    lower, lower_offset, upper, upper_offset = LINES[activation](low, high)
+    lower, lower_offset, upper, upper_offset = CURVES[activation].lines(low, high)
     # Float64 rounding of a line at its point.
     tolerance = 4e-16 * (
         1 + truth.abs() + (lower * at).abs() + (upper * at).abs() + lower_offset.abs() + upper_offset.abs()
@@ -49,7 +49,7 @@ def test_lines_touch_the_activation_and_no_area_is_wasted(activation: str, low: 
     low, high = torch.tensor([low], dtype=torch.float64), torch.tensor([low + width], dtype=torch.float64)
     at = (low + torch.linspace(0, 1, 20_001, dtype=torch.float64) * (high - low)).clamp(low, high)
     truth = ACTIVATIONS[activation](at)
-    lower, lower_offset, upper, upper_offset = LINES[activation](low, high)
+    lower, lower_offset, upper, upper_offset = CURVES[activation].lines(low, high)
     assert -1e-15 <= (truth - lower * at - lower_offset).min() < 1e-5
     assert -1e-15 <= (upper * at + upper_offset - truth).min() < 1e-5
     # Among lines above that touch at some point, none is lower in the middle: a line above is above the concave hull.
@@ -69,7 +69,7 @@ def hull_above(at: np.ndarray, values: np.ndarray, middle: float) -> float:
     return np.where(b > a, f + (g - f) * (middle - a) / width, np.maximum(f, g)).max()
 
 
-@pytest.mark.parametrize("activation", LINES)
+@pytest.mark.parametrize("activation", CURVES)
 @pytest.mark.parametrize("scale", [1e-9, 1e-2, 1.0, 50.0])
 def test_lines_enclose_the_pool_of_an_activation(activation: str, scale: float):
     random = torch.Generator().manual_seed(1)
@@ -79,7 +79,7 @@ def test_lines_enclose_the_pool_of_an_activation(activation: str, scale: float):
     low[:, 20:40], high[:, 20:40] = low[0, 20:40], high[0, 20:40]  # ties
     low[0, 40:60], high[0, 40:60] = high[:, 40:60].amax(0), high[:, 40:60].amax(0) + scale  # always the largest
     function = ACTIVATIONS[activation]
-    lower, lower_offset, upper, upper_offset = pool_lines(LINES[activation], function, low, high)
+    lower, lower_offset, upper, upper_offset = pool_lines(CURVES[activation].lines, function, low, high)
     steps = torch.rand(2000, 4, 500, generator=random, dtype=torch.float64)
     steps[:1000] = steps[:1000].round()  # corners, where a convex function less a line is largest
     at = low + steps * (high - low)

@@ -24,8 +24,8 @@ def test_the_allowance_covers_float32_and_is_tiny(name: str, activation: str, ga
     around = Ball("linf", 0.03).around(x)
     points = sampled(pack, around, 500).flatten(0, 1)
     error = (pack(points).double() - exactly(pack)(points.double())).abs().unflatten(1, (500, 2))
-    bounds = layer_bounds(pack.layers, pack.weights, around, "crown")
-    allowed = rounding(pack.layers, pack.weights, around, bounds)
+    bounds = layer_bounds(pack, around, "crown")
+    allowed = rounding(pack, around, bounds)
     assert (error.amax(1) < allowed).all()
     if gain == 1:
         assert (allowed < 1e-4 * pack(points).abs().amax()).all()
@@ -37,9 +37,9 @@ def test_a_margin_of_rounding_size_is_not_certified():
     pack = one_pixel(hidden, [[1.0, 1.0], [1.0, 0.0]], "relu")
     x = torch.full((1, 1, 1, 1), 0.5)
     around = Ball("linf", 0.1).around(x)
-    bounds = layer_bounds(pack.layers, pack.weights, around, "crown")
+    bounds = layer_bounds(pack, around, "crown")
     rows = torch.tensor([[[[1.0, -1.0]]]], dtype=torch.float64)
-    assert backward(pack.layers, pack.weights, around, rows, bounds).item() == pytest.approx(4e-10, rel=1e-5)
+    assert backward(pack, around, rows, bounds).item() == pytest.approx(4e-10, rel=1e-5)
     assert first_minus_second(pack, Ball("linf", 0.1), "crown") < 0
     assert pack(x)[0, 0, 0] == pack(x)[0, 0, 1]
     # A margin of 1e-4 is.

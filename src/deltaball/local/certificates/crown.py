@@ -1,19 +1,19 @@
 """Backward linear bounds (CROWN), and intervals where they are enough."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 
-from deltaball.local.certificates.lines import LINES, pool_lines
-from deltaball.local.certificates.stages import ELEMENTS, Bounds, Stage, activated, arranged, stages_of
+from deltaball.local.certificates.layered import stages_of
+from deltaball.local.certificates.lines import pool_lines
+from deltaball.local.certificates.stages import ELEMENTS, Bounds, Stage
 from deltaball.local.certificates.windows import Relaxation, Windows
 from deltaball.local.neighbourhoods import Neighbourhood
 from deltaball.networks.arithmetic import ACTIVATIONS
-from deltaball.networks.layers import Conv, Dense, Layers
+from deltaball.networks.models import Layered
 
 
-def layer_bounds(layers: Layers, weights: Sequence[torch.Tensor], around: Neighbourhood, by: str) -> Bounds:
+def layer_bounds(model: Layered, around: Neighbourhood, by: str) -> Bounds:
     """Lower and upper bounds of what enters each Activation layer: float64 [K, n, units] each, flat.
 
     The first layer's are exact. `by` crown, the others are intersections of intervals with CROWN's bounds; these are
@@ -21,20 +21,19 @@ def layer_bounds(layers: Layers, weights: Sequence[torch.Tensor], around: Neighb
     of a max-pool those that may be the largest. Units that a max-pool drops, which nothing reads, get wide ones.
     Points are not chunked, rows are.
     """
-    stages = stages_of(layers, weights)
-    bounds, _ = bounded(stages, arranged(stages, around), by)
+    stages = stages_of(model)
+    bounds, _ = bounded(stages, stages[0].arranged(around), by)
     found, size = [], around.x.new_ones(around.x.shape[-4], dtype=torch.float64)
     for stage, (low, high) in zip(stages, bounds, strict=False):
         total = stage.kernel.abs().flatten(2).sum(-1).amax(-1, keepdim=True)
         wide = total * size + stage.bias.abs().amax(-1, keepdim=True)
         found.append((stage.outer(low, -wide), stage.outer(high, wide)))
-        size = torch.maximum(*(activated(stage, bound).abs().amax(-1) for bound in (low, high)))
+        size = torch.maximum(*(stage.activated(bound).abs().amax(-1) for bound in (low, high)))
     return found
 
 
 def backward(
-    layers: Layers,
-    weights: Sequence[torch.Tensor],
+    model: Layered,
     around: Neighbourhood,
     rows: torch.Tensor,
     bounds: Bounds,
@@ -52,8 +51,8 @@ def backward(
     multipliers: added to the coefficients of what enters the layer (β-CROWN, Wang et al. 2021): for a unit split
     to ≥ 0 any number ≤ 0, for one split to ≤ 0 any number ≥ 0, else 0.
     """
-    stages = stages_of(layers, weights)
-    around = arranged(stages, around)
+    stages = stages_of(model)
+    around = stages[0].arranged(around)
     relaxations = []
     for index, stage in enumerate(stages[:-1]):
         low, high = (stage.inner(bound) for bound in bounds[index])
@@ -69,7 +68,7 @@ def by_intervals(stages: list[Stage], around: Neighbourhood, bounds: Bounds, row
     if len(stages) == 1:
         return of_rows(stages, [], around, rows, None)
     coefficients = last.pulled(rows)
-    low, high = (activated(stages[-2], bound) for bound in bounds[-1])
+    low, high = (stages[-2].activated(bound) for bound in bounds[-1])
     inner = _dot(coefficients.clamp(min=0), low) + _dot(coefficients.clamp(max=0), high)
     return inner + _dot(rows, last.bias[:, None])
 
@@ -78,7 +77,7 @@ def _relaxation(
     stage: Stage, low: torch.Tensor, high: torch.Tensor, anchor: torch.Tensor, slopes: torch.Tensor | None = None
 ) -> Relaxation:
     """Lines around a stage's activation and pool for inputs in [low, high] ([K, n, units])."""
-    lines = LINES[stage.activation]
+    lines = stage.curve.lines
     low, high = (bound.unflatten(-1, (stage.phases, -1))[:, :, None] for bound in (low, high))
     if slopes is not None:
         slopes = slopes.unflatten(-1, (stage.phases, -1))
@@ -100,15 +99,15 @@ def bounded(stages: list[Stage], around: Neighbourhood, by: str) -> tuple[Bounds
         anchor = _anchor(stages, index, around)
         # Over a box intervals are exact for the first layer, over another ball its rows are.
         if index == 0:
-            needed = None if around.is_box else torch.ones_like(low, dtype=torch.bool)
+            wanted = None if around.is_box else torch.ones_like(low, dtype=torch.bool)
         else:
-            needed = _needed(stage, low, high) if by == "crown" else None
-        if needed is not None:
-            low, high = _tightened(stages[: index + 1], relaxations, around, anchor, low, high, needed)
+            wanted = needed(stage, low, high) if by == "crown" else None
+        if wanted is not None:
+            low, high = _tightened(stages[: index + 1], relaxations, around, anchor, low, high, wanted)
         bounds.append((low, high))
         if by == "crown":
             relaxations.append(_relaxation(stage, low, high, anchor))
-        interval = tuple(activated(stage, bound) for bound in (low, high))
+        interval = tuple(stage.activated(bound) for bound in (low, high))
     return bounds, relaxations
 
 
@@ -116,17 +115,15 @@ def _anchor(stages: list[Stage], index: int, around: Neighbourhood) -> torch.Ten
     return stages[index].at(around.centre) if index == 0 else stages[index].bias[:, None]
 
 
-def _needed(stage: Stage, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """Units [K, n, units] on whose bounds the stage's relaxation depends."""
-    relu = stage.activation == "relu"
+def needed(stage: Stage, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """Units [K, n, units], within [low, high], on whose bounds the stage's relaxation depends."""
+    curved = stage.curve.curved(low, high)
     if stage.phases == 1:
-        return (low < 0) & (high > 0) if relu else torch.ones_like(low, dtype=torch.bool)
-    low, high = (bound.unflatten(-1, (stage.phases, -1)) for bound in (low, high))
+        return curved
+    low, high, curved = (values.unflatten(-1, (stage.phases, -1)) for values in (low, high, curved))
     rivals = high > low.amax(-2, keepdim=True)
-    if relu:
-        alone = rivals.sum(-2, keepdim=True) == 1
-        rivals = rivals & (high > 0) & ~(alone & (low >= 0))
-    return rivals.flatten(-2)
+    alone = rivals.sum(-2, keepdim=True) == 1
+    return (rivals & ~stage.curve.constant(low, high) & (curved | ~alone)).flatten(-2)
 
 
 def _tightened(
@@ -136,34 +133,23 @@ def _tightened(
     anchor: torch.Tensor,
     low: torch.Tensor,
     high: torch.Tensor,
-    needed: torch.Tensor,
+    wanted: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """[low, high] of the last stage's units ([K, n, units]) cut by CROWN's bounds where `needed`."""
+    """[low, high] of the last stage's units ([K, n, units]) cut by CROWN's bounds where `wanted`."""
     networks, points, _ = low.shape
-    count = int(needed.sum(-1).max())
+    count = int(wanted.sum(-1).max())
     if not count:
         return low, high
-    order = needed.to(torch.uint8).topk(count).indices
-    step = max(1, ELEMENTS[low.device.type] // (2 * networks * points * _widest(stages, around)))
+    order = wanted.to(torch.uint8).topk(count).indices
+    widest = stages[-1].widest_row(stages[:-1], around.x.shape[-3:])
+    step = max(1, ELEMENTS[low.device.type] // (2 * networks * points * widest))
     for units in order.split(step, -1):
         lower, upper = _of_units(stages, relaxations, around, anchor.expand_as(low).gather(-1, units), units)
         # Where another point needs more units, others come along: a bound must not depend on its neighbours.
-        wanted, before, after = (values.gather(-1, units) for values in (needed, low, high))
-        low = low.scatter(-1, units, torch.where(wanted, torch.maximum(before, lower), before))
-        high = high.scatter(-1, units, torch.where(wanted, torch.minimum(after, upper), after))
+        own, before, after = (values.gather(-1, units) for values in (wanted, low, high))
+        low = low.scatter(-1, units, torch.where(own, torch.maximum(before, lower), before))
+        high = high.scatter(-1, units, torch.where(own, torch.minimum(after, upper), after))
     return low, high
-
-
-def _widest(stages: list[Stage], around: Neighbourhood) -> int:
-    """The most coefficients that a row of the last stage has on its way to the image."""
-    if not isinstance(stages[-1].layer, Conv):
-        return max([math.prod(around.x.shape[-3:]), *(stage.units for stage in stages[:-1])])
-    size = stages[-1].layer.size
-    widths = []
-    for stage in reversed(stages[:-1]):
-        widths.append(stage.phases * stage.shape[0] * size**2)
-        size = stage.stride * size + stage.layer.size - 1
-    return max([around.x.shape[-3] * size**2, *widths])
 
 
 def _of_units(
@@ -174,25 +160,11 @@ def _of_units(
     units: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """CROWN's bounds of some units [K, n, m] of the last stage, whose anchors are `anchor`."""
-    networks, points, some = units.shape
-    stage = stages[-1]
-    network = torch.arange(networks, device=units.device)[:, None, None]
-    if isinstance(stage.layer, Dense):
-        kernel = stage.kernel.transpose(-1, -2)[network, units]
-        rows, offset = torch.cat([kernel, -kernel], -2), torch.cat([anchor, -anchor], -1)
-        found = _lower(stages[:-1], relaxations, around, rows, offset)
-        return found[..., :some], -found[..., some:]
-    point = torch.arange(points, device=units.device)[:, None]
-    (filters, height, width), stride, size = stage.shape, stage.stride, stage.layer.size
-    phase, row, column = units // (filters * height * width), units // width % height, units % width
-    place = (network, point, stride * row + phase // stride, stride * column + phase % stride)
-    windows = Windows(place, (stride * height, stride * width), -((size - 1) // 2), 1, size)
-    # The first phase's filters, without the zeros that shift them.
-    kernel = stage.kernel[:, :filters, :, :size, :size].flatten(2)[network, units // (height * width) % filters]
-    rows = torch.stack([kernel, -kernel], -2).flatten(1, 2)
-    offset = torch.stack([anchor, -anchor], -1).flatten(1, 2)
-    found = _lower(stages[:-1], relaxations, around, rows, offset, windows=windows).unflatten(1, (points, some))
-    return found[..., 0], -found[..., 1]
+    rows, windows = stages[-1].rows_of(units)
+    offset = anchor.reshape(rows.shape[:-1])
+    both = torch.cat([rows, -rows], -2), torch.cat([offset, -offset], -1)
+    lower, upper = _lower(stages[:-1], relaxations, around, *both, windows=windows).chunk(2, -1)
+    return lower.reshape(units.shape), -upper.reshape(units.shape)
 
 
 def of_rows(
@@ -223,7 +195,7 @@ def _lower(
     for index in reversed(range(len(stages))):
         stage, relaxation, size = stages[index], relaxations[index], None
         if windows:
-            relaxation, size, windows = windows.seen(stage, relaxation), windows.size, windows.before(stage)
+            relaxation, size, windows = stage.seen(windows, relaxation), windows.size, stage.window_before(windows)
         positive, negative = coefficients.clamp(min=0), coefficients.clamp(max=0)
         offset = offset + _dot(positive, relaxation.lower_offset) + _dot(negative, relaxation.upper_offset)
         positive, negative = (one[..., None, :] for one in (positive, negative))

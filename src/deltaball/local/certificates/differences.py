@@ -21,33 +21,33 @@ import torch
 
 from deltaball.local.balls import Ball, Neighbourhood
 from deltaball.local.certificates.crown import bounded, by_intervals, of_rows
+from deltaball.local.certificates.layered import stages_of
 from deltaball.local.certificates.rounding import rounding_of_stages
-from deltaball.local.certificates.stages import ELEMENTS, Stage, arranged, stages_of
-from deltaball.networks.packs import Pack
+from deltaball.local.certificates.stages import ELEMENTS, Stage
+from deltaball.networks.models import Layered
 
 
 @torch.no_grad()
-def differences(pack: Pack, x: torch.Tensor, ball: Ball, by: str, every: bool) -> torch.Tensor:
+def differences(model: Layered, x: torch.Tensor, ball: Ball, by: str, every: bool) -> torch.Tensor:
     """float64 [K, n, classes, classes]: entry [i, j] ≤ the minimum of logit i - logit j over the ball.
 
     x is [n, h, w, c], shown to every network, or [K, n, h, w, c]; `by` is ibp or crown. Unless `every`, only the row
     of the class predicted at the point is computed and the others are -inf. All are NaN, which no notion certifies,
     where a network's weights are not finite or its float32 forward pass might overflow.
     """
-    networks, points, classes = len(pack), x.shape[-4], pack.weights[-1].shape[-1]
+    networks, points, (classes,) = len(model), x.shape[-4], model.layers.output
     found = torch.empty((networks, points, classes, classes), dtype=torch.float64, device=x.device)
-    widest = max(math.prod(x.shape[-3:]), *(stage.units for stage in stages_of(pack.layers, pack.weights)))
+    widest = max(math.prod(x.shape[-3:]), *(stage.units for stage in stages_of(model)))
     pairs = max(1, ELEMENTS[x.device.type] // (widest * (classes - 1) * (classes if every else 1)))
     several, some = max(1, pairs // points), min(pairs, points)
     for k in range(0, networks, several):
-        part = Pack(pack.layers, tuple(weight[k : k + several] for weight in pack.weights))
-        stages = stages_of(part.layers, part.weights)
+        part = model.part(slice(k, k + several))
+        stages = stages_of(part)
         for n in range(0, points, some):
             seen = (x[k : k + several] if x.ndim == 5 else x)[..., n : n + some, :, :, :]
             predicted = None if every else part(seen).argmax(-1)
-            found[k : k + several, n : n + some] = _differences(
-                stages, arranged(stages, ball.around(seen)), by, predicted
-            )
+            around = stages[0].arranged(ball.around(seen))
+            found[k : k + several, n : n + some] = _differences(stages, around, by, predicted)
     return found
 
 

@@ -1,6 +1,7 @@
 """Lines around activations and max-pools, from which linear bounds are made."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -36,7 +37,42 @@ def sigmoid_lines(low: torch.Tensor, high: torch.Tensor, slopes: None = None) ->
     return lower / 4, (1 + lower_offset) / 2, upper / 4, (1 + upper_offset) / 2
 
 
-LINES = {"relu": relu_lines, "tanh": tanh_lines, "sigmoid": sigmoid_lines}
+def _across_zero(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    return (low < 0) & (high > 0)
+
+
+def _below_zero(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    return high <= 0
+
+
+def _everywhere(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    return torch.ones_like(low, dtype=torch.bool)
+
+
+def _nowhere(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(low, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What certificates know of an activation. It does not fall anywhere, and what it gives is at most 1 if it rounds.
+
+    `lines`, `curved` and `constant` are functions of bounds [low, high] of what enters it, elementwise.
+    """
+
+    lines: Callable[..., Lines]  # below and above it, from slopes too if there is a choice
+    curved: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # where it is no line, so that tighter bounds help
+    constant: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    steepest: float  # its largest slope
+    last_places: int  # by how many units in the last place it may be off in float32
+
+
+# What certificates know of each activation.
+CURVES = {
+    "relu": Curve(relu_lines, _across_zero, _below_zero, steepest=1, last_places=0),
+    "tanh": Curve(tanh_lines, _everywhere, _nowhere, steepest=1, last_places=4),
+    "sigmoid": Curve(sigmoid_lines, _everywhere, _nowhere, steepest=1 / 4, last_places=4),
+}
 
 TANGENTS = 4  # steps towards a tangent point, to float64
 

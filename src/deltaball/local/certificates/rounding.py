@@ -1,17 +1,16 @@
 """How far a logit computed in float32 may be from the real one."""
 
-from collections.abc import Sequence
-
 import torch
 
 from deltaball.local.balls import Neighbourhood
-from deltaball.local.certificates.stages import Bounds, Stage, activated, arranged, largest, stages_of
-from deltaball.networks.layers import Layers
+from deltaball.local.certificates.layered import stages_of
+from deltaball.local.certificates.stages import Bounds, Stage
+from deltaball.networks.models import Layered
 
 UNIT = 2.0**-24  # unit roundoff of float32
 
 
-def rounding(layers: Layers, weights: Sequence[torch.Tensor], around: Neighbourhood, bounds: Bounds) -> torch.Tensor:
+def rounding(model: Layered, around: Neighbourhood, bounds: Bounds) -> torch.Tensor:
     """How far a logit computed in float32 may be from the real one, anywhere in the ball: float64 [K, n, classes].
 
     Six standard deviations of a model, not a proof: roundings are independent and of mean zero, so that a sum of m
@@ -19,9 +18,9 @@ def rounding(layers: Layers, weights: Sequence[torch.Tensor], around: Neighbourh
     a layer adds the variances of its inputs' errors. Infinite or NaN where a sum may overflow. `bounds` are
     `layer_bounds`'.
     """
-    stages = stages_of(layers, weights)
+    stages = stages_of(model)
     inner = [tuple(stage.inner(one) for one in pair) for stage, pair in zip(stages, bounds, strict=False)]
-    return rounding_of_stages(stages, arranged(stages, around), inner)
+    return rounding_of_stages(stages, stages[0].arranged(around), inner)
 
 
 def rounding_of_stages(stages: list[Stage], around: Neighbourhood, bounds: Bounds) -> torch.Tensor:
@@ -32,10 +31,8 @@ def rounding_of_stages(stages: list[Stage], around: Neighbourhood, bounds: Bound
         own = torch.where(terms < torch.finfo(torch.float32).max, own, torch.inf)
         variance = own if variance is None else own + stage.scattered(variance)
         if stage.activation:
-            if stage.activation != "relu":
-                # The sigmoid's slope is at most 1/4; below 1 a unit in the last place is at most 2 u.
-                slope = 1 / 4 if stage.activation == "sigmoid" else 1
-                variance = slope**2 * variance + (4 * 2 * UNIT) ** 2
-            variance = largest(stage, variance)
-            size = torch.maximum(*(activated(stage, bound).abs() for bound in bounds[index]))
+            # Below 1 a unit in the last place is at most 2 u.
+            variance = stage.curve.steepest**2 * variance + (stage.curve.last_places * 2 * UNIT) ** 2
+            variance = stage.largest(variance)
+            size = torch.maximum(*(stage.activated(bound).abs() for bound in bounds[index]))
     return 6 * variance.sqrt()

@@ -7,7 +7,6 @@ import torch
 from torch.nn import functional
 
 from deltaball.local.balls import Neighbourhood
-from deltaball.local.certificates.stages import Stage
 
 
 class Relaxation(NamedTuple):
@@ -33,7 +32,7 @@ class Windows:
     the map.
     """
 
-    place: tuple[torch.Tensor, ...]  # network, point, row and column of each unit, broadcasting to [K, n, m]
+    units: tuple[torch.Tensor, ...]  # network, point, row and column of each unit, broadcasting to [K, n, m]
     target: tuple[int, int]  # how many rows and columns the later convolution has
     start: int
     stride: int
@@ -47,30 +46,17 @@ class Windows:
         )
         padded = functional.pad(maps, (-self.start, right, -self.start, bottom))
         windows = padded.unfold(-2, self.size, self.stride).unfold(-2, self.size, self.stride).movedim(2, 4)
-        network, point, row, column = self.place
+        network, point, row, column = self.units
         return windows[network if len(maps) > 1 else 0, point if maps.shape[1] > 1 else 0, row, column].flatten(1, 2)
 
-    def before(self, stage: Stage) -> "Windows":
-        """What a stage reads for these windows of what leaves it."""
+    def before(self, size: int, stride: int) -> "Windows":
+        """The windows of what enters a convolution, with a kernel of `size`, for these of what leaves it."""
         return replace(
             self,
-            start=stage.stride * self.start - (stage.layer.size - 1) // 2,
-            stride=stage.stride * self.stride,
-            size=stage.stride * self.size + stage.layer.size - 1,
+            start=stride * self.start - (size - 1) // 2,
+            stride=stride * self.stride,
+            size=stride * self.size + size - 1,
         )
-
-    def seen(self, stage: Stage, relaxation: Relaxation) -> Relaxation:
-        """A stage's relaxation, with units for points."""
-        lower, lower_offset, upper, upper_offset, anchor = relaxation
-        whole = (-1, *stage.shape[1:])
-        lower, upper = (
-            self.of(slopes[:, :, 0].flatten(2).unflatten(-1, whole)).flatten(2).unflatten(2, (1, stage.phases, -1))
-            for slopes in (lower, upper)
-        )
-        lower_offset, upper_offset, anchor = (
-            self.of(values.unflatten(-1, whole)).flatten(2) for values in (lower_offset, upper_offset, anchor)
-        )
-        return Relaxation(lower, lower_offset, upper, upper_offset, anchor)
 
     def around(self, around: Neighbourhood) -> tuple[Neighbourhood, torch.Tensor]:
         """The balls around windows of the images, and which of their pixels [1 or K, n m, 1, d] lie in the image."""
@@ -78,5 +64,5 @@ class Windows:
         inside = self.of(torch.ones_like(images[:1, :1], dtype=torch.float64)).flatten(2)[:, :, None]
         radius = around.radius
         if isinstance(radius, torch.Tensor):
-            radius = radius[..., None].expand(self.place[2].shape).flatten(1, 2)
+            radius = radius[..., None].expand(self.units[2].shape).flatten(1, 2)
         return replace(around, x=self.of(images), radius=radius), inside

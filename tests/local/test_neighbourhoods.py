@@ -1,4 +1,4 @@
-"""Steps and balls in float32."""
+"""Steps and retractions in float32, and iterates that are brought back into balls."""
 
 import pytest
 import torch

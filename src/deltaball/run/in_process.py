@@ -1,0 +1,102 @@
+"""A study trained and measured in one process, without Snakemake, as much of it as fits in a time."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deltaball.base.errors import InputError, alternatives
+from deltaball.plan import loading
+from deltaball.plan.networks import Shard
+from deltaball.plan.plan import Plan, plan
+from deltaball.run import devices, libraries, limited
+from deltaball.study.methods import METHODS
+from deltaball.workflow import jobs, launch
+
+if TYPE_CHECKING:
+    from deltaball.run.pieces import Piece
+
+
+def run(study: Path, grids: Sequence[str], device: str | None, time_limit: str | None) -> None:
+    """Train and measure the shards that hold networks of these grids (all if none is named) on a device.
+
+    The tables that come of it are merged with those of the study's folder, and shards that these have whole are left
+    out. Raises InputError when a shard failed.
+    """
+    began = time.monotonic()
+    limit = limited.seconds(time_limit) if time_limit else None
+    planned = _planned(study, device, limit)
+    folder, device = planned.study.folder, planned.study.compute.device
+    # One device for all jobs, because CUDA is started once.
+    with launch.claim(), devices.held(device):
+        libraries.prepare_torch(device)
+        launch.check_writable(folder)
+        from deltaball.run import merging, pieces  # they import torch, which had to be prepared
+
+        there = [pieces.of_folder(folder)] if (folder / "networks.parquet").exists() else []
+        finished = merging.finished_shards(planned, there[0]) if there else set()
+        shards = [shard for shard in _shards_of(planned, grids) if shard.id not in finished]
+        # Keras takes its backend when it is imported.
+        if any(METHODS[one.method].on_jax for shard in shards for one in shard.trajectories):
+            libraries.prepare_jax()
+        # Reading the tables took this long, and so may writing them.
+        reserve = 2 * (time.monotonic() - began) + 1
+        trained, ended = [], limited.Ended()
+        try:
+            limited.run(planned, shards, partial(_job, planned, trained), ended, limit and limit - reserve, began)
+        finally:
+            print(merging.merge(planned, study, [*there, *_new(planned, trained, ended)]))
+    if ended.left:
+        print(f"{len(ended.left)} of {len(shards)} shards are left; the same command goes on from here")
+    if ended.failed:
+        raise InputError(f"{len(ended.failed)} shards failed, {next(iter(ended.failed))} first; see {folder / 'logs'}")
+
+
+def _planned(study: Path, device: str | None, limit: float | None) -> Plan:
+    """The plan for a device, in shards of which several fit in the limit."""
+    whole = loading.planned(study)
+    changed = {"device": device or whole.study.compute.device, "shard_minutes": limited.shard_minutes(whole, limit)}
+    return plan(whole.study.model_copy(update={"compute": whole.study.compute.model_copy(update=changed)}))
+
+
+def _shards_of(planned: Plan, grids: Sequence[str]) -> list[Shard]:
+    """The shards that hold networks of these grids; all if none is named."""
+    known = [grid.name for grid in planned.study.grids]
+    for name in grids:
+        if name not in known:
+            raise InputError(f"--grids {name}: the study has no such grid; {alternatives(name, known)}")
+    wanted = {network.trajectory_id for network in planned.networks if not grids or network.grid in grids}
+    return [shard for shard in planned.shards.values() if any(one.id in wanted for one in shard.trajectories)]
+
+
+def _job(planned: Plan, trained: list[Shard], stage: str, shard: Shard) -> None:
+    """Do one stage of a shard, and tell its log; what is trained joins `trained`."""
+    log = jobs.log(planned, stage, shard.id)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("a") as said,
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        jobs.recorded(planned, stage, shard) as job,
+        devices.ready(job),
+    ):
+        from deltaball.run import work
+
+        {"train": work.train, "measure": work.measure}[stage](job, tries_left=0)
+    if stage == "train":
+        trained.append(shard)
+
+
+def _new(planned: Plan, trained: Sequence[Shard], ended: limited.Ended) -> list["Piece"]:
+    """What this run adds to the tables."""
+    from deltaball.run import pieces
+
+    parts = [pieces.of_shard(planned, shard) for shard in trained]
+    failures = {
+        network.id: f"its shard failed: {reason}"
+        for shard, reason in ended.failed.items()
+        for network in planned.networks_of(planned.shards[shard].trajectories)
+    }
+    return [*parts, pieces.of_failures(failures)]

@@ -1,0 +1,27 @@
+"""The whole study on this machine, with Snakemake."""
+
+from pathlib import Path
+
+from deltaball.plan import loading
+from deltaball.run import devices, preview
+from deltaball.store.store import Store
+from deltaball.workflow import launch
+
+
+def run(study: Path) -> int:
+    """Run Snakemake on a study file; returns its exit status. What fails in part is collected all the same."""
+    planned = loading.planned(study)
+    store = Store(planned.study.store)
+    quiet = ["--quiet", "host", "reason"]
+    resumed = ["--cores", "all", "--rerun-incomplete", "--keep-going", "--show-failed-logs"]
+    if planned.study.compute.device == "cuda":
+        resumed += ["--resources", f"gpu={max(1, len(devices.listed()))}"]
+    before = preview.in_store(planned, store)
+    status = launch.snakemake([*resumed, *quiet, "--configfile", str(study)])
+    after = preview.in_store(planned, store)
+    print(f"{len(planned.networks)} networks planned: {len(before)} were there, {len(after - before)} trained now")
+    if status not in (0, launch.INTERRUPTED):
+        launch.collect(planned, study)
+    if not status:
+        print(f"the report is {(planned.study.folder / 'report.html').resolve()}")
+    return status

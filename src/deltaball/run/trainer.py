@@ -1,0 +1,31 @@
+"""Packs trained by the method that their networks are trained by."""
+
+import importlib
+from collections.abc import Sequence
+
+from deltaball.data.datasets import Dataset
+from deltaball.plan.networks import CheckpointId, Trajectory
+from deltaball.plan.plan import Plan
+from deltaball.store.store import Store
+from deltaball.study.methods import METHODS
+from deltaball.training.progress import Progress
+
+
+class Trainer:
+    """Called on a pack, it trains what the store lacks of it, and first of what that starts from."""
+
+    def __init__(self, plan: Plan, dataset: Dataset, store: Store, progress: Progress) -> None:
+        self.plan, self.dataset, self.store, self.progress = plan, dataset, store, progress
+
+    def __call__(self, pack: Sequence[Trajectory]) -> int:
+        """Returns how many networks of the pack were trained."""
+        for parents in self.plan.packed(self._lost_parents(pack)):
+            self(parents)
+        # Imported only now: JAX is ready only in jobs that have chains.
+        module = importlib.import_module(METHODS[pack[0].method].room)
+        layers, device = self.plan.layers(pack[0]), self.plan.study.compute.device
+        return module.train(pack, layers, self.dataset, self.store, device, self.progress)
+
+    def _lost_parents(self, pack: Sequence[Trajectory]) -> list[CheckpointId]:
+        lacking = [one for one in pack if not all(self.store.has(one.id, step) for step in one.checkpoints)]
+        return [parent for one in lacking for parent in one.parents if not self.store.has(*parent)]
