@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from deltaball.analysis.completeness import completeness, monotonicity
-from deltaball.analysis.correlations import _pearson, _spearman, correlation, correlations, trend
+from deltaball.analysis.correlations import correlation, correlations, trend, weighted_pearson, weighted_spearman
 from deltaball.analysis.groups import groups
 from deltaball.analysis.pruning import in_range
 from deltaball.analysis.regressions import regressions
@@ -55,7 +55,7 @@ def test_weights_count_like_repeated_rows(rows: list[tuple[int, int, int]]) -> N
     if weights.sum() < 3:
         return
     repeated = [np.repeat(values, weights.astype(int)) for values in (x, y)]
-    for weighted, reference in ((_pearson, stats.pearsonr), (_spearman, stats.spearmanr)):
+    for weighted, reference in ((weighted_pearson, stats.pearsonr), (weighted_spearman, stats.spearmanr)):
         found = weighted(x, y, np.arange(len(x)), weights[None])[0]
         if min(len(set(values)) for values in repeated) < 2:
             assert np.isnan(found)

@@ -134,10 +134,10 @@ def test_samples_are_not_drawn_as_epochs(there: list[str], label: str) -> None:
     from deltaball.figures import style
 
     style.use()
-    from deltaball.figures.tradeoff import _panels
+    from deltaball.figures.tradeoff import panel_figure
 
     table = measured().assign(epochs=[None] * 80 + [5] * 80, posterior_samples=[100] * 80 + [None] * 80)
-    drawn = _panels(table[table["method"].isin(there)].astype({"epochs": "Int64", "posterior_samples": "Int64"}))
+    drawn = panel_figure(table[table["method"].isin(there)].astype({"epochs": "Int64", "posterior_samples": "Int64"}))
     last = drawn.axes[-1]
     assert label in last.get_xlabel()
     assert [tick.get_text() for tick in last.get_xticklabels()] == ["5" if "sgd" in there else "100"]

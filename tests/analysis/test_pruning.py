@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import optimize, stats
 
-from deltaball.analysis.pruning import _tested, pruning_effects, pruning_tests
+from deltaball.analysis.pruning import mean_difference, pruning_effects, pruning_tests
 
 MARGIN = 0.05
 PROPORTIONS = [0.5, 0.75, 0.9, 0.99]
@@ -88,7 +88,7 @@ def test_differences_are_averaged_per_trunk() -> None:
 def test_wrong_claims_are_as_rare_as_promised(truth: float, wrong: str) -> None:
     # At the margin equivalence is false, at 0 a difference is: either may be claimed in 5 % of studies at most.
     runs, generator = 4000, np.random.default_rng(0)
-    rows = [_tested(generator.normal(truth, 0.03, 6), MARGIN) for _ in range(runs)]
+    rows = [mean_difference(generator.normal(truth, 0.03, 6), MARGIN) for _ in range(runs)]
     room = 3 * np.sqrt(0.05 * 0.95 / runs)
     assert np.mean([row[wrong] < 0.05 for row in rows]) <= 0.05 + room
     assert np.mean([row["lower"] <= truth <= row["upper"] for row in rows]) >= 0.95 - room

@@ -12,7 +12,15 @@ from simulations import pruned, simulated
 
 from deltaball.analysis.claims import RULES, TESTS, Deviation, Evidence, Part, Share
 from deltaball.analysis.clustered import Student
-from deltaball.analysis.scorecard import COLUMNS, VERDICTS, _decided, _row, _together, scorecard, write_json
+from deltaball.analysis.scorecard import (
+    COLUMNS,
+    VERDICTS,
+    row_of_part,
+    scorecard,
+    verdict_of_parts,
+    with_verdict,
+    write_json,
+)
 
 CLAIMS = [claim["claim"] for claim in RULES["claims"]]
 SETTINGS = {"margin": 0.05, "confidence": 0.95}
@@ -182,8 +190,8 @@ def test_a_verdict_never_says_more_than_its_interval(claim: dict, effect: float,
 
 def _verdict(claim: dict, found: object, tests: int = 1) -> dict:
     """What becomes of one part among as many tests, all others of which have larger p-values."""
-    row = _row(claim, Part("part", None, None, pd.DataFrame({"network_id": ["n"]}), found), SETTINGS)
-    return _decided({"lower": np.nan, **row, "p_holm": min(1, tests * row["p"])}, claim, SETTINGS)
+    row = row_of_part(claim, Part("part", None, None, pd.DataFrame({"network_id": ["n"]}), found), SETTINGS)
+    return with_verdict({"lower": np.nan, **row, "p_holm": min(1, tests * row["p"])}, claim, SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +212,7 @@ def test_parts_make_the_verdict_by_the_stated_rule(
     over: str, supported: int, contradicted: int, undecided: int, expected: str
 ) -> None:
     counts = {"supported": supported, "contradicted": contradicted, "undecided": undecided}
-    assert _together(over, counts, sum(counts.values())) == expected
+    assert verdict_of_parts(over, counts, sum(counts.values())) == expected
 
 
 @pytest.mark.parametrize(("found", "truth"), [(Share(93, 100), 0.95), (Deviation(0.02, 50), 0.025)])

@@ -79,8 +79,8 @@ def test_rows_of_other_networks_share_their_levels_in_order() -> None:
     alike = {"notion": "class_change", "norm": "linf", "gamma": np.nan, "architecture": "fcn", "epsilon": 0.05}
     shown = pd.DataFrame(rows).assign(**alike, test_accuracy=0.9, estimate=0.5, kind="sgd", status="trained")
     shown = shown.assign(rhat_max=1.0, ess_min=100.0, network_id=range(len(shown)))
-    capacity, length = tradeoff._panels(shown).axes[-2:]
+    capacity, length = tradeoff.panel_figure(shown).axes[-2:]
     assert [label.get_text() for label in length.get_xticklabels()] == ["5", "10", "15", "20"]
     assert [label.get_text() for label in capacity.get_xticklabels()] == ["8k", "64k"]
-    capacity = bayes._panels(shown).axes[-1]
+    capacity = bayes.panel_figure(shown).axes[-1]
     assert [label.get_text() for label in capacity.get_xticklabels()] == ["8k", "9k", "64k"]

@@ -35,7 +35,7 @@ def test_every_committed_study_is_valid(root: Path, validator: jsonschema.Draft2
 
 
 def as_written(path: Path) -> Any:
-    return reading.yaml.load(path.read_text(encoding="utf-8"), reading._Loader)
+    return reading.yaml.load(path.read_text(encoding="utf-8"), reading.StudyLoader)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def correlation(
     `clusters` [n] are integers from 0. Ranks are taken anew in every resample, ties at their middle rank.
     """
     count = int(clusters.max()) + 1 if len(clusters) else 0
-    weighted = _spearman if rank else _pearson
+    weighted = weighted_spearman if rank else weighted_pearson
     estimate = float(weighted(x, y, clusters, np.ones((1, count)))[0]) if len(x) > 1 else np.nan
     if count < FEWEST_TRAJECTORIES or np.isnan(estimate):
         return estimate, np.nan, np.nan
@@ -73,7 +73,7 @@ def correlation(
     return estimate, float(lower), float(upper)
 
 
-def _pearson(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+def weighted_pearson(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Correlations [b] of x, y [n] where each cluster counts `drawn` [b, clusters] times; NaN where one is constant."""
     x, y = x - x.mean(), y - y.mean()
     products = (np.ones_like(x), x, y, x * x, y * y, x * y)
@@ -84,8 +84,8 @@ def _pearson(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, drawn: np.ndarr
     )
 
 
-def _spearman(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """As `_pearson`, of ranks: each row repeated as often as its cluster is drawn, ties at their middle rank."""
+def weighted_spearman(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """`weighted_pearson` of ranks: each row repeated as often as its cluster is drawn, ties at their middle rank."""
     weights = drawn[:, clusters]
     total = weights.sum(1)
     ranks, spread = [], []

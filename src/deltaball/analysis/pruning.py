@@ -56,7 +56,7 @@ def pruning_effects(measured: pd.DataFrame, margin: float) -> pd.DataFrame:
         for proportion, chosen in [("all", pairs), *pairs.groupby("proportion")]:
             differences = chosen["difference"].groupby(chosen["cluster"]).mean().to_numpy()
             row = {**names, "proportion": proportion, "pairs": len(chosen), "trunks": len(differences)}
-            rows.append({**row, "margin": margin, **_tested(differences, margin)})
+            rows.append({**row, "margin": margin, **mean_difference(differences, margin)})
     table = pd.DataFrame(rows, columns=EFFECTS)
     for name in ("p_difference", "p_equivalence"):
         table[f"{name}_holm"], table[f"{name}_bh"] = holm(table[name]), benjamini_hochberg(table[name])
@@ -110,7 +110,8 @@ def _paired(
         yield {"dataset": dataset, "measure": measure}, pairs.assign(**values)
 
 
-def _tested(differences: np.ndarray, margin: float) -> dict[str, float]:
+def mean_difference(differences: np.ndarray, margin: float) -> dict[str, float]:
+    """The mean of `differences` [trunks], its interval at 95 %, and the p-values of `pruning_effects`."""
     count, mean = len(differences), float(differences.mean())
     if count < FEWEST_TRUNKS:
         return {"difference": mean}

@@ -34,7 +34,7 @@ def scorecard(measured: pd.DataFrame, spread: pd.DataFrame, margin: float, confi
     decided = spread["attack"].notna() | decides(spread["certificate"])
     evidence = Evidence(_prepared(measured), _papers(spread[decided]), {"margin": margin, "confidence": confidence})
     found = [(claim, list(TESTS[claim["test"]](evidence, **claim.get("of", {})))) for claim in RULES["claims"]]
-    rows = [_row(claim, part, evidence.values) for claim, parts in found for part in parts]
+    rows = [row_of_part(claim, part, evidence.values) for claim, parts in found for part in parts]
     corrected = pd.DataFrame(rows, columns=[*COLUMNS, "side"])
     p_values = corrected["p"].astype(float)
     corrected = corrected.assign(p_holm=holm(p_values), p_bh=benjamini_hochberg(p_values))
@@ -42,7 +42,7 @@ def scorecard(measured: pd.DataFrame, spread: pd.DataFrame, margin: float, confi
     pieces = []
     for claim, parts in found:
         rule = _rule(claim, evidence.values)
-        rows = [] if not parts else [_decided(row, claim, evidence.values) for row in _records(by_claim, claim)]
+        rows = [] if not parts else [with_verdict(row, claim, evidence.values) for row in _records(by_claim, claim)]
         pieces += [{**row, "rule": rule} for row in [_overall(claim, parts, rows, evidence.values), *rows]]
     return pd.DataFrame(pieces, columns=COLUMNS).astype({"networks": "Int64", "trajectories": "Int64"})
 
@@ -85,7 +85,8 @@ def _value(stated: float | str, values: Mapping[str, float]) -> float:
     return -values[stated[1:]] if stated.startswith("-") else values[stated]
 
 
-def _row(claim: Mapping[str, Any], part: Part, values: Mapping[str, float]) -> dict[str, Any]:
+def row_of_part(claim: Mapping[str, Any], part: Part, values: Mapping[str, float]) -> dict[str, Any]:
+    """What is tested of a part: its effect with its interval and p-value, before the correction and the verdict."""
     row = {
         **_named(claim),
         "part": part.part,
@@ -121,7 +122,7 @@ def _records(by_claim: Mapping[str, pd.DataFrame], claim: Mapping[str, Any]) -> 
     return by_claim[claim["claim"]].to_dict("records")
 
 
-def _decided(row: dict[str, Any], claim: Mapping[str, Any], values: Mapping[str, float]) -> dict[str, Any]:
+def with_verdict(row: dict[str, Any], claim: Mapping[str, Any], values: Mapping[str, float]) -> dict[str, Any]:
     """The row of a part with its verdict, and why it is none better."""
     if pd.isna(row["effect"]):
         return {**row, "verdict": "undecided", "why": f"cannot be tested: {row['why']}"}
@@ -158,7 +159,7 @@ def _overall(
         "upper": tested["upper"].max(),
         "networks": members["network_id"].nunique() or None,
         "trajectories": members["cluster"].nunique() or None,
-        "verdict": _together(claim["over"], counts, len(rows)),
+        "verdict": verdict_of_parts(claim["over"], counts, len(rows)),
     }
     if len(rows) == 1:
         return {**row, **summary, **{name: rows[0][name] for name in ("p", "p_holm", "p_bh", "why")}}
@@ -178,10 +179,10 @@ def _told(verdicts: Sequence[str]) -> str:
 
 def _alone(row: Mapping[str, Any], claim: Mapping[str, Any], values: Mapping[str, float]) -> str:
     """The verdict on a part if its test were the only one."""
-    return _decided({**row, "p_holm": row["p"]}, claim, values)["verdict"]
+    return with_verdict({**row, "p_holm": row["p"]}, claim, values)["verdict"]
 
 
-def _together(over: str, counts: Mapping[str, int], total: int) -> str:
+def verdict_of_parts(over: str, counts: Mapping[str, int], total: int) -> str:
     """The verdict on a claim, by one of the rules of claims.yaml."""
     for verdict, opposite in (("contradicted", "supported"), ("supported", "contradicted")):
         if over == "every" and counts[verdict] >= (1 if verdict == "contradicted" else total):

@@ -60,12 +60,12 @@ def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path
     alike = measured["network_id"].isin(planned["network_id"]) & (measured["notion"] == notion)
     shown = kinds(judged(measured[alike]))
     drawable = (shown["method"] == "hmc").any()
-    figure = _panels(shown) if drawable else empty()
+    figure = panel_figure(shown) if drawable else empty()
     title = f"{dataset}: Bayesian and deterministic networks, {NOTIONS[notion].title}"
     finish(figure, name, title, caption(shown, planned, REMARK), numbers(shown).join(shown[DIAGNOSED]), folder)
 
 
-def _panels(shown: pd.DataFrame) -> Figure:
+def panel_figure(shown: pd.DataFrame) -> Figure:
     rows = levels(shown)
     figure, panels = plt.subplots(
         len(rows) + 1,

@@ -51,11 +51,11 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, 
     ]
     chosen = measured["network_id"].isin(planned["network_id"]) & (measured["notion"] == notion)
     shown = judged(measured[chosen])
-    figure = _panels(shown) if len(shown) else empty()
+    figure = panel_figure(shown) if len(shown) else empty()
     finish(figure, name, f"{dataset}: {NOTIONS[notion].title}", caption(shown, planned), numbers(shown), folder)
 
 
-def _panels(shown: pd.DataFrame) -> Figure:
+def panel_figure(shown: pd.DataFrame) -> Figure:
     rows = levels(shown)
     figure, panels = plt.subplots(
         len(rows) + 1,

@@ -25,7 +25,7 @@ MOST_CONVERGING = 6
 def load(path: Path) -> Study:
     """The study in a YAML file. Raises InputError with file, key path, value and remedy on one line."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), StudyLoader)
     except OSError as problem:
         raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
     except UnicodeDecodeError:
@@ -139,7 +139,7 @@ def _rounded_up(epsilon: float) -> float:
     return round(epsilon + 0.00005, 4)
 
 
-class _Loader(yaml.SafeLoader):
+class StudyLoader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number, as in YAML 1.2, and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -153,7 +153,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
+StudyLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
