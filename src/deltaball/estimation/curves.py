@@ -33,29 +33,31 @@ def curves(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
 
     Raises InputError when a point is both proven robust and violated, which no sound program can find.
     """
-    by_name = {one.name: one for one in plan.measures}
+    by_name = {measure.name: measure for measure in plan.measures}
     rows: list[dict[str, Any]] = []
     for network_id, members in outcomes[outcomes["measure"].isin(by_name)].groupby("network_id", sort=False):
         families: dict[Family, dict[Measure, np.ndarray]] = defaultdict(dict)
         for name, values in members[["measure", "values"]].itertuples(index=False):
-            one = by_name[name]
-            families[family(one)][one] = np.minimum(np.asarray(values[: one.samples], np.float64), one.highest)
+            measure = by_name[name]
+            families[family(measure)][measure] = np.minimum(
+                np.asarray(values[: measure.samples], np.float64), measure.highest
+            )
         for kind, of_family in families.items():
             rows += [{"network_id": network_id, **row} for row in _curve(network_id, kind, of_family)]
     table = pd.DataFrame(rows, columns=[*columns.CURVES, "_attacked", "_certified"])
     return _with_intervals(table)[list(columns.CURVES)].astype(columns.CURVES)
 
 
-def family(one: Measure) -> Family:
+def family(measure: Measure) -> Family:
     """The curve on which a measure lies."""
-    return NOTIONS[one.notion].curve, one.norm, one.gamma
+    return NOTIONS[measure.notion].curve, measure.norm, measure.gamma
 
 
 def _curve(network_id: str, family: Family, of_family: Mapping[Measure, np.ndarray]) -> Iterator[dict[str, Any]]:
     notion, norm, gamma = family
     rises = NOTIONS[notion].violations_raise
     samples = min(len(values) for values in of_family.values())
-    found = {one: values[:samples] for one, values in of_family.items()}
+    found = {measure: values[:samples] for measure, values in of_family.items()}
     for delta in _deltas(found):
         sides = [_side(found, delta, attacks, rises) for attacks in (True, False)]
         attacked, certified = sides
@@ -73,7 +75,7 @@ def _curve(network_id: str, family: Family, of_family: Mapping[Measure, np.ndarr
             "gamma": gamma,
             "delta": delta,
             "samples": samples,
-            "confidence": min(one.confidence for one in found),
+            "confidence": min(measure.confidence for measure in found),
             "attacked": np.nan if attacked is None else attacked.mean(),
             "certified": np.nan if certified is None else certified.mean(),
             "open": np.nan if rises or attacked is None or certified is None else (attacked - certified).mean(),
@@ -83,34 +85,34 @@ def _curve(network_id: str, family: Family, of_family: Mapping[Measure, np.ndarr
 
 
 def _deltas(found: Mapping[Measure, np.ndarray]) -> list[float]:
-    deltas = {one.delta for one in found if not NOTIONS[one.notion].is_distance}
-    for one in found:
-        if NOTIONS[one.notion].is_distance:
-            deltas |= {round(one.delta * step / MARGIN_STEPS, 12) for step in range(1, MARGIN_STEPS + 1)}
+    deltas = {measure.delta for measure in found if not NOTIONS[measure.notion].is_distance}
+    for measure in found:
+        if NOTIONS[measure.notion].is_distance:
+            deltas |= {round(measure.delta * step / MARGIN_STEPS, 12) for step in range(1, MARGIN_STEPS + 1)}
     return sorted(deltas)
 
 
 def _side(found: Mapping[Measure, np.ndarray], delta: float, attacks: bool, rises: bool) -> np.ndarray | None:
     """What attacks (or certificates) say of the points at δ: the worst (best) of all that bears on it; None if none."""
-    said = [_at(delta, one, values, attacks) for one, values in found.items()]
+    said = [_at(delta, measure, values, attacks) for measure, values in found.items()]
     said = [values for values in said if values is not None]
     if not said:
         return None
     return np.max(said, axis=0) if rises == attacks else np.min(said, axis=0)
 
 
-def _at(delta: float, one: Measure, values: np.ndarray, attacks: bool) -> np.ndarray | None:
+def _at(delta: float, measure: Measure, values: np.ndarray, attacks: bool) -> np.ndarray | None:
     """What one attack (or certificate) says at δ; None if nothing."""
-    if JUDGES[one.judge].says == "decides":
+    if JUDGES[measure.judge].says == "decides":
         # 0 and 1 are known; what it left open is so for an attack and not for a certificate.
         values = np.where(np.isnan(values), 1.0 if attacks else 0.0, values)
-    elif attacks != (one.attack is not None):
+    elif attacks != (measure.attack is not None):
         return None
-    if NOTIONS[one.notion].is_distance and attacks:
+    if NOTIONS[measure.notion].is_distance and attacks:
         return np.where(values * (1 + ROUNDING) <= delta, 0.0, 1.0)
-    if NOTIONS[one.notion].is_distance:
-        values = np.where(values >= one.delta * (1 - ROUNDING), 1.0, 0.0)
-    bears = one.delta <= delta if attacks else one.delta >= delta
+    if NOTIONS[measure.notion].is_distance:
+        values = np.where(values >= measure.delta * (1 - ROUNDING), 1.0, 0.0)
+    bears = measure.delta <= delta if attacks else measure.delta >= delta
     return values if bears else None
 
 

@@ -33,7 +33,9 @@ def outcomes(
     network that are not `settled` [K].
     """
     keys = range(first, first + len(images))
-    attacks, proofs = ([one for one in measures if bool(one.attack) == attacks] for attacks in (True, False))
+    attacks, proofs = (
+        [measure for measure in measures if bool(measure.attack) == attacks] for attacks in (True, False)
+    )
     judged = _attacked(model, images, attacks, keys, device) if attacks else {}
     if proofs:
         unknown = dict.fromkeys(proofs, np.full(len(images), np.nan, np.float32))
@@ -41,15 +43,15 @@ def outcomes(
             _proven(model.one(k), images, proofs, keys, settled[k] if settled else unknown, device)
             for k in range(len(model))
         ]
-        judged |= {one: Judged(np.stack([of_network[one] for of_network in proven])) for one in proofs}
+        judged |= {measure: Judged(np.stack([of_network[measure] for of_network in proven])) for measure in proofs}
     return judged
 
 
 def _attacked(
     model: Model, images: np.ndarray, measures: Sequence[Measure], keys: Sequence[int], device: str
 ) -> dict[Measure, Judged]:
-    searches = _grouped(measures, lambda one: (one.judge, one.settings, one.norm))
-    parts: dict[Measure, list[tuple[torch.Tensor, torch.Tensor]]] = {one: [] for one in measures}
+    searches = _grouped(measures, lambda measure: (measure.judge, measure.settings, measure.norm))
+    parts: dict[Measure, list[tuple[torch.Tensor, torch.Tensor]]] = {measure: [] for measure in measures}
     at_once = max(1, IMAGES_AT_ONCE[device] // len(model) // IMAGES_MULTIPLE) * IMAGES_MULTIPLE
     padded, numbered = filled(torch.from_numpy(images), keys)
     for start in range(0, len(padded), at_once):
@@ -57,16 +59,16 @@ def _attacked(
         x = padded[block].to(device)
         for (name, settings, _), members in searches.items():
             asked: dict[Ball, list[Notion]] = defaultdict(list)
-            for one in members:
-                asked[ball_of(one)].append(notion_of(one))
+            for measure in members:
+                asked[ball_of(measure)].append(notion_of(measure))
             verdicts = judge(name, **dict(settings))(model, x, asked, numbered[block])
             found = {(ball, kind): verdict for ball, kind, verdict in verdicts}
-            for one in members:
-                verdict = found[ball_of(one), notion_of(one)]
-                parts[one].append((verdict.outcome.cpu(), verdict.no_gradient.cpu()))
+            for measure in members:
+                verdict = found[ball_of(measure), notion_of(measure)]
+                parts[measure].append((verdict.outcome.cpu(), verdict.no_gradient.cpu()))
     return {
-        one: Judged(*(torch.cat(blocks, 1).numpy()[:, : len(images)] for blocks in zip(*each, strict=True)))
-        for one, each in parts.items()
+        measure: Judged(*(torch.cat(blocks, 1).numpy()[:, : len(images)] for blocks in zip(*each, strict=True)))
+        for measure, each in parts.items()
     }
 
 
@@ -74,23 +76,23 @@ def _proven(
     network: Model, images: np.ndarray, measures: Sequence[Measure], keys: Sequence[int], settled: Settled, device: str
 ) -> dict[Measure, np.ndarray]:
     """Outcomes [n] of certificates and exact answers for one network; computed only where they are not settled."""
-    proven = {one: settled[one].copy() for one in measures}
-    searches = _grouped(measures, lambda one: (one.judge, one.settings, ball_of(one)))
+    proven = {measure: settled[measure].copy() for measure in measures}
+    searches = _grouped(measures, lambda measure: (measure.judge, measure.settings, ball_of(measure)))
     for (name, settings, ball), members in searches.items():
-        (left,) = np.nonzero(np.isnan([settled[one] for one in members]).any(0))
+        (left,) = np.nonzero(np.isnan([settled[measure] for measure in members]).any(0))
         if not len(left):
             continue
-        x, asked = torch.from_numpy(images[left]).to(device), {ball: [notion_of(one) for one in members]}
+        x, asked = torch.from_numpy(images[left]).to(device), {ball: [notion_of(measure) for measure in members]}
         verdicts = judge(name, **dict(settings))(network, x, asked, [keys[index] for index in left])
-        for one, (_, _, verdict) in zip(members, verdicts, strict=True):
-            proven[one][left] = verdict.outcome[0].cpu().numpy()
+        for measure, (_, _, verdict) in zip(members, verdicts, strict=True):
+            proven[measure][left] = verdict.outcome[0].cpu().numpy()
     return proven
 
 
 def _grouped(measures: Iterable[Measure], key: Any) -> dict[Any, list[Measure]]:
     groups: dict[Any, list[Measure]] = defaultdict(list)
-    for one in measures:
-        groups[key(one)].append(one)
+    for measure in measures:
+        groups[key(measure)].append(measure)
     return groups
 
 
