@@ -33,6 +33,7 @@ from deltaball.plan.plan import Plan, plan
 from deltaball.store.store import Store
 from deltaball.study.study import Study
 from deltaball.training import hmc
+from deltaball.training.transitions import log_softmax_of, potential_energy
 
 CHAINS, LEAPFROG, POINTS = 4, 20, 500
 
@@ -58,8 +59,8 @@ def ours(pack: list[Trajectory], layers: Layers, data: Dataset) -> float:
 def theirs(pack: list[Trajectory], layers: Layers, data: Dataset, method: str) -> float:
     chosen = hmc.seen_points(data.facts, pack[0].axes)
     images, labels = jnp.asarray(data.x_train[chosen]), jnp.asarray(data.y_train[chosen].astype(np.int32))
-    log_softmax = hmc.network(layers)
-    potential = partial(hmc.potential_energy, log_softmax, images, labels, prior_scale=0.1, likelihood_scale=1.0)
+    log_softmax = log_softmax_of(layers)
+    potential = partial(potential_energy, log_softmax, images, labels, prior_scale=0.1, likelihood_scale=1.0)
     starts = [initial_weights(layers, generator(one.id, "weights")) for one in pack]
     stacked = [jnp.asarray(np.stack(arrays)) for arrays in zip(*starts, strict=True)]
     axes = pack[0].axes

@@ -28,6 +28,8 @@ from deltaball.store.store import Checkpoint, Store
 from deltaball.study.architectures import layers
 from deltaball.tables import frames
 from deltaball.training import hmc
+from deltaball.training.chains import ENERGIES_KEPT, Chain
+from deltaball.training.transitions import log_softmax_of, one_chain
 
 CHAINS = {"width": 8, "activation": "tanh", "prior_scale": 0.3, "step_size": [0.02, 0.01], "seed": [0, 1]}
 CHAINS |= {"leapfrog_steps": 5, "posterior_samples": [10, 30, 40], "train_points": 100}
@@ -44,7 +46,7 @@ def test_linear_regression_has_its_posterior():
     def potential(x: jax.Array, y: jax.Array):
         return lambda w: ((y - x @ w) ** 2).sum() / (2 * 0.5**2) + (w**2).sum() / (2 * 0.8**2)
 
-    start, transition = hmc.sampler(potential, leapfrog_steps=12)
+    start, transition = one_chain(potential, leapfrog_steps=12)
     data = jnp.array(x, jnp.float32), jnp.array(y, jnp.float32)
 
     @jax.jit
@@ -101,7 +103,7 @@ def test_draws_from_the_prior_have_half_a_unit_of_energy_per_weight(few: Dataset
     hmc.train([one], plan.layers(one), few, Store(tmp_path), "cpu")
     energies, first = (np.array(Store(tmp_path).facts(one.id, step)["energies"].split(), float) for step in (200, 40))
     # The sum of d squares of standard normal variables is d ± √2d.
-    assert (len(energies), len(first)) == (hmc.ENERGIES, 40)
+    assert (len(energies), len(first)) == (ENERGIES_KEPT, 40)
     assert energies[0] == first[0]
     assert abs(2 * energies - one.parameters).max() < 5 * np.sqrt(2 * one.parameters)
     assert len(set(energies)) > 90
@@ -116,7 +118,7 @@ def test_keras_on_jax_is_the_pack_on_torch_for_every_fcn_of_the_grids(activation
         found = layers("fcn", {"depth": depth, "width": width, "activation": activation}, (28, 28, 1), 10)
         weights = [random.normal(0, 0.1, shape).astype(np.float32) for shape in found.weight_shapes]
         expected = packs.Pack.of(found, [weights])(torch.from_numpy(images)).log_softmax(-1)[0]
-        np.testing.assert_allclose(hmc.network(found)(weights, images), expected, atol=2e-5)
+        np.testing.assert_allclose(log_softmax_of(found)(weights, images), expected, atol=2e-5)
 
 
 def the_pack(plan: Plan) -> tuple[Trajectory, ...]:
@@ -184,7 +186,7 @@ def test_a_killed_chain_goes_on_where_it_was(
 def test_chains_taken_together_are_those_taken_in_turns(plan: Plan, few: Dataset, reference: Store, tmp_path: Path):
     """As on a GPU, whose rounding may differ with the pack: the same random numbers, the same first transitions."""
     pack = [replace(one, checkpoints=(5,)) for one in the_pack(plan)]
-    run = hmc.Run([hmc.Chain(one, 0, []) for one in pack], plan.layers(pack[0]), few, Store(tmp_path), "cpu")
+    run = hmc.Sampling([Chain(one, 0, []) for one in pack], plan.layers(pack[0]), few, Store(tmp_path), "cpu")
     run.until(5)
     for one in pack:
         for found, array in zip(Store(tmp_path).samples(one.id, 5), reference.samples(one.id, 10), strict=True):
@@ -231,7 +233,7 @@ def test_chains_of_one_seed_see_the_same_training_points(few: Dataset, plan: Pla
     np.testing.assert_array_equal(hmc.seen_points(few.facts, {**axes, "train_points": 50})[:30], chosen)
     assert set(hmc.seen_points(few.facts, {**axes, "seed": 2})) != set(chosen)
     pack = [replace(one, axes={**one.axes, **axes}) for one in the_pack(plan)]
-    run = hmc.Run([hmc.Chain(one, 0, []) for one in pack], plan.layers(pack[0]), few, Store(Path("none")), "cpu")
+    run = hmc.Sampling([Chain(one, 0, []) for one in pack], plan.layers(pack[0]), few, Store(Path("none")), "cpu")
     np.testing.assert_array_equal(run.x_train[3], few.x_train[chosen])
     np.testing.assert_array_equal(run.y_train[3], few.y_train[chosen])
 
