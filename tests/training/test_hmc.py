@@ -161,22 +161,22 @@ def autoregressive(count: int, correlation: float, quantities: int = 1) -> np.nd
 
 
 def test_diagnostics_of_chains_that_are_known() -> None:
-    from deltaball.training.mixing import convergence
+    from deltaball.training.mixing import rhat_and_ess
 
-    r_hat, size = convergence(np.random.default_rng(0).normal(size=(4000, 3)))
+    r_hat, size = rhat_and_ess(np.random.default_rng(0).normal(size=(4000, 3)))
     assert r_hat < 1.002
     assert size > 3000
     # The effective size of a first-order autoregression is n (1 - ρ)/(1 + ρ).
-    r_hat, size = convergence(autoregressive(20000, 0.9))
+    r_hat, size = rhat_and_ess(autoregressive(20000, 0.9))
     assert size == pytest.approx(20000 / 19, rel=0.2)
     # A drift: its halves differ. One quantity that drifts among some that do not is enough.
     still = autoregressive(400, 0.0, 3)
-    assert convergence(still)[0] < 1.02
+    assert rhat_and_ess(still)[0] < 1.02
     still[:, 1] += np.linspace(0, 5, 400)
-    assert convergence(still)[0] > 1.5
-    assert convergence(still)[1] < 20
+    assert rhat_and_ess(still)[0] > 1.5
+    assert rhat_and_ess(still)[1] < 20
     # What never changes says nothing; R-hat of it is about 1.
-    assert convergence(np.ones((400, 2))) is None
-    assert convergence(still[:6]) is None
+    assert rhat_and_ess(np.ones((400, 2))) is None
+    assert rhat_and_ess(still[:6]) is None
     constant = np.column_stack([np.ones(400), autoregressive(400, 0.0)])
-    assert convergence(constant) == convergence(constant[:, 1:])
+    assert rhat_and_ess(constant) == rhat_and_ess(constant[:, 1:])

@@ -8,7 +8,7 @@ import numpy as np
 from deltaball.base import statuses
 from deltaball.plan.networks import Trajectory
 from deltaball.store.store import Checkpoint, Store
-from deltaball.training.mixing import convergence
+from deltaball.training.mixing import rhat_and_ess
 
 # Transitions between writes to the store: what a kill can lose.
 WRITTEN_EVERY = 25
@@ -70,7 +70,7 @@ class Chain:
         trace = np.stack(self.trace)
         noted = dict(zip(TRACE, trace.T, strict=False))
         moves = np.count_nonzero(np.diff(noted["potential energy"]))
-        diagnosed = convergence(trace[:, TRACE.index("log-likelihood") :])
+        diagnosed = rhat_and_ess(trace[:, TRACE.index("log-likelihood") :])
         facts = {
             "after": self.written,
             "status": statuses.STUCK if moves < LEAST_MOVES * len(trace) else statuses.TRAINED,

@@ -96,6 +96,7 @@ class Descent:
 
     @property
     def trajectories(self) -> list[Trajectory]:
+        """Those that have not diverged."""
         return [one.trajectory for one in self.starts]
 
     @property
@@ -106,12 +107,12 @@ class Descent:
     def until(self, last: int) -> None:
         """Train to epoch `last`, keeping every planned checkpoint on the way."""
         while self.epoch < last and self.starts:
-            loss = self._train_epoch()
+            loss = self.train_epoch()
             self.epoch += 1
             self.progress.advance(len(loss) * len(self.x_train))
             self._drop(~(loss < DIVERGED_LOSS))
             if any(self.epoch in one.checkpoints for one in self.trajectories):
-                self._keep()
+                self._write_checkpoints()
 
     def _steps(self) -> Steps:
         precision = self.axes.get("precision", "float32")
@@ -120,37 +121,34 @@ class Descent:
         tensors = (self.members, self.x_train, self.y_train)
         return Steps(recipe, *tensors, fastest(recipe, *tensors, self.store.trials))
 
-    def _train_epoch(self) -> torch.Tensor:
+    def train_epoch(self) -> torch.Tensor:
+        """Take the steps of the next epoch; returns each network's mean loss [K]."""
         purpose = f"order of epoch {self.epoch}"
         points = len(self.x_train)
         order = np.stack([generator(one.origin, purpose).permutation(points) for one in self.trajectories])
         rates = torch.tensor([one.axes["learning_rate"] for one in self.trajectories])
         return self.steps.epoch(order, rates, self.epoch * -(-points // self.axes["batch_size"]))
 
-    def _keep(self) -> None:
+    def _write_checkpoints(self) -> None:
         with torch.no_grad():
             train_accuracy, _ = self._evaluated(self.x_train, self.y_train)
             test_accuracy, test_loss = self._evaluated(self.x_test, self.y_test)
         sound = test_loss < DIVERGED_LOSS
         self._drop(~sound)
-        train_accuracy, test_accuracy, test_loss = train_accuracy[sound], test_accuracy[sound], test_loss[sound]
+        measured = {"train_accuracy": train_accuracy, "test_accuracy": test_accuracy, "test_loss": test_loss}
+        measured = {name: values[sound].tolist() for name, values in measured.items()}
         weights = [weight.cpu().numpy() for weight in self.members.weights]
         moments = [moment.cpu().numpy() for moment in self.members.moments]
         for k, start in enumerate(self.starts):
+            identity = start.trajectory.id
             # Another job may have finished it meanwhile; its weights stay, for outcomes may have been taken of them.
-            if self.epoch in start.trajectory.checkpoints and not self.store.find(start.trajectory.id, self.epoch):
-                facts = {
-                    **self.facts,
-                    **start.facts,
-                    "status": TRAINED,
-                    "train_accuracy": train_accuracy[k].item(),
-                    "test_accuracy": test_accuracy[k].item(),
-                    "test_loss": test_loss[k].item(),
-                }
+            if self.epoch in start.trajectory.checkpoints and not self.store.find(identity, self.epoch):
+                of_network = {name: values[k] for name, values in measured.items()}
                 state = {**start.state, **{f"moment.{index}": moment[k] for index, moment in enumerate(moments)}}
-                kept = Checkpoint(tuple(weight[k] for weight in weights), state, facts)
-                self.store.save(start.trajectory.id, self.epoch, kept)
-                self.store.note("kept", start.trajectory.id, self.epoch)
+                facts = {**self.facts, **start.facts, "status": TRAINED, **of_network}
+                checkpoint = Checkpoint(tuple(weight[k] for weight in weights), state, facts)
+                self.store.save(identity, self.epoch, checkpoint)
+                self.store.note("kept", identity, self.epoch)
         self.progress.finish(sum(self.epoch in one.checkpoints for one in self.trajectories))
 
     def _evaluated(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -159,9 +157,9 @@ class Descent:
         loss = torch.zeros_like(correct)
         for start in range(0, len(images), EVALUATION_BATCH):
             expected = labels[start : start + EVALUATION_BATCH]
-            found = logits(self.layers, self.members.weights, images[start : start + EVALUATION_BATCH])
-            correct += (found.argmax(2) == expected).sum(1)
-            loss += cross_entropy(found, expected) * len(expected)
+            scores = logits(self.layers, self.members.weights, images[start : start + EVALUATION_BATCH])
+            correct += (scores.argmax(2) == expected).sum(1)
+            loss += cross_entropy(scores, expected) * len(expected)
         return correct / len(images), loss / len(images)
 
     def _drop(self, broken: torch.Tensor) -> None:
@@ -182,10 +180,10 @@ class Descent:
 def resident(dataset: Dataset, device: str) -> tuple[torch.Tensor, ...]:
     """Images and labels of the training and of the test split, on the device once for all packs."""
     arrays = (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test)
-    found = tuple(torch.from_numpy(array).to(device) for array in arrays)
+    tensors = tuple(torch.from_numpy(array).to(device) for array in arrays)
     if device == "cuda":  # whatever stream reads them
         torch.cuda.current_stream().synchronize()
-    return found
+    return tensors
 
 
 def _moments(start: StartingPoint) -> list[np.ndarray]:

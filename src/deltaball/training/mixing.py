@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 FEWEST = 8  # transitions: four in each half
 
 
-def convergence(trace: np.ndarray) -> tuple[float, float] | None:
+def rhat_and_ess(trace: np.ndarray) -> tuple[float, float] | None:
     """Largest split R-hat and smallest bulk ESS of one chain's quantities [transitions, q].
 
     A quantity that never changes says nothing and is left out: R-hat of a chain that does not move is about 1.

@@ -7,7 +7,8 @@ from typing import TextIO
 
 from deltaball.base.wording import duration
 
-EVERY = {True: 0.5, False: 20.0}  # seconds between two reports, by whether a terminal shows them
+# Seconds between two reports.
+ON_A_TERMINAL, IN_A_LOG = 0.5, 20.0
 
 IN_PLACE = "\r\x1b[K"  # to the start of the line, which is erased
 
@@ -28,10 +29,10 @@ class Progress:
     ) -> None:
         self.networks, self.sample_steps = networks, sample_steps  # that are to come
         self.out = out or sys.stdout
-        self.beside = terminal if terminal and terminal.isatty() and not self.out.isatty() else None
+        self.terminal = terminal if terminal and terminal.isatty() and not self.out.isatty() else None
         self.done, self.taken = 0, 0.0
         self.began = time.monotonic()
-        self.said = {place: self.began for place in (self.out, self.beside) if place}
+        self.reported = {stream: self.began for stream in (self.out, self.terminal) if stream}
         self.stopped, self.lock = False, threading.Lock()
 
     def advance(self, sample_steps: float) -> None:
@@ -62,21 +63,21 @@ class Progress:
         """Report for the last time; on a terminal beside a log, leave no trace."""
         if not self.taken:
             return
-        if self.beside:
-            _write(self.beside, IN_PLACE)
+        if self.terminal:
+            _write(self.terminal, IN_PLACE)
         _write(self.out, f"{IN_PLACE if self.out.isatty() else ''}{self.line()}\n")
 
     def _report(self) -> None:
-        for place, said in self.said.items():
-            is_terminal = place.isatty()
-            if time.monotonic() - said >= EVERY[is_terminal]:
-                self.said[place] = time.monotonic()
-                _write(place, f"{IN_PLACE}{self.line()}" if is_terminal else f"{self.line()}\n")
+        for stream, last in self.reported.items():
+            is_terminal = stream.isatty()
+            if time.monotonic() - last >= (ON_A_TERMINAL if is_terminal else IN_A_LOG):
+                self.reported[stream] = time.monotonic()
+                _write(stream, f"{IN_PLACE}{self.line()}" if is_terminal else f"{self.line()}\n")
 
 
-def _write(place: TextIO, text: str) -> None:
-    place.write(text)
-    place.flush()
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text)
+    stream.flush()
 
 
 class _Silent(Progress):

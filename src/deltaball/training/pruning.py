@@ -8,6 +8,7 @@ output layer cuts whole classes off (Frankle & Carbin prune it at half the rate 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -54,34 +55,40 @@ def train(
 
 
 def _start(trajectory: Trajectory, parent: Checkpoint, layers: Layers) -> StartingPoint:
-    places = prunable(layers)
-    alive = survivors(
-        [parent.weights[place] for place in places],
-        [_unpacked(parent.state, place, parent.weights[place].shape) for place in places],
+    positions = prunable(layers)
+    stay = survivors(
+        [parent.weights[position] for position in positions],
+        [_mask(parent.state, position, parent.weights[position].shape) for position in positions],
         trajectory.axes["kept"][-1],
         trajectory.axes["ranking"],
     )
     initial = initial_weights(layers, generator(trajectory.origin, "weights"))
     masks = [np.ones(array.shape, bool) for array in initial]
-    for place, mask in zip(places, alive, strict=True):
-        masks[place] = mask
-    empty = sum(not mask.any() for mask in alive)
-    if empty:
-        print(f"{trajectory.id}: {empty} of {len(alive)} prunable layers have no weight left", flush=True)
+    for position, mask in zip(positions, stay, strict=True):
+        masks[position] = mask
     weights = [np.where(mask, array, np.float32(0)) for mask, array in zip(masks, initial, strict=True)]
-    removed = sum(int((~mask).sum()) for mask in alive)
-    facts = {
-        "sparsity": removed / sum(mask.size for mask in alive),
-        "sparsity_total": removed / sum(array.size for array in initial),
-        "empty_layers": empty,
-    }
-    packed = {f"mask.{place}": np.packbits(mask) for place, mask in zip(places, alive, strict=True)}
+    packed = {f"mask.{position}": np.packbits(mask) for position, mask in zip(positions, stay, strict=True)}
+    facts = _sparsity(stay, sum(array.size for array in initial))
+    if facts["empty_layers"]:
+        print(
+            f"{trajectory.id}: {facts['empty_layers']} of {len(stay)} prunable layers have no weight left", flush=True
+        )
     return StartingPoint(trajectory, 0, weights, packed, masks, facts)
+
+
+def _sparsity(masks: Sequence[np.ndarray], weights: int) -> dict[str, Any]:
+    """The facts of a network of so many weights, of which `masks` cover those that may be pruned."""
+    removed = sum(int((~mask).sum()) for mask in masks)
+    return {
+        "sparsity": removed / sum(mask.size for mask in masks),
+        "sparsity_total": removed / weights,
+        "empty_layers": sum(not mask.any() for mask in masks),
+    }
 
 
 def prunable(layers: Layers) -> list[int]:
     """Positions, among the weights, of the kernels of all but the output layer."""
-    return [place for place, weight in enumerate(layers.weights) if weight.role == "kernel"][:-1]
+    return [position for position, weight in enumerate(layers.weights) if weight.role == "kernel"][:-1]
 
 
 def survivors(
@@ -97,16 +104,16 @@ def survivors(
     flat = np.concatenate([kernel.ravel() for kernel in kernels])
     living = np.concatenate([mask.ravel() for mask in alive])
     magnitude = np.where(living, np.abs(flat), -1.0)
-    chosen = np.argsort(-magnitude, kind="stable")[: round(kept * flat.size)]
     stays = np.zeros(flat.size, bool)
-    stays[chosen] = True
+    stays[np.argsort(-magnitude, kind="stable")[: round(kept * flat.size)]] = True
     ends = np.cumsum([kernel.size for kernel in kernels])[:-1]
     parts = np.split(stays & living, ends)
     return [part.reshape(kernel.shape) for part, kernel in zip(parts, kernels, strict=True)]
 
 
-def _unpacked(state: Mapping[str, np.ndarray], place: int, shape: tuple[int, ...]) -> np.ndarray:
-    packed = state.get(f"mask.{place}")
+def _mask(state: Mapping[str, np.ndarray], position: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask of a kernel that a checkpoint's state has."""
+    packed = state.get(f"mask.{position}")
     if packed is None:  # the dense trunk
         return np.ones(shape, bool)
     return np.unpackbits(packed, count=int(np.prod(shape))).astype(bool).reshape(shape)
