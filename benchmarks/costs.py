@@ -120,7 +120,7 @@ def main() -> None:
             print(f"extrapolated {truth / 60:7.2f} min  ratio {ratios[name][-1]:.2f}", flush=True)
     ratios["all"] = [ratio for some in ratios.values() for ratio in some]
     for name, some in ratios.items():
-        shares = f"{costs.within(some, FACTOR):.0%} within {FACTOR} ×, {costs.within(some, 1.25):.0%} within 1.25 ×"
+        shares = ", ".join(f"{costs.share_within(some, one):.0%} within {one} ×" for one in (FACTOR, 1.25))
         print(f"{name}: {len(some)} shards, {shares}; planned / extrapolated, median {statistics.median(some):.2f}")
 
 

@@ -88,7 +88,7 @@ def test_epochs_add_up(each: list[int], more: int, device: str):
     def work(epochs: list[int]) -> costs.Work:
         return costs.epochs("sgd", SGD, network("cnn"), MNIST, epochs, device)
 
-    assert costs.both(work(each), work([more] * len(each))) == pytest.approx(
+    assert costs.total(work(each), work([more] * len(each))) == pytest.approx(
         {**dict.fromkeys(UNITS, 0), **work([one + more for one in each])}
     )
 

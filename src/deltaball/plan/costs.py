@@ -132,7 +132,7 @@ def training(
         return _sampling(axes, layers, facts, checkpoints, device)
     kept = sum(map(len, checkpoints))
     descent = epochs(method, axes, layers, facts, [max(one) for one in checkpoints], device)
-    return both(descent, passes(layers, kept * (facts.train + facts.test)), {"checkpoint": kept})
+    return total(descent, passes(layers, kept * (facts.train + facts.test)), {"checkpoint": kept})
 
 
 def epochs(
@@ -231,12 +231,12 @@ COSTS: Mapping[type[Layer], Callable[[Any, Shape], LayerCost | None]] = {
 }
 
 
-def both(*works: Work) -> Work:
+def total(*works: Work) -> Work:
     """The sum of amounts of work."""
     return {unit: sum(one.get(unit, 0) for one in works) for unit in UNITS}
 
 
-def within(ratios: Iterable[float], factor: float) -> float:
+def share_within(ratios: Iterable[float], factor: float) -> float:
     """The share of ratios (of an estimate to the truth) that lie between 1 / factor and factor; 0 to 1."""
     ratios = list(ratios)
     return sum(1 / factor <= one <= factor for one in ratios) / len(ratios)

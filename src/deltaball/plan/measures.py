@@ -8,7 +8,7 @@ from typing import Any
 from deltaball.base.errors import InputError
 from deltaball.base.guarantees import confidence_each, samples_needed
 from deltaball.plan.networks import Network
-from deltaball.study.grids import chosen, how_many
+from deltaball.study.grids import count_matching, matches
 from deltaball.study.judges import JUDGES
 from deltaball.study.notions import NOTIONS
 from deltaball.study.study import Study
@@ -59,7 +59,7 @@ class Measure:
         return NOTIONS[self.notion].highest(self.delta)
 
     def applies_to(self, network: Network) -> bool:
-        return chosen(self.wanted, network.groups, network.axes)
+        return matches(self.wanted, network.groups, network.axes)
 
 
 @dataclass(frozen=True)
@@ -111,4 +111,4 @@ def _overlap(study: Study, one: Measure, other: Measure) -> bool:
         for name, values in other.wanted.items()
         if name in one.wanted
     }
-    return any(how_many(both, grid) for grid in study.grids)
+    return any(count_matching(both, grid) for grid in study.grids)

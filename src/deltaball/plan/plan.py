@@ -129,7 +129,7 @@ def plan(study: Study) -> Plan:
     for grid in study.grids:
         identify = Identity(grid, facts[grid.dataset])
         method = METHODS[grid.method]
-        for axes in grid.points():
+        for axes in grid.networks():
             reached = gathered.add(identify, method.chain(axes))
             network_id = identify.network(axes)
             if network_id in owners:

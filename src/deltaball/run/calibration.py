@@ -42,7 +42,7 @@ Row = tuple[str, Work, float]  # which probe, what it did, and in how many secon
 def calibrate(device: str, store: Path) -> str:
     """Measure a device and keep its rates beside a store's; returns in words which, and how well they fit."""
     rates = calibrated(device, store, PROBES)
-    share = costs.within(rates.ratios.values(), 1.5)
+    share = costs.share_within(rates.ratios.values(), 1.5)
     return f"{costs.write(rates, store)}: rates of {rates.hardware}; {share:.0%} of the probes within 1.5 ×"
 
 

@@ -8,7 +8,7 @@ from deltaball.plan import costs
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
-from deltaball.study.grids import how_many
+from deltaball.study.grids import count_matching
 from deltaball.study.methods import METHODS
 from deltaball.workflow import resources
 
@@ -63,7 +63,7 @@ def _measures(plan: Plan) -> Iterator[str]:
     """How many networks each notion is judged on, by what, and at which δ's."""
     counts: dict[tuple[str, str, str, int], dict[float, None]] = defaultdict(dict)
     for one in plan.measures:
-        networks = sum(how_many(one.wanted, grid) for grid in plan.study.grids)
+        networks = sum(count_matching(one.wanted, grid) for grid in plan.study.grids)
         threshold = "" if one.gamma is None else f" {one.gamma:g}"
         counts[f"{one.notion}{threshold}", one.norm, one.label, networks][one.delta] = None
     for (notion, norm, judge, networks), deltas in counts.items():

@@ -71,8 +71,8 @@ class Grid(Strict):
         """The values of an axis."""
         return _values(getattr(self, name))
 
-    def points(self) -> Iterator[dict[str, Any]]:
-        """Every combination of the axes' values; of a sample, those that are drawn."""
+    def networks(self) -> Iterator[dict[str, Any]]:
+        """The axes of every network: all combinations of their values; of a sample, those that are drawn."""
         for axes in self._combinations():
             if self.sample is None or self._trajectory(axes) in self.drawn:
                 yield axes
@@ -210,16 +210,16 @@ def _kind(axis: Any) -> type:
     return str if get_origin(kind) is Literal else kind.__origin__
 
 
-def chosen(wanted: Mapping[str, Sequence[Any]], groups: Mapping[str, str], axes: Mapping[str, Any]) -> bool:
+def matches(wanted: Mapping[str, Sequence[Any]], groups: Mapping[str, str], axes: Mapping[str, Any]) -> bool:
     """Whether a network with these axes, of these `groups` (grid, dataset, architecture, method), is a wanted one."""
     return all((groups[name] if name in groups else axes.get(name)) in values for name, values in wanted.items())
 
 
-def how_many(wanted: Mapping[str, Sequence[Any]], grid: Grid) -> int:
+def count_matching(wanted: Mapping[str, Sequence[Any]], grid: Grid) -> int:
     """How many of a grid's networks are wanted ones."""
     groups, names = grid.groups(), grid.axis_names()
-    if not chosen({name: values for name, values in wanted.items() if name not in names}, groups, {}):
+    if not matches({name: values for name, values in wanted.items() if name not in names}, groups, {}):
         return 0
     if grid.sample is not None:
-        return sum(chosen(wanted, groups, axes) for axes in grid.points())
+        return sum(matches(wanted, groups, axes) for axes in grid.networks())
     return math.prod(sum(name not in wanted or one in wanted[name] for one in grid.values(name)) for name in names)

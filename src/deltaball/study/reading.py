@@ -12,7 +12,7 @@ from deltaball.base.errors import InputError, alternatives
 from deltaball.base.guarantees import epsilon_reached, samples_needed
 from deltaball.base.implementations import is_implemented
 from deltaball.data import catalogue
-from deltaball.study.grids import Grid, Sample, how_many, model_of
+from deltaball.study.grids import Grid, Sample, count_matching, model_of
 from deltaball.study.judges import JUDGES, NetworkKind
 from deltaball.study.measures import ENTRIES, AnyMeasure, Convergence, Only, OwnGuarantee
 from deltaball.study.notions import NOTIONS
@@ -69,7 +69,7 @@ def _check(study: Study, path: Path) -> None:
     for index, experiment in enumerate(study.convergence):
         where = f"{path}: convergence[{index}]"
         grids = _check_measure(study, experiment.measure, f"{where}.measure")
-        networks = sum(how_many(experiment.measure.wanted, grid) for grid in grids)
+        networks = sum(count_matching(experiment.measure.wanted, grid) for grid in grids)
         if networks > MOST_CONVERGING:
             raise InputError(f"{where}.measure.only: chooses {networks} networks; at most {MOST_CONVERGING}")
         for grid in grids:
@@ -88,7 +88,7 @@ def _check_measure(study: Study, measure: AnyMeasure, where: str) -> list[Grid]:
             raise InputError(
                 f"{where}.only: no network has {name} {absent!r}; {alternatives(str(absent), map(str, there))}"
             )
-    grids = [grid for grid in study.grids if how_many(measure.wanted, grid)]
+    grids = [grid for grid in study.grids if count_matching(measure.wanted, grid)]
     if not grids:
         raise InputError(f"{where}.only: no network has all of {measure.wanted} at once")
     for grid in grids:

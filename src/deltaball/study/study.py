@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from deltaball.data import catalogue
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.study.axes import Name, Positive, Seed, Share, Strict, distinct
-from deltaball.study.grids import AnyGrid, Grid, how_many
+from deltaball.study.grids import AnyGrid, Grid, count_matching
 from deltaball.study.measures import ENTRIES, Convergence, notion_tag, tagged
 
 
@@ -84,7 +84,7 @@ class Study(Strict):
     def estimates(self) -> int:
         """How many numbers with a guarantee the study prints: networks × the measures that apply to them."""
         return sum(
-            how_many(entry.wanted, grid)
+            count_matching(entry.wanted, grid)
             * len(entry.norm)
             * len(entry.delta)
             * len(getattr(entry, "gamma", [0]))

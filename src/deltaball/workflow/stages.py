@@ -7,7 +7,7 @@ from typing import Any
 from deltaball.base.errors import InputError
 from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan
-from deltaball.study.grids import Grid, how_many
+from deltaball.study.grids import Grid, count_matching
 
 # The statistical tables, `analysis.writing` makes them, and what each holds.
 TABLES = {
@@ -72,7 +72,7 @@ def figures(plan: Plan) -> list[str]:
         averaged = [grid for grid in grids if grid.averages_samples]
 
         def notions(grids: list[Grid], attacked: bool) -> list[str]:
-            asked = [one for one in plan.measures if any(how_many(one.wanted, grid) for grid in grids)]
+            asked = [one for one in plan.measures if any(count_matching(one.wanted, grid) for grid in grids)]
             return list(dict.fromkeys(one.notion for one in asked if bool(one.attack) == attacked))
 
         found += [f"tradeoff_{dataset}_{notion}" for notion in notions(grids, True)]
@@ -104,7 +104,7 @@ def _has(plan: Plan, name: str) -> bool:
     if name == "figure1":
         return any(experiment.networks for experiment in plan.experiments)
     grids = [grid for grid in plan.study.grids if grid.method == METHODS[name]]
-    return any(how_many(one.wanted, grid) for one in plan.measures if one.attack for grid in grids)
+    return any(count_matching(one.wanted, grid) for one in plan.measures if one.attack for grid in grids)
 
 
 def networks_digest(plan: Plan) -> str:
