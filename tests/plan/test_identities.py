@@ -63,6 +63,9 @@ def test_the_order_and_the_names_of_grids_change_no_id():
         ("fcn", "imp", "seed", 0),
         ("fcn", "imp", "batch_size", 128),
         ("fcn", "hmc", "seed", 0),
+        ("cnn", "sgd", "objective", "cross_entropy"),
+        ("fcn", "imp", "objective", "cross_entropy"),
+        ("fcn", "hmc", "objective", "cross_entropy"),
     ],
 )
 def test_a_default_written_out_changes_no_id(architecture: str, method: str, name: str, default: Any):

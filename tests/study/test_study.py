@@ -183,6 +183,14 @@ BROKEN = {
     "unknown architecture": (study({**grid(), "architecture": "fnc"}), ["grids[0]", "'fnc'", "did you mean 'fcn'?"]),
     "list of architectures": (study({**grid(), "architecture": ["fcn", "cnn"]}), ["grids[0]", "architecture", "'cnn'"]),
     "unknown method": (study({**grid(), "method": "sdg"}), ["grids[0]", "'sdg'", "did you mean 'sgd'?"]),
+    "unknown objective": (
+        study(grid(objective="cross_entorpy")),
+        ["grids[0]", "objective 'cross_entorpy' is not known", "did you mean 'cross_entropy'?"],
+    ),
+    "misplaced section": (
+        study(grid(guarantee={"epsilon": 0.05})),
+        ["grids[0].guarantee", "unknown key 'guarantee'", "possible: activation, architecture"],
+    ),
     "method that does not go with the architecture": (
         study({**grid("cnn"), "method": "hmc"}),
         ["grids[0]", "method 'hmc' does not go with architecture 'cnn'", "hmc with fcn"],

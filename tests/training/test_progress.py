@@ -73,7 +73,7 @@ def test_a_terminal_beside_a_log_is_told_too_and_left_clean(clock: Clock) -> Non
     assert terminal.getvalue().endswith("\r\x1b[K")
     alone = Terminal()
     Progress(4, 4000, alone, terminal).close()
-    assert Progress(4, 4000, log, io.StringIO()).beside is Progress(4, 4000, alone, terminal).beside is None
+    assert Progress(4, 4000, log, io.StringIO()).terminal is Progress(4, 4000, alone, terminal).terminal is None
 
 
 def test_what_trains_nothing_says_nothing() -> None:

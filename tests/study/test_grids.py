@@ -1,0 +1,126 @@
+"""A grid is three parts that fit: all that do are planned, and all that do not are refused by code and schema alike."""
+
+import ast
+import importlib.util
+import itertools
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from builders import grid, planned, study
+
+from deltaball.study.axes import Strict
+from deltaball.study.grids import PARTS, all_axes, combinations, fits, grid_model, model_of
+from deltaball.study.methods import METHODS, Training
+from deltaball.study.objectives import OBJECTIVES
+from deltaball.study.schema import schema
+
+EVERY = list(itertools.product(*PARTS.values()))
+# The fit of the three methods that there are; a new one adds its own.
+PAIRS = {("fcn", "sgd"), ("cnn", "sgd"), ("vgg", "sgd"), ("fcn", "imp"), ("fcn", "hmc")}
+
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(schema())
+
+
+@pytest.mark.parametrize(("architecture", "method", "objective"), EVERY)
+def test_what_fits_is_planned_and_what_does_not_is_refused(
+    architecture: str, method: str, objective: str, validator: jsonschema.Draft202012Validator
+) -> None:
+    content = {**grid(architecture, method), "objective": objective}
+    assert fits(architecture, method, objective) == ((architecture, method) in PAIRS)
+    assert validator.is_valid(study(content)) == fits(architecture, method, objective)
+    if fits(architecture, method, objective):
+        assert {one.method for one in planned(content).networks} == {method}
+    else:
+        with pytest.raises(ValueError, match=f"method '{method}' does not go with architecture '{architecture}'"):
+            model_of(content)
+
+
+def test_a_grid_has_the_axes_of_its_parts_and_no_other(validator: jsonschema.Draft202012Validator) -> None:
+    for architecture, method, objective in combinations():
+        whole = grid(architecture, method)
+        names = grid_model(architecture, method, objective).axis_names()
+        parts = [PARTS["architecture"][architecture], METHODS[method], OBJECTIVES[objective]]
+        assert names == [name for part in parts for name in part.model_fields if name not in ("architecture", "method")]
+        for name in {*all_axes()} - {*names}:
+            assert not validator.is_valid(study({**whole, name: 1}))
+
+
+def test_the_schema_says_each_part_once() -> None:
+    text = json.dumps(schema())
+    for tag, members in PARTS.items():
+        for name, part in members.items():
+            assert text.count(json.dumps({"const": name})[1:-1]) <= 2, f"{tag} {name}"
+            assert text.count(json.dumps(part.__doc__.split("\n")[0])[1:-1]) == 1, f"{tag} {name}"
+
+
+def test_parts_share_no_axis() -> None:
+    """Axes stand beside each other without the name of their part."""
+    for architecture, method, objective in combinations():
+        parts = [PARTS["architecture"][architecture], METHODS[method], OBJECTIVES[objective]]
+        names = [name for part in parts for name in part.model_fields]
+        assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_has_a_room_that_trains(name: str) -> None:
+    found = importlib.util.find_spec(METHODS[name].room)
+    assert found
+    functions = [one.name for one in ast.parse(Path(found.origin).read_text()).body if isinstance(one, ast.FunctionDef)]
+    assert "train" in functions
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_has_a_class(name: str) -> None:
+    module, _, loss = OBJECTIVES[name].loss.rpartition(".")
+    found = importlib.util.find_spec(module)
+    assert found
+    classes = [one.name for one in ast.parse(Path(found.origin).read_text()).body if isinstance(one, ast.ClassDef)]
+    assert loss in classes
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_parents_come_before_their_children(name: str) -> None:
+    for network in planned(grid("fcn", name)).networks:
+        chain = METHODS[name].chain(network.axes)
+        known: list[Training] = []
+        for training in chain:
+            assert all(any(parent is one for one in known) for parent in training.parents)
+            assert training.origin is None or any(training.origin is one for one in known)
+            known.append(training)
+
+
+def test_rounds_of_pruning_worked_out_by_hand() -> None:
+    axes = {"proportion": 0.75, "iterations": 2, "ranking": "layer", "epochs": 5, "learning_rate": 0.1, "seed": 3}
+    dense, first, second = METHODS["imp"].chain(axes)
+    assert (dense.method, dense.checkpoint, dense.axes) == ("sgd", 5, {"learning_rate": 0.1, "seed": 3})
+    assert (first.parents, second.parents) == ((dense,), (first,))
+    assert first.origin is second.origin is dense
+    assert (first.axes["kept"], second.axes["kept"]) == ((0.5,), (0.5, 0.25))
+    assert METHODS["imp"].trainings_alone(axes) == 3
+    (alone,) = METHODS["imp"].chain({**axes, "proportion": 0.0})
+    assert alone == dense
+    # 80 weights in float32, and a mask of a bit each.
+    assert METHODS["imp"].stored_bytes(second.axes, 80, (5,)) == 4 * 80 + 10
+    assert METHODS["sgd"].stored_bytes({"optimizer": "adam"}, 80, (1, 5)) == 2 * 3 * 4 * 80
+
+
+def test_what_a_chain_passes_and_keeps_worked_out_by_hand() -> None:
+    axes = {"train_points": 50, "leapfrog_steps": 10, "burn_in": 4, "warm_epochs": 3, "thinning": 2}
+    assert METHODS["hmc"].images(axes, 1000, 20) == 50 * (3 + 10 * (4 + 20))
+    assert METHODS["hmc"].images({**axes, "train_points": None}, 1000, 20) == 1000 * (3 + 10 * (4 + 20))
+    assert METHODS["hmc"].averaged(axes, 21) == 10
+    assert METHODS["hmc"].stored_bytes(axes, 80, (10, 21)) == 4 * 80 * 10
+    assert METHODS["sgd"].images({}, 1000, 20) == 20_000
+
+
+def test_axes_that_may_differ_in_a_pack_are_marked() -> None:
+    assert METHODS["sgd"].within_pack() == {"learning_rate", "seed"}
+    assert METHODS["imp"].within_pack() == {"learning_rate", "seed", "ranking", "kept", "epochs"}
+    scales = {"step_size", "prior_scale", "likelihood_scale"}
+    assert METHODS["hmc"].within_pack() == {*scales, "thinning", "seed"}
+    assert Strict.within_pack() == frozenset()
