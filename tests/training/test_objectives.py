@@ -126,7 +126,8 @@ def test_philox_gives_the_known_answers(counter: Sequence[int], key: Sequence[in
 
 
 def drawn(origins: Sequence[str], step: int, calls: int = 1, shape: Sequence[int] = (50, 3)) -> torch.Tensor:
-    one = draws.Draws(draws.keys(origins, "cpu"), torch.tensor([step]))
+    before, taken = torch.tensor([step - step % 10]), torch.tensor([step % 10])
+    one = draws.Draws(draws.keys(origins, "cpu"), before, taken)
     return [one.uniform(shape) for _ in range(calls)][-1]
 
 

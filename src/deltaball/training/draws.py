@@ -17,18 +17,22 @@ ROUNDS, WORD = 10, 0xFFFFFFFF
 
 
 class Draws:
-    """The random numbers of K networks in one step. Each call gives others."""
+    """The random numbers of K networks in one step. Each call gives others.
 
-    def __init__(self, keys: torch.Tensor, step: torch.Tensor) -> None:
-        self.keys, self.step = keys, step  # [K, 2], and how many steps came before, [1]: both int64 on the device
+    `keys` [K, 2] are the networks'; `before` and `taken`, [1] each, count the steps of earlier epochs and of this one.
+    All are int64 on the device.
+    """
+
+    def __init__(self, keys: torch.Tensor, before: torch.Tensor, taken: torch.Tensor) -> None:
+        self.keys, self.before, self.taken = keys, before, taken
         self.calls = 0
 
     def uniform(self, shape: Sequence[int]) -> torch.Tensor:
         """Numbers [K, *shape] in [0, 1), multiples of 2⁻²⁴."""
         count = math.prod(shape)
         places = torch.arange(-(-count // 4), device=self.keys.device).expand(len(self.keys), -1)
-        still = torch.zeros_like(places)
-        counters = (places, still + self.calls, still + (self.step & WORD), still + (self.step >> 32))
+        still, step = torch.zeros_like(places), self.before + self.taken
+        counters = (places, still + self.calls, still + (step & WORD), still + (step >> 32))
         self.calls += 1
         words = torch.stack(philox(counters, (self.keys[:, :1], self.keys[:, 1:])), dim=2)
         return ((words.flatten(1)[:, :count] >> 8) * 2.0**-24).view(-1, *shape)

@@ -178,5 +178,5 @@ class Steps:
         """The minibatches of some networks; `points` [K, n] are indices."""
         # Whole rows, and not [points], which copies number by number.
         images = self.images.index_select(0, points.flatten()).unflatten(0, points.shape)
-        draws = None if members.keys is None else Draws(members.keys, self.before + self.taken)
+        draws = None if members.keys is None else Draws(members.keys, self.before, self.taken)
         return Batch(images, self.labels[points], members.axes, draws)
