@@ -134,9 +134,7 @@ class Sampling:
         """The state of the chains: where the store left them, or before the first transition."""
         resumed = [one.resumed for one in self.chains]
         if self.step:
-            weights = [
-                [one[f"position.{index}"] for index in range(len(self.layers.weight_shapes))] for one in resumed
-            ]
+            weights = [[one[f"position.{index}"] for index in range(len(self.layers.weight_shapes))] for one in resumed]
         else:
             weights = [self._initial(k) for k in range(len(self.chains))]
         keys = [np.frombuffer(hashlib.sha256(one.trajectory.id.encode()).digest()[:8], "<u4") for one in self.chains]
