@@ -78,3 +78,15 @@ def test_the_picture_shows_the_imports_that_are_there(root: Path, graph: grimp.I
     assert drawn == {pair for pair in direct if len(set(pair)) == 2}, "run `python docs/structure.py`"
     picture = (root / "docs/structure.svg").read_text(encoding="utf-8")
     assert all(f">{name}</text>" in picture for name in order)
+
+
+def test_tests_use_no_private_names(root: Path) -> None:
+    """What ruff's SLF001 does not see: names that are imported, and names that are patched."""
+    for path in (root / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.ImportFrom):
+                names = [one.name for one in node.names]
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr":
+                names = [one.value for one in node.args[1:2] if isinstance(one, ast.Constant)]
+            assert not [name for name in names if name.startswith("_")], f"{path}, line {node.lineno}"

@@ -196,8 +196,8 @@ def test_a_mixed_integer_program_agrees(seed: int, size: tuple[int, int], ball: 
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_without_steps_of_adam_linear_programs_decide(norm: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(exact, "STEPS", 0)
-    solved, calls = exact._Search._solved, []
-    monkeypatch.setattr(exact._Search, "_solved", lambda *given: calls.append(1) or solved(*given))
+    solved, calls = exact.linear_program, []
+    monkeypatch.setattr(exact, "linear_program", lambda *given: calls.append(1) or solved(*given))
     outcomes = []
     for seed, delta in itertools.product(range(12), (0.15, 0.4)):
         pack, x = drawn(fcn(2, 5, (2, 2, 1), 3), seed), images(1, (2, 2, 1), seed)
@@ -214,12 +214,12 @@ def test_without_steps_of_adam_linear_programs_decide(norm: str, monkeypatch: py
 def test_a_solver_that_errs_proves_nothing(scale: float, monkeypatch: pytest.MonkeyPatch):
     random = np.random.default_rng(0)
 
-    def wrong(self, objective, rows, offset, deadline):
+    def wrong(around, objective, rows, offset, deadline):
         multipliers = torch.from_numpy(scale * random.random(len(rows))).clamp(min=0)
         return multipliers, torch.from_numpy(scale * random.normal(size=len(objective)))
 
     monkeypatch.setattr(exact, "STEPS", 0)
-    monkeypatch.setattr(exact._Search, "_solved", wrong)
+    monkeypatch.setattr(exact, "linear_program", wrong)
     for seed in range(12):
         pack, x, ball = drawn(fcn(2, 5, (2, 2, 1), 3), seed), images(1, (2, 2, 1), seed), Ball("linf", 0.3)
         decisions = decide(pack, x, ball, LIMIT)

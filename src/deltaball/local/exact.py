@@ -39,6 +39,7 @@ from deltaball.local.certificates.crown import layer_bounds
 from deltaball.local.certificates.lines import relu_lines
 from deltaball.local.certificates.rounding import rounding
 from deltaball.local.losses import margin
+from deltaball.local.neighbourhoods import Neighbourhood
 from deltaball.local.notions import ClassChange
 from deltaball.networks.dense_form import Affine, affine_layers, as_dense
 from deltaball.networks.packs import Pack
@@ -284,7 +285,7 @@ class _Search:
             entering.append((slopes, values))
             slopes, values = slopes * on, values * on
         at, offset = (torch.cat(parts, -1)[..., fixed] * one.sign[0, fixed] for parts in zip(*entering, strict=True))
-        solved, displacement = self._solved(slopes @ self.rows[one.row[0]], at.T, offset, deadline)
+        solved, displacement = linear_program(self.around, slopes @ self.rows[one.row[0]], at.T, offset, deadline)
         multipliers = torch.zeros_like(one.multipliers)
         multipliers[0, fixed] = solved
         lower, _, pixels = self._bounds(one._replace(multipliers=multipliers))
@@ -292,38 +293,39 @@ class _Search:
         witness = self._witness(torch.cat([self.around.project(image).to(self.x.dtype), self._corners(pixels)]))
         return bool(lower > self.enough[one.row]), witness
 
-    def _solved(
-        self, objective: torch.Tensor, rows: torch.Tensor, offset: torch.Tensor, deadline: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Multipliers [m] of rows [m, d] · z + offset ≥ 0 in min objective · z over the displacements z, and z.
 
-        The rows may be violated at a price, so that there is a solution where the signs contradict each other.
-        """
-        (m, d), (low, high) = rows.shape, (bound[0].cpu().numpy() for bound in self.around.box)
-        price, heights = objective.abs().amax().clamp(min=1e-30), rows.abs().amax(1).clamp(min=1e-30)
-        objective, rows, offset = (
-            one.cpu().numpy() for one in (objective / price, rows / heights[:, None], offset / heights)
-        )
-        least, most = -offset, np.full(m, np.inf)
-        if not self.around.is_box:  # L1
-            # z = u - v with u, v ≥ 0 of sum at most δ.
-            objective, rows = np.concatenate([objective, -objective]), np.concatenate([rows, -rows], 1)
-            low, high = np.zeros(2 * d), np.concatenate([high, -low])
-            rows = np.concatenate([rows, np.ones((1, 2 * d))])
-            least, most = np.append(least, -np.inf), np.append(most, self.around.radius)
-        matrix = np.concatenate([rows, np.eye(len(rows), m)], 1)
-        height, width = matrix.shape
-        solver = highspy.Highs()
-        for option, value in OPTIONS.items():
-            solver.setOptionValue(option, value)
-        solver.setOptionValue("time_limit", max(0.0, deadline - time.monotonic()))
-        solver.addVars(width, np.append(low, np.zeros(m)), np.append(high, np.full(m, np.inf)))
-        solver.changeColsCost(width, np.arange(width), np.append(objective, np.full(m, PENALTY)))
-        starts, columns = np.arange(height) * width, np.tile(np.arange(width), height)
-        solver.addRows(height, least, most, matrix.size, starts, columns, matrix.ravel())
-        solver.run()
-        solution = solver.getSolution()
-        z, dual = np.array(solution.col_value[: len(low)]), np.array(solution.row_dual[:m])
-        z = z[:d] - z[d:] if len(z) > d else z
-        z, dual = (torch.from_numpy(one).to(heights) for one in (z, dual))
-        return dual.clamp(min=0) * price / heights, z
+def linear_program(
+    around: Neighbourhood, objective: torch.Tensor, rows: torch.Tensor, offset: torch.Tensor, deadline: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Multipliers [m] of rows [m, d] · z + offset ≥ 0 in min objective · z over the displacements z, and z.
+
+    The rows may be violated at a price, so that there is a solution where the signs contradict each other.
+    """
+    (m, d), (low, high) = rows.shape, (bound[0].cpu().numpy() for bound in around.box)
+    price, heights = objective.abs().amax().clamp(min=1e-30), rows.abs().amax(1).clamp(min=1e-30)
+    objective, rows, offset = (
+        one.cpu().numpy() for one in (objective / price, rows / heights[:, None], offset / heights)
+    )
+    least, most = -offset, np.full(m, np.inf)
+    if not around.is_box:  # L1
+        # z = u - v with u, v ≥ 0 of sum at most δ.
+        objective, rows = np.concatenate([objective, -objective]), np.concatenate([rows, -rows], 1)
+        low, high = np.zeros(2 * d), np.concatenate([high, -low])
+        rows = np.concatenate([rows, np.ones((1, 2 * d))])
+        least, most = np.append(least, -np.inf), np.append(most, around.radius)
+    matrix = np.concatenate([rows, np.eye(len(rows), m)], 1)
+    height, width = matrix.shape
+    solver = highspy.Highs()
+    for option, value in OPTIONS.items():
+        solver.setOptionValue(option, value)
+    solver.setOptionValue("time_limit", max(0.0, deadline - time.monotonic()))
+    solver.addVars(width, np.append(low, np.zeros(m)), np.append(high, np.full(m, np.inf)))
+    solver.changeColsCost(width, np.arange(width), np.append(objective, np.full(m, PENALTY)))
+    starts, columns = np.arange(height) * width, np.tile(np.arange(width), height)
+    solver.addRows(height, least, most, matrix.size, starts, columns, matrix.ravel())
+    solver.run()
+    solution = solver.getSolution()
+    z, dual = np.array(solution.col_value[: len(low)]), np.array(solution.row_dual[:m])
+    z = z[:d] - z[d:] if len(z) > d else z
+    z, dual = (torch.from_numpy(one).to(heights) for one in (z, dual))
+    return dual.clamp(min=0) * price / heights, z

@@ -93,4 +93,4 @@ class _Product(torch.autograd.Function):
 
 def _times(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """x @ weight.T as oneDNN's linear layer, without bias, without activation."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")  # noqa: SLF001  torch has no other name for it
