@@ -10,10 +10,13 @@ import jsonschema
 import pytest
 from builders import grid, planned, study
 
+from deltaball.base.errors import InputError
+from deltaball.base.implementations import is_implemented
 from deltaball.study.axes import Strict
 from deltaball.study.grids import PARTS, all_axes, combinations, fits, grid_model, model_of
 from deltaball.study.methods import METHODS, Training
 from deltaball.study.objectives import OBJECTIVES
+from deltaball.study.reading import load
 from deltaball.study.schema import schema
 
 EVERY = list(itertools.product(*PARTS.values()))
@@ -76,11 +79,15 @@ def test_a_method_has_a_room_that_trains(name: str) -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_has_a_class(name: str) -> None:
-    module, _, loss = OBJECTIVES[name].loss.rpartition(".")
-    found = importlib.util.find_spec(module)
-    assert found
-    classes = [one.name for one in ast.parse(Path(found.origin).read_text()).body if isinstance(one, ast.ClassDef)]
-    assert loss in classes
+    assert is_implemented(OBJECTIVES[name].implementation)
+
+
+def test_an_objective_without_a_class_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OBJECTIVES["cross_entropy"], "implementation", "deltaball.training.objectives.none.Nothing")
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(study(grid())))
+    with pytest.raises(InputError, match=r"grids\[0\].*objective: 'cross_entropy' is not implemented"):
+        load(path)
 
 
 @pytest.mark.parametrize("name", METHODS)

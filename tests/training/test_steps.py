@@ -17,9 +17,9 @@ from deltaball.networks.arithmetic import CONVOLUTIONS
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.packs import logits
 from deltaball.study.architectures import layers
-from deltaball.training import graphs, implementations
+from deltaball.training import executions, graphs
 from deltaball.training.graphs import WARM_UP
-from deltaball.training.steps import Implementation, Recipe, TrainedPack
+from deltaball.training.steps import Execution, Recipe, TrainedPack
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +52,8 @@ def test_steps_replayed_are_the_steps_as_written(kind: str, optimizer: str, prun
 
 @ON_A_GPU
 @pytest.mark.parametrize(
-    "implementation",
-    [Implementation(), Implementation(lanes=2), Implementation("grouped"), Implementation("unfolded")],
+    "execution",
+    [Execution(), Execution(lanes=2), Execution("grouped"), Execution("unfolded")],
     ids=str,
 )
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -63,14 +63,14 @@ def test_a_gpu_replays_the_steps_as_written(
     optimizer: str,
     pruned: bool,
     precision: str,
-    implementation: Implementation,
+    execution: Execution,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     on_cpu, rates = made(kind, optimizer, pruned, precision=precision)
     written, _ = made(
-        kind, optimizer, pruned, "cuda", precision=precision, implementation=implementation, record=lambda work: work
+        kind, optimizer, pruned, "cuda", precision=precision, execution=execution, record=lambda work: work
     )
-    again, _ = made(kind, optimizer, pruned, "cuda", precision=precision, implementation=implementation)
+    again, _ = made(kind, optimizer, pruned, "cuda", precision=precision, execution=execution)
     losses = [trained(one, rates) for one in (on_cpu, written, again)]
     assert "not captured" not in capsys.readouterr().out
     near = {"rtol": 1e-4, "atol": 1e-5} if precision == "float32" else {"rtol": 0.05, "atol": 0.02}
@@ -166,16 +166,16 @@ def test_every_way_of_convolving_gives_the_same_logits_and_gradients(convolution
             torch.testing.assert_close(other, one, atol=1e-12, rtol=1e-10)
 
 
-LOOPED, GROUPED, UNFOLDED = Implementation(), Implementation("grouped"), Implementation("unfolded")
+LOOPED, GROUPED, UNFOLDED = Execution(), Execution("grouped"), Execution("unfolded")
 
 
 def decided(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
-    seconds: dict[Implementation, float],
-    tried: list[Implementation],
-) -> Implementation:
-    """What `fastest` says where implementations take so many seconds; those that are not named fail."""
+    seconds: dict[Execution, float],
+    tried: list[Execution],
+) -> Execution:
+    """What `fastest` says where executions take so many seconds; those that are not named fail."""
     steps, _ = made("cnn")
 
     def trial(*arguments: Any) -> float:
@@ -184,15 +184,15 @@ def decided(
             raise torch.OutOfMemoryError("more than there is")
         return seconds[arguments[-1]]
 
-    monkeypatch.setattr(implementations, "candidates", lambda *_: [LOOPED, GROUPED, UNFOLDED])
-    monkeypatch.setattr(implementations, "seconds_per_step", trial)
-    return implementations.fastest(steps.recipe, steps.members, steps.images, steps.labels, folder)
+    monkeypatch.setattr(executions, "candidates", lambda *_: [LOOPED, GROUPED, UNFOLDED])
+    monkeypatch.setattr(executions, "seconds_per_step", trial)
+    return executions.fastest(steps.recipe, steps.members, steps.images, steps.labels, folder)
 
 
 def test_the_fastest_implementation_that_works_is_taken_and_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[Implementation] = []
+    tried: list[Execution] = []
     assert decided(tmp_path, monkeypatch, {LOOPED: 2.0, GROUPED: 1.0}, tried) == GROUPED
     assert tried == [LOOPED, GROUPED, UNFOLDED]
     assert decided(tmp_path, monkeypatch, {LOOPED: 0.1}, tried) == GROUPED
@@ -214,12 +214,12 @@ def test_a_trial_trains_nothing_and_takes_time(convolution: str) -> None:
     steps, _ = made("cnn", "adam")
     before = [one.clone() for one in (*steps.members.weights, *steps.members.moments)]
     tensors = (steps.members, steps.images, steps.labels)
-    assert implementations.seconds_per_step(steps.recipe, *tensors, Implementation(convolution)) > 0
+    assert executions.seconds_per_step(steps.recipe, *tensors, Execution(convolution)) > 0
     for one, old in zip((*steps.members.weights, *steps.members.moments), before, strict=True):
         assert torch.equal(one, old)
 
 
 def test_no_stopwatch_decides_on_a_cpu() -> None:
-    assert implementations.candidates(SHAPES["cnn"], 4, "cpu") == [LOOPED]
-    assert implementations.candidates(SHAPES["fcn"], 4, "cuda") == [LOOPED]
-    assert {one.convolution for one in implementations.candidates(SHAPES["cnn"], 4, "cuda")} == set(CONVOLUTIONS)
+    assert executions.candidates(SHAPES["cnn"], 4, "cpu") == [LOOPED]
+    assert executions.candidates(SHAPES["fcn"], 4, "cuda") == [LOOPED]
+    assert {one.convolution for one in executions.candidates(SHAPES["cnn"], 4, "cuda")} == set(CONVOLUTIONS)

@@ -15,7 +15,7 @@ DEFAULT = "cross_entropy"
 class Objective(Strict):
     """What training minimises: its axes, and the class that computes it."""
 
-    loss: ClassVar[str]  # dotted path of a subclass of training.objectives.objective.Objective
+    implementation: ClassVar[str]  # the class, by its dotted path: one of training.objectives
 
     @classmethod
     def axis_names(cls) -> list[str]:
@@ -23,12 +23,12 @@ class Objective(Strict):
         return [name for name in cls.model_fields if name != "objective"]
 
 
-def _objective(name: str, loss: str, about: str, **axes: tuple[Any, Any]) -> type[Objective]:
-    """An entry of OBJECTIVES: its name, the class of its loss, what it is, and its axes as (type, default)."""
+def _objective(name: str, implementation: str, about: str, **axes: tuple[Any, Any]) -> type[Objective]:
+    """An entry of OBJECTIVES: its name, the class that computes it, what it is, and its axes as (type, default)."""
     tag = (Literal[name], Field(DEFAULT) if name == DEFAULT else ...)
-    found = create_model(name, __base__=Objective, __doc__=about, objective=tag, **axes)
-    found.loss = loss
-    return found
+    entry = create_model(name, __base__=Objective, __doc__=about, objective=tag, **axes)
+    entry.implementation = implementation
+    return entry
 
 
 OBJECTIVES: dict[str, type[Objective]] = {

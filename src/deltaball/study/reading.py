@@ -16,6 +16,7 @@ from deltaball.study.grids import Grid, Sample, count_matching, model_of
 from deltaball.study.judges import JUDGES, NetworkKind
 from deltaball.study.measures import ENTRIES, AnyMeasure, Convergence, Only, OwnGuarantee
 from deltaball.study.notions import NOTIONS
+from deltaball.study.objectives import OBJECTIVES
 from deltaball.study.study import Analysis, Compute, Guarantee, Study
 
 # A figure of the convergence of more networks than this is not read.
@@ -53,6 +54,9 @@ def _check(study: Study, path: Path) -> None:
             facts[grid.dataset] = found = catalogue.facts(grid.dataset, Path(study.data))
         except InputError as problem:
             raise InputError(f"{where}.dataset: {problem}") from None
+        objective = OBJECTIVES[grid.objective].implementation
+        if not is_implemented(objective):
+            raise InputError(f"{where}.objective: '{grid.objective}' is not implemented: there is no {objective}")
         try:
             grid.check_points(found)
             grid.check_images(found)

@@ -19,7 +19,7 @@ from deltaball.plan.batches import EVALUATION_BATCH
 from deltaball.plan.networks import Trajectory
 from deltaball.store.store import Checkpoint, Store
 from deltaball.training import draws
-from deltaball.training.implementations import fastest
+from deltaball.training.executions import fastest
 from deltaball.training.objectives.cross_entropy import cross_entropy
 from deltaball.training.objectives.objective import objective_of, varying_axes
 from deltaball.training.progress import SILENT, Progress

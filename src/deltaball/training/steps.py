@@ -37,8 +37,8 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Implementation:
-    """How a device computes a step. Implementations differ in speed, and in how float32 rounds."""
+class Execution:
+    """How a device computes a step. Executions differ in speed, and in how float32 rounds."""
 
     convolution: str = "looped"  # one of arithmetic.CONVOLUTIONS
     lanes: int = 1  # parts of the pack that a GPU works on at once, each on a stream of its own
@@ -98,10 +98,10 @@ class Steps:
         members: Members,
         images: torch.Tensor,
         labels: torch.Tensor,
-        implementation: Implementation = Implementation(),
+        execution: Execution = Execution(),
         record: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
     ) -> None:
-        self.recipe, self.implementation = recipe, implementation
+        self.recipe, self.execution = recipe, execution
         # All bits of a weight that stays and none of one that is pruned.
         self.members = replace(members, masks=[-mask.to(torch.int32) for mask in members.masks])
         self.images, self.labels = images, labels
@@ -111,9 +111,9 @@ class Steps:
         self.places = torch.arange(recipe.batch_size, device=device)
         self.before, self.taken = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
         self.loss = torch.zeros(networks, device=device)
-        size = -(-networks // implementation.lanes)
+        size = -(-networks // execution.lanes)
         self.parts = [slice(start, start + size) for start in range(0, networks, size)]
-        self.lanes = [torch.cuda.Stream() for _ in self.parts] if implementation.lanes > 1 else []
+        self.lanes = [torch.cuda.Stream() for _ in self.parts] if execution.lanes > 1 else []
         record = record or (Captured() if device.type == "cuda" else None)
         self.take = Replayed(self._step, record) if record else self._take_as_written
 
@@ -142,7 +142,7 @@ class Steps:
     def _step(self, size: int) -> None:
         points = self.order.index_select(1, self.taken * self.recipe.batch_size + self.places[:size])
         rates = self.rates.index_select(1, self.taken)
-        if self.implementation.lanes == 1:
+        if self.execution.lanes == 1:
             self._descend(slice(None), points, rates)
         else:
             self._descend_side_by_side(points, rates)
@@ -160,7 +160,7 @@ class Steps:
     def _descend(self, part: slice, points: torch.Tensor, rates: torch.Tensor) -> None:
         members = self.members[part]
         weights = [weight.detach().requires_grad_() for weight in members.weights]
-        pack = TrainedPack(self.recipe, weights, self.implementation.convolution)
+        pack = TrainedPack(self.recipe, weights, self.execution.convolution)
         loss = self.recipe.objective(pack, self._batch(members, points[part]))
         gradients = torch.autograd.grad(loss.sum(), weights)
         with torch.no_grad():

@@ -1,6 +1,5 @@
 """What training minimises, for a pack: one value per network, so that their gradients do not mix."""
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from deltaball.base.implementations import implementation
 from deltaball.networks.models import Layered
 from deltaball.study.objectives import DEFAULT, OBJECTIVES
 from deltaball.training.draws import Draws
@@ -45,9 +45,8 @@ class Objective(ABC):
 def objective_of(axes: Mapping[str, Any]) -> Objective:
     """The objective of a pack that has these axes in common."""
     entry = OBJECTIVES[axes.get("objective", DEFAULT)]
-    module, _, name = entry.loss.rpartition(".")
     common = {axis: axes[axis] for axis in entry.axis_names() if axis not in entry.within_pack()}
-    return getattr(importlib.import_module(module), name)(common)
+    return implementation(entry.implementation)(common)
 
 
 def varying_axes(pack: Sequence[Mapping[str, Any]], device: str) -> dict[str, torch.Tensor]:

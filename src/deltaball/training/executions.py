@@ -1,4 +1,4 @@
-"""Which implementation of a step is the fastest on a GPU: a short trial, once per convolutions, kept in the store.
+"""Which execution of a step is the fastest on a GPU: a short trial, once per convolutions, kept in the store.
 
 On a CPU there is one, because what a stopwatch chose there would round otherwise the next time.
 """
@@ -15,24 +15,22 @@ import torch
 
 from deltaball.base.files import written_whole
 from deltaball.networks.layers import Conv, Layers, Shape
-from deltaball.training.steps import Implementation, Members, Recipe, Steps
+from deltaball.training.steps import Execution, Members, Recipe, Steps
 
 STEPS = 32  # of a trial, after as many that warm up
 LANES = 8
 
 
-def candidates(layers: Layers, networks: int, device: str) -> list[Implementation]:
-    """The implementations that a device may take."""
+def candidates(layers: Layers, networks: int, device: str) -> list[Execution]:
+    """The executions that a device may take."""
     if device == "cpu" or not _tried(layers):
-        return [Implementation()]
-    lanes = [Implementation(lanes=min(networks, LANES))] if networks > 1 else []
-    return [Implementation(), *lanes, Implementation("grouped"), Implementation("unfolded")]
+        return [Execution()]
+    lanes = [Execution(lanes=min(networks, LANES))] if networks > 1 else []
+    return [Execution(), *lanes, Execution("grouped"), Execution("unfolded")]
 
 
-def fastest(
-    recipe: Recipe, members: Members, images: torch.Tensor, labels: torch.Tensor, folder: Path
-) -> Implementation:
-    """The fastest implementation for a pack, by the trial that `folder` has on file, or by one now.
+def fastest(recipe: Recipe, members: Members, images: torch.Tensor, labels: torch.Tensor, folder: Path) -> Execution:
+    """The fastest execution for a pack, by the trial that `folder` has on file, or by one now.
 
     The other arguments are those of `Steps`. A candidate that fails in the trial (it may need more memory than there
     is) is passed over. Raises what the last one raised if all fail.
@@ -41,7 +39,7 @@ def fastest(
     if len(possible) == 1:
         return possible[0]
     subject = {
-        # Implementations differ in nothing but these.
+        # Executions differ in nothing but these.
         "convolutions": _tried(recipe.layers),
         "batch": recipe.batch_size,
         "precision": recipe.precision,
@@ -62,7 +60,7 @@ def fastest(
 
 
 def _tried(layers: Layers) -> list[str]:
-    """The layers that implementations compute differently, in the words of a trial's file."""
+    """The layers that executions compute differently, in the words of a trial's file."""
     return [TRIED[type(layer)](layer, shape) for layer, shape in layers.walk() if type(layer) in TRIED]
 
 
@@ -75,19 +73,19 @@ def _convolution(layer: Conv, shape: Shape) -> str:
 TRIED = {Conv: _convolution}
 
 
-def _read(path: Path) -> Implementation | None:
+def _read(path: Path) -> Execution | None:
     """What a trial before found; None where there is no file of one, or it cannot be used any more."""
     try:
-        return Implementation(**json.loads(path.read_text())["fastest"])
+        return Execution(**json.loads(path.read_text())["fastest"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _trial(
-    possible: Sequence[Implementation], recipe: Recipe, members: Members, images: torch.Tensor, labels: torch.Tensor
-) -> dict[Implementation, float]:
-    """Seconds per step of each implementation that works, at least one."""
-    seconds: dict[Implementation, float] = {}
+    possible: Sequence[Execution], recipe: Recipe, members: Members, images: torch.Tensor, labels: torch.Tensor
+) -> dict[Execution, float]:
+    """Seconds per step of each execution that works, at least one."""
+    seconds: dict[Execution, float] = {}
     for one in possible:
         try:
             seconds[one] = seconds_per_step(recipe, members, images, labels, one)
@@ -99,13 +97,13 @@ def _trial(
 
 
 def seconds_per_step(
-    recipe: Recipe, members: Members, images: torch.Tensor, labels: torch.Tensor, implementation: Implementation
+    recipe: Recipe, members: Members, images: torch.Tensor, labels: torch.Tensor, execution: Execution
 ) -> float:
     """What a step takes, tried with copies of the pack's weights and moments."""
     some = STEPS * recipe.batch_size
     weights, moments = ([one.clone() for one in many] for many in (members.weights, members.moments))
     copies = replace(members, weights=weights, moments=moments)
-    steps = Steps(recipe, copies, images[:some], labels[:some], implementation)
+    steps = Steps(recipe, copies, images[:some], labels[:some], execution)
     networks, points = steps.order.shape
     order, rates = np.tile(np.arange(points), (networks, 1)), torch.zeros(networks)
     steps.epoch(order, rates, 0)
