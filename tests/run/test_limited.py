@@ -1,10 +1,11 @@
 """A study without Snakemake: what fits in a time, what is stopped, what goes on, and the same tables in the end."""
 
-import importlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,20 +40,42 @@ grids:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    """Three shards; the second is a hundred times as large as the others."""
-    grids = [grid(name="a"), grid(name="b", width=4096, epochs=10), grid(name="c", width=32)]
+    """Three shards; the second is ten thousand times as large as the others."""
+    grids = [grid(name="a"), grid(name="b", width=4096, epochs=1000), grid(name="c", width=32)]
     return planned(*grids, results=str(tmp_path), compute={"shard_minutes": 0.001})
 
 
-def did(plan: Plan, limit: float | None, slowness: float = 0.0, failing: str = "", forever: str = "") -> tuple:
-    """The run's end, and the jobs that were done; jobs take `slowness` × their estimate."""
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (limited, pace):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def did(
+    plan: Plan, limit: float | None, sleep: Callable[[float], None] = time.sleep, failing: str = "", forever: str = ""
+) -> tuple:
+    """The run's end, and the jobs that were done; jobs sleep as long as is estimated."""
     done, ended = [], limited.Ended()
     estimates = Pace(plan, Store(plan.study.store))
 
     def work(stage: str, shard: Shard) -> None:
         if shard.grid == failing:
             raise RuntimeError("not\n today")
-        time.sleep(60 if shard.grid == forever else slowness * estimates.estimate(stage, shard))
+        sleep(600 if shard.grid == forever else estimates.estimate(stage, shard))
         done.append((stage, shard.grid))
 
     limited.run(plan, list(plan.shards.values()), work, ended, limit)
@@ -69,19 +92,19 @@ def grids(plan: Plan, shards: list[str]) -> list[str]:
 
 
 def test_without_a_limit_all_is_done_in_order(plan: Plan) -> None:
-    ended, done = did(plan, None)
+    ended, done = did(plan, None, sleep=lambda _: None)
     assert done == [(stage, one) for one in "abc" for stage in ("train", "measure")]
     assert (grids(plan, ended.done), ended.left, ended.failed) == (["a", "b", "c"], [], {})
 
 
-def test_a_shard_that_does_not_fit_is_left_for_one_that_does(plan: Plan) -> None:
+def test_a_shard_that_does_not_fit_is_left_for_one_that_does(plan: Plan, clock: Clock) -> None:
     large = next(one for one in plan.shards.values() if one.grid == "b")
     limit = Pace(plan, Store(plan.study.store)).of_shard(large) * 0.9
-    assert limit > 1
-    ended, done = did(plan, limit)
+    assert limit > 100  # the alarm, which goes by the real clock, does not come
+    ended, done = did(plan, limit, sleep=lambda _: None)
     # At once everything seems to take no time, so that the large one fits, too.
     assert [one for _, one in done] == ["a", "a", "b", "b", "c", "c"]
-    ended, done = did(plan, limit, slowness=1.0)
+    ended, done = did(plan, limit, sleep=clock.sleep)
     assert [one for _, one in done] == ["a", "a", "c", "c"]
     assert grids(plan, ended.left) == ["b"]
 
@@ -89,12 +112,12 @@ def test_a_shard_that_does_not_fit_is_left_for_one_that_does(plan: Plan) -> None
 def test_at_the_limit_what_is_under_way_is_stopped(plan: Plan) -> None:
     began = time.monotonic()
     ended, done = did(plan, 1.0, forever="a")
-    assert 0.95 < time.monotonic() - began < 5
+    assert 0.95 < time.monotonic() - began < 300
     assert (done, grids(plan, ended.left), ended.failed) == ([], ["a", "b", "c"], {})
 
 
 def test_a_shard_that_fails_stops_no_other(plan: Plan) -> None:
-    ended, _ = did(plan, None, failing="a")
+    ended, _ = did(plan, None, sleep=lambda _: None, failing="a")
     assert grids(plan, ended.done) == ["b", "c"]
     assert list(ended.failed.values()) == ["RuntimeError: not today"]
 
@@ -126,19 +149,23 @@ def test_stopped_and_gone_on_it_ends_with_the_tables_of_snakemake_to_the_byte(
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(STUDY)
     results = Path("results/small")
-    importlib.import_module("deltaball.run.provenance")  # what a command imports counts as its time
-    one_epoch, begun = Steps.epoch, set()
+    one_epoch, begun, alarms = Steps.epoch, set(), []
 
-    def slow(steps: Steps, *arguments: object) -> object:
-        time.sleep(60 if steps in begun else 0)  # the first shard's networks keep one epoch and are stopped in the next
+    def stopped(steps: Steps, *arguments: object) -> object:
+        """The first shard's networks keep one epoch, and time is out in the next."""
+        if steps in begun:
+            alarms.append(time.monotonic() + signal.getitimer(signal.ITIMER_REAL)[0])
+            signal.raise_signal(signal.SIGALRM)
         begun.add(steps)
         return one_epoch(steps, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Steps, "epoch", slow)
+        patched.setattr(Steps, "epoch", stopped)
         began = time.monotonic()
-        assert main.main(["run", "--time-limit", "10s"]) == 0
-        assert time.monotonic() - began < 10
+        assert main.main(["run", "--time-limit", "10m"]) == 0
+    # It would have rung by itself, and so early that the tables are written within the limit.
+    assert began < alarms[0] < began + 600 - 1
+    assert len(alarms) == 1
     assert "shards are left; the same command goes on from here" in capsys.readouterr().out
     ends = [(one["status"], one["reason"]) for one in jobs.records(loading.planned(Path("config.yaml")))]
     assert ends[-1] == ("failed", "stopped: out of time")
