@@ -77,7 +77,7 @@ class Slurm:
         subprocess.run(["slurmctld", "-c"], check=True)
         subprocess.run(["slurmd", "-N", "n1"], check=True)
         os.environ[MARK] = str(self.folder)  # every job has the environment of the Snakemake that submits it
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while not self.say("sinfo", "-h", "-t", "idle", "-o", "%n"):
             assert time.monotonic() < deadline, (self.folder / "slurmctld.log").read_text()[-2000:]
             time.sleep(0.2)
@@ -93,7 +93,7 @@ class Slurm:
             pid = self.folder / f"{name}.pid"
             if pid.exists():
                 os.kill(int(pid.read_text()), signal.SIGTERM)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 200
         while list(self.folder.glob("slurm*.pid")) and time.monotonic() < deadline:
             time.sleep(0.2)
         for name in ("slurm.conf", "gres.conf"):

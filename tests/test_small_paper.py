@@ -95,7 +95,6 @@ def test_everything_is_redrawn_from_the_tables_and_nothing_is_trained(clone: Pat
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     for name in stages.figures(plan):

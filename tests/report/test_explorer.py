@@ -24,7 +24,7 @@ from deltaball.workflow import stages
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium and chromedriver are here")
-PATIENCE = 20  # seconds
+PATIENCE = 120  # seconds, of a busy machine
 FLAGS = [
     "--headless",
     "--no-sandbox",

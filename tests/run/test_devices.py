@@ -1,11 +1,8 @@
 """One GPU per job, with a pretended nvidia-smi."""
 
-import itertools
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,7 @@ import os, sys, time
 from deltaball.run import devices
 with devices.held():
     print(os.environ.get("CUDA_VISIBLE_DEVICES"), time.time(), flush=True)
-    time.sleep(float(sys.argv[1]))
+    sys.stdin.read()
     print(time.time(), flush=True)
 """
 
@@ -31,52 +28,68 @@ def machine(tmp_path: Path) -> dict[str, str]:
     return {**rest, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
 
 
-def job(environment: dict[str, str], seconds: float) -> subprocess.Popen:
-    command = [sys.executable, "-c", JOB, str(seconds)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+def job(environment: dict[str, str]) -> subprocess.Popen:
+    """A job that holds its device until its input ends."""
+    command = [sys.executable, "-c", JOB]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def spans(jobs: Sequence[subprocess.Popen]) -> list[tuple[str, float, float]]:
-    """Which device each job saw, from when to when."""
-    found = []
-    for one in jobs:
-        lines = [line for line in one.communicate()[0].splitlines() if not line.startswith("waiting")]
-        device, began = lines[0].rsplit(" ", 1)
-        found.append((device, float(began), float(lines[1])))
-        assert one.returncode == 0
-    return found
+def held(job: subprocess.Popen) -> tuple[str, float]:
+    """Which device a job holds, and since when; waits until it holds one."""
+    line = job.stdout.readline()
+    while line.startswith("waiting"):
+        line = job.stdout.readline()
+    device, since = line.rsplit(" ", 1)
+    return device, float(since)
+
+
+def until(job: subprocess.Popen) -> float:
+    """Let a job end; returns until when it held its device."""
+    said, _ = job.communicate()
+    assert job.returncode == 0
+    return float(said)
 
 
 def test_more_jobs_than_gpus_never_share_one(machine: dict[str, str]) -> None:
-    found = spans([job(machine, 0.3) for _ in range(5)])
-    assert {device for device, _, _ in found} == {"GPU-a", "GPU-b"}
-    for device in ("GPU-a", "GPU-b"):
-        mine = sorted((began, ended) for name, began, ended in found if name == device)
-        assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(mine))
+    running = [job(machine) for _ in range(2)]
+    since = [held(one) for one in running]
+    assert {device for device, _ in since} == {"GPU-a", "GPU-b"}
+    waiting = [job(machine) for _ in range(3)]
+    for one in waiting:
+        assert one.stdout.readline().startswith("waiting")
+    free = {device: until(one) for (device, _), one in zip(since, running, strict=True)}
+    for one in waiting:
+        one.stdin.close()
+    spans = [(*held(one), float(one.stdout.readline())) for one in waiting]
+    assert [one.wait() for one in waiting] == [0] * 3
+    for device, began, ended in sorted(spans, key=lambda span: span[1]):
+        assert free[device] <= began
+        free[device] = ended
 
 
 def test_what_a_scheduler_chose_is_left_alone(machine: dict[str, str]) -> None:
     # Under Slurm every job may see its own device as 0: two such jobs must not wait for each other.
-    begun = time.monotonic()
-    found = spans([job({**machine, devices.VISIBLE: "0"}, 1) for _ in range(2)])
-    assert [device for device, _, _ in found] == ["0", "0"]
-    assert found[0][1] < found[1][2]
-    assert found[1][1] < found[0][2]
-    assert time.monotonic() - begun < 30
+    both = [job({**machine, devices.VISIBLE: "0"}) for _ in range(2)]
+    assert [one.stdout.readline().split()[0] for one in both] == ["0", "0"]
+    for one in both:
+        until(one)
 
 
 def test_of_several_that_are_allowed_one_is_taken(machine: dict[str, str]) -> None:
-    found = spans([job({**machine, devices.VISIBLE: "2,3"}, 0.5) for _ in range(2)])
-    assert {device for device, _, _ in found} == {"2", "3"}
+    both = [job({**machine, devices.VISIBLE: "2,3"}) for _ in range(2)]
+    assert {held(one)[0] for one in both} == {"2", "3"}
+    for one in both:
+        until(one)
 
 
 def test_a_killed_job_gives_its_gpu_back(machine: dict[str, str]) -> None:
-    holders = [job(machine, 100) for _ in range(2)]
-    for holder in holders:
-        holder.stdout.readline()
+    for holder in [job(machine) for _ in range(2)]:
+        held(holder)
         holder.kill()
         holder.communicate()
-    assert spans([job(machine, 0)])[0][0] == "GPU-a"
+    last = job(machine)
+    assert held(last)[0] == "GPU-a"
+    until(last)
 
 
 def test_without_a_gpu_there_is_nothing_to_hold(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
