@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaball.local import exact
+from deltaball.local import exact, linear_programs
 from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.differences import differences
@@ -196,8 +196,8 @@ def test_a_mixed_integer_program_agrees(seed: int, size: tuple[int, int], ball: 
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_without_steps_of_adam_linear_programs_decide(norm: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(exact, "STEPS", 0)
-    solved, calls = exact.linear_program, []
-    monkeypatch.setattr(exact, "linear_program", lambda *given: calls.append(1) or solved(*given))
+    solve, calls = linear_programs.solve, []
+    monkeypatch.setattr(linear_programs, "solve", lambda *given: calls.append(1) or solve(*given))
     outcomes = []
     for seed, delta in itertools.product(range(12), (0.15, 0.4)):
         pack, x = drawn(fcn(2, 5, (2, 2, 1), 3), seed), images(1, (2, 2, 1), seed)
@@ -214,12 +214,12 @@ def test_without_steps_of_adam_linear_programs_decide(norm: str, monkeypatch: py
 def test_a_solver_that_errs_proves_nothing(scale: float, monkeypatch: pytest.MonkeyPatch):
     random = np.random.default_rng(0)
 
-    def wrong(around, objective, rows, offset, deadline):
+    def wrong(around, objective, rows, offset, seconds):
         multipliers = torch.from_numpy(scale * random.random(len(rows))).clamp(min=0)
         return multipliers, torch.from_numpy(scale * random.normal(size=len(objective)))
 
     monkeypatch.setattr(exact, "STEPS", 0)
-    monkeypatch.setattr(exact, "linear_program", wrong)
+    monkeypatch.setattr(linear_programs, "solve", wrong)
     for seed in range(12):
         pack, x, ball = drawn(fcn(2, 5, (2, 2, 1), 3), seed), images(1, (2, 2, 1), seed), Ball("linf", 0.3)
         decisions = decide(pack, x, ball, LIMIT)

@@ -30,19 +30,18 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple
 
-import highspy
 import numpy as np
 import torch
 
+from deltaball.local import linear_programs
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.crown import layer_bounds
 from deltaball.local.certificates.lines import relu_lines
 from deltaball.local.certificates.rounding import rounding
 from deltaball.local.losses import margin
-from deltaball.local.neighbourhoods import Neighbourhood
 from deltaball.local.notions import ClassChange
 from deltaball.networks.dense_form import Affine, affine_layers, as_dense
-from deltaball.networks.packs import Pack
+from deltaball.networks.models import Layered
 
 ROBUST, VIOLATED, UNKNOWN = 1.0, 0.0, math.nan
 
@@ -53,15 +52,6 @@ TRIED = 16  # units tried out per split
 STEPS = 5  # of Adam per subproblem; twice as many at the root
 
 RATE = 0.2
-
-PENALTY = 1e4  # the largest multiplier of a linear program whose rows and objective are scaled to 1
-
-OPTIONS = {
-    "output_flag": False,
-    "threads": 1,
-    "primal_feasibility_tolerance": 1e-9,
-    "dual_feasibility_tolerance": 1e-9,
-}
 
 
 class Decisions(NamedTuple):
@@ -74,23 +64,23 @@ class Decisions(NamedTuple):
 
 
 @torch.no_grad()
-def decide(pack: Pack, x: torch.Tensor, ball: Ball, seconds: float) -> Decisions:
+def decide(model: Layered, x: torch.Tensor, ball: Ball, seconds: float) -> Decisions:
     """Whether the class stays the same (paper 004, Definition 1) in the balls around the float32 images x [n, h, w, c].
 
-    `pack` holds one network. Each point is given up, as unknown, once `seconds` have passed. Raises ValueError for L2
+    `model` is one network. Each point is given up, as unknown, once `seconds` have passed. Raises ValueError for L2
     balls, activations other than ReLU, and networks too large to be written as dense layers.
     """
-    assert len(pack) == 1, f"one network at a time, not {len(pack)}"
+    assert len(model) == 1, f"one network at a time, not {len(model)}"
     if ball.norm == "l2":
         raise ValueError("l2 balls have no exact answer, its programs are linear; possible: linf, l1")
-    dense = as_dense(pack)
+    dense = as_dense(model)
     affine = affine_layers(dense)
-    found = []
+    answers = []
     for index in range(len(x)):
-        started, one = time.monotonic(), x[index : index + 1]
-        outcome, witness, subproblems = _Search(pack, dense, affine, one, ball).decided(started + seconds)
-        found.append((outcome, witness, time.monotonic() - started, subproblems))
-    outcomes, witnesses, used, subproblems = zip(*found, strict=True) if found else [()] * 4
+        started, point = time.monotonic(), x[index : index + 1]
+        outcome, witness, subproblems = _Search(model, dense, affine, point, ball).decided(started + seconds)
+        answers.append((outcome, witness, time.monotonic() - started, subproblems))
+    outcomes, witnesses, used, subproblems = zip(*answers, strict=True) if answers else [()] * 4
     return Decisions(
         np.array(outcomes, np.float32),
         torch.cat([x[:0], *witnesses]),
@@ -108,18 +98,18 @@ class _Subproblems(NamedTuple):
     multipliers: torch.Tensor  # [B, N] of the signs, ≥ 0
 
     def at(self, index: torch.Tensor) -> "_Subproblems":
-        return _Subproblems(*(one[index] for one in self))
+        return _Subproblems(*(part[index] for part in self))
 
 
 class _Search:
     """Branch and bound for one point. Its N units are those of all hidden layers of the dense network."""
 
-    def __init__(self, pack: Pack, dense: Pack, affine: Affine, x: torch.Tensor, ball: Ball) -> None:
-        self.pack, self.dense, self.affine = pack, dense, affine
+    def __init__(self, model: Layered, dense: Layered, affine: Affine, x: torch.Tensor, ball: Ball) -> None:
+        self.model, self.dense, self.affine = model, dense, affine
         self.x, self.around = x, ball.around(x)
         self.widths = [len(bias) for _, bias in affine[:-1]]
-        self.point = pack(x)
-        self.subproblems = 0
+        self.point = model(x)
+        self.bounded = 0
 
     def decided(self, deadline: float) -> tuple[float, torch.Tensor, int]:
         """The outcome, the image that violates (NaN if none does) and how many subproblems were bounded."""
@@ -129,19 +119,19 @@ class _Search:
         if time.monotonic() >= deadline or not self._prepared():
             return UNKNOWN, none, 0
         outcome, witness = self._searched(deadline)
-        return outcome, none if witness is None else witness, self.subproblems
+        return outcome, none if witness is None else witness, self.bounded
 
     def _prepared(self) -> bool:
         """Bound the units and the rounding; False where a forward pass in float32 may overflow."""
         classes, predicted = self.point.shape[-1], int(self.point.argmax())
-        own = layer_bounds(self.pack, self.around, "crown")
-        error = rounding(self.pack, self.around, own)[0, 0]
+        own = layer_bounds(self.model, self.around, "crown")
+        error = rounding(self.model, self.around, own)[0, 0]
         if not error.isfinite().all():
             return False
         bounds = layer_bounds(self.dense, self.around, "crown")
         empty = error.new_empty(0)
         self.low, self.high = (
-            torch.cat([empty, *(one[0, 0] for one in side)])
+            torch.cat([empty, *(bound[0, 0] for bound in side)])
             for side in (zip(*bounds, strict=True) if bounds else [[]] * 2)
         )
         others = [j for j in range(classes) if j != predicted]
@@ -156,9 +146,9 @@ class _Search:
         slopes = (self.high > -self.low).to(torch.float64).expand(others, -1)
         current = _Subproblems(torch.arange(others, device=self.x.device), slopes * 0, slopes, slopes * 0)
         _, entering, _ = self._bounds(current)
-        sizes = [one.abs().amax().clamp(min=1e-30).expand(one.shape[1]) for one in entering.split(self.widths, 1)]
+        sizes = [part.abs().amax().clamp(min=1e-30).expand(part.shape[1]) for part in entering.split(self.widths, 1)]
         self.sizes = torch.cat([slopes.new_empty(0), *sizes])
-        self.subproblems = others
+        self.bounded = others
         numbers, heap, steps, complete = count(), [], 2 * STEPS, True
         while True:
             if time.monotonic() >= deadline:
@@ -171,11 +161,11 @@ class _Search:
             costs = -entering.clamp(max=0) * relu_lines(self.low, self.high)[3]
             tried = torch.where(undecided, costs, -1.0).topk(min(TRIED, units)).indices
             for index in (~(lower > self.enough[current.row])).nonzero().flatten().tolist():
-                one = current.at(slice(index, index + 1))
+                unproven = current.at(slice(index, index + 1))
                 if undecided[index].any():
-                    heappush(heap, (lower[index].item(), next(numbers), one, tried[index]))
+                    heappush(heap, (lower[index].item(), next(numbers), unproven, tried[index]))
                     continue
-                proven, witness = self._leaf(one, deadline)
+                proven, witness = self._leaf(unproven, deadline)
                 if witness is not None:
                     return VIOLATED, witness
                 complete &= proven
@@ -184,16 +174,16 @@ class _Search:
             if time.monotonic() >= deadline:
                 return UNKNOWN, None
             worst = [heappop(heap)[2:] for _ in range(min(BATCH, len(heap)))]
-            parents = _Subproblems(*(torch.cat(parts) for parts in zip(*(one for one, _ in worst), strict=True)))
+            parents = _Subproblems(*(torch.cat(parts) for parts in zip(*(parent for parent, _ in worst), strict=True)))
             current, steps = self._split(parents, torch.stack([tried for _, tried in worst])), STEPS
 
-    def _bounds(self, one: _Subproblems) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _bounds(self, subproblems: _Subproblems) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """CROWN: lower bounds [B], and the coefficients of what leaves the units [B, N] and of the pixels [B, d]."""
-        low, high = torch.where(one.sign > 0, 0.0, self.low), torch.where(one.sign < 0, 0.0, self.high)
-        lower, _, upper, offset = relu_lines(low, high, one.slopes)
-        parts = (lower, upper, offset, one.multipliers * one.sign)
+        low, high = torch.where(subproblems.sign > 0, 0.0, self.low), torch.where(subproblems.sign < 0, 0.0, self.high)
+        lower, _, upper, offset = relu_lines(low, high, subproblems.slopes)
+        parts = (lower, upper, offset, subproblems.multipliers * subproblems.sign)
         relaxed = zip(self.affine[:-1], *(part.split(self.widths, 1) for part in parts), strict=True)
-        coefficients, value, entering = self.rows[one.row], self.offsets[one.row], []
+        coefficients, value, entering = self.rows[subproblems.row], self.offsets[subproblems.row], []
         for (kernel, bias), lower, upper, offset, added in reversed([*relaxed]):
             entering.insert(0, coefficients)
             positive, negative = coefficients.clamp(min=0), coefficients.clamp(max=0)
@@ -205,26 +195,28 @@ class _Search:
         value = value + coefficients @ self.around.centre[0] + self.around.minimum(coefficients[None])[0]
         return value, torch.cat([value.new_empty(len(value), 0), *entering], 1), coefficients
 
-    def _improved(self, one: _Subproblems, steps: int) -> tuple[torch.Tensor, _Subproblems, torch.Tensor, torch.Tensor]:
+    def _improved(
+        self, subproblems: _Subproblems, steps: int
+    ) -> tuple[torch.Tensor, _Subproblems, torch.Tensor, torch.Tensor]:
         """The best of `_bounds` within some steps of Adam on slopes and multipliers, and where it was found."""
         units = len(self.low)
         # Multipliers compete with the coefficients of what leaves the units, so these are their unit of length.
-        free = torch.cat([one.slopes, one.multipliers / self.sizes], 1)
+        free = torch.cat([subproblems.slopes, subproblems.multipliers / self.sizes], 1)
         most = torch.cat([torch.ones_like(self.low), torch.full_like(self.low, torch.inf)])
         mean, square = torch.zeros_like(free), torch.zeros_like(free)
         best: tuple[torch.Tensor, ...] = ()
         for step in range(1, steps + 2):
             free.requires_grad_()
             with torch.enable_grad():
-                now = one._replace(slopes=free[:, :units], multipliers=free[:, units:] * self.sizes)
+                now = subproblems._replace(slopes=free[:, :units], multipliers=free[:, units:] * self.sizes)
                 value, entering, pixels = self._bounds(now)
-            found = tuple(part.detach() for part in (value, now.slopes, now.multipliers, entering, pixels))
+            reached = tuple(part.detach() for part in (value, now.slopes, now.multipliers, entering, pixels))
             better = value > best[0] if best else torch.ones_like(value, dtype=torch.bool)
             best = tuple(
                 torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
-                for new, old in zip(found, best or found, strict=True)
+                for new, old in zip(reached, best or reached, strict=True)
             )
-            if step > steps or not units or (best[0] > self.enough[one.row]).all():
+            if step > steps or not units or (best[0] > self.enough[subproblems.row]).all():
                 break
             (gradient,) = torch.autograd.grad(value, free, torch.ones_like(value))
             mean.lerp_(gradient, 0.1)
@@ -232,7 +224,7 @@ class _Search:
             length = RATE * (1 - 0.999**step) ** 0.5 / (1 - 0.9**step)
             free = torch.minimum((free.detach() + length * mean / (square.sqrt() + 1e-12)).clamp(min=0), most)
         lower, slopes, multipliers, entering, pixels = best
-        return lower, one._replace(slopes=slopes, multipliers=multipliers), entering, pixels
+        return lower, subproblems._replace(slopes=slopes, multipliers=multipliers), entering, pixels
 
     def _split(self, parents: _Subproblems, tried: torch.Tensor) -> _Subproblems:
         """Both halves of B subproblems, at the best of their units `tried` [B, T]; without what is proven by that."""
@@ -243,18 +235,18 @@ class _Search:
             half = parents.at(each)
             halves.append(half._replace(sign=half.sign.scatter(1, tried.view(-1, 1), sign)))
             reached.append(self._bounds(halves[-1])[0].view(tried.shape))
-        total = sum(one.clamp(max=enough) for one in reached)
+        total = sum(bounds.clamp(max=enough) for bounds in reached)
         possible = self._undecided(parents).gather(1, tried)
-        chosen = torch.where(possible, total, -torch.inf).argmax(1)
-        self.subproblems += 2 * len(tried)
+        best = torch.where(possible, total, -torch.inf).argmax(1)
+        self.bounded += 2 * len(tried)
         kept = []
         for half, bounds in zip(halves, reached, strict=True):
-            open_still = (~(bounds > enough)).gather(1, chosen[:, None])[:, 0].nonzero()[:, 0]
-            kept.append(half.at(open_still * tried.shape[1] + chosen[open_still]))
+            open_still = (~(bounds > enough)).gather(1, best[:, None])[:, 0].nonzero()[:, 0]
+            kept.append(half.at(open_still * tried.shape[1] + best[open_still]))
         return _Subproblems(*(torch.cat(pair) for pair in zip(*kept, strict=True)))
 
-    def _undecided(self, one: _Subproblems) -> torch.Tensor:
-        return (self.low < 0) & (self.high > 0) & (one.sign == 0)
+    def _undecided(self, subproblems: _Subproblems) -> torch.Tensor:
+        return (self.low < 0) & (self.high > 0) & (subproblems.sign == 0)
 
     def _corners(self, pixels: torch.Tensor) -> torch.Tensor:
         """The images [B, h, w, c] that minimise linear functions [B, d]."""
@@ -262,7 +254,7 @@ class _Search:
 
     def _witness(self, images: torch.Tensor) -> torch.Tensor | None:
         """Of images [B, h, w, c] the one [1, h, w, c] that violates most, judged in float32; None if none does."""
-        logits = self.pack(images)
+        logits = self.model(images)
         point = self.point.expand_as(logits)
         outcome = ClassChange().outcome(point, logits, logits.new_zeros(()))[0]
         violates = (outcome == 0) & self.around.contains(images[:, None])[:, 0]
@@ -272,60 +264,27 @@ class _Search:
         place = torch.where(violates, margins, torch.inf).argmin()
         return images[place][None]
 
-    def _leaf(self, one: _Subproblems, deadline: float) -> tuple[bool, torch.Tensor | None]:
+    def _leaf(self, subproblem: _Subproblems, deadline: float) -> tuple[bool, torch.Tensor | None]:
         """Whether a subproblem with nothing left to split is proven, and an image that violates there, if any."""
-        fixed = one.sign[0] != 0
+        fixed = subproblem.sign[0] != 0
         if not fixed.any():
             return False, None  # its bound was the exact minimum
-        active = torch.where(fixed, one.sign[0] > 0, self.low >= 0).to(torch.float64)
+        active = torch.where(fixed, subproblem.sign[0] > 0, self.low >= 0).to(torch.float64)
         # Under these signs what enters the units, and the margin, are linear functions of the displacement.
         slopes, values, entering = torch.eye(self.around.centre.shape[1]).to(active), self.around.centre[0], []
         for (kernel, bias), on in zip(self.affine[:-1], active.split(self.widths), strict=True):
             slopes, values = slopes @ kernel.to_dense(), values @ kernel.to_dense() + bias
             entering.append((slopes, values))
             slopes, values = slopes * on, values * on
-        at, offset = (torch.cat(parts, -1)[..., fixed] * one.sign[0, fixed] for parts in zip(*entering, strict=True))
-        solved, displacement = linear_program(self.around, slopes @ self.rows[one.row[0]], at.T, offset, deadline)
-        multipliers = torch.zeros_like(one.multipliers)
+        at, offset = (
+            torch.cat(parts, -1)[..., fixed] * subproblem.sign[0, fixed] for parts in zip(*entering, strict=True)
+        )
+        solved, displacement = linear_programs.solve(
+            self.around, slopes @ self.rows[subproblem.row[0]], at.T, offset, deadline - time.monotonic()
+        )
+        multipliers = torch.zeros_like(subproblem.multipliers)
         multipliers[0, fixed] = solved
-        lower, _, pixels = self._bounds(one._replace(multipliers=multipliers))
+        lower, _, pixels = self._bounds(subproblem._replace(multipliers=multipliers))
         image = (self.around.centre[0] + displacement).view(self.x.shape)
         witness = self._witness(torch.cat([self.around.project(image).to(self.x.dtype), self._corners(pixels)]))
-        return bool(lower > self.enough[one.row]), witness
-
-
-def linear_program(
-    around: Neighbourhood, objective: torch.Tensor, rows: torch.Tensor, offset: torch.Tensor, deadline: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Multipliers [m] of rows [m, d] · z + offset ≥ 0 in min objective · z over the displacements z, and z.
-
-    The rows may be violated at a price, so that there is a solution where the signs contradict each other.
-    """
-    (m, d), (low, high) = rows.shape, (bound[0].cpu().numpy() for bound in around.box)
-    price, heights = objective.abs().amax().clamp(min=1e-30), rows.abs().amax(1).clamp(min=1e-30)
-    objective, rows, offset = (
-        one.cpu().numpy() for one in (objective / price, rows / heights[:, None], offset / heights)
-    )
-    least, most = -offset, np.full(m, np.inf)
-    if not around.is_box:  # L1
-        # z = u - v with u, v ≥ 0 of sum at most δ.
-        objective, rows = np.concatenate([objective, -objective]), np.concatenate([rows, -rows], 1)
-        low, high = np.zeros(2 * d), np.concatenate([high, -low])
-        rows = np.concatenate([rows, np.ones((1, 2 * d))])
-        least, most = np.append(least, -np.inf), np.append(most, around.radius)
-    matrix = np.concatenate([rows, np.eye(len(rows), m)], 1)
-    height, width = matrix.shape
-    solver = highspy.Highs()
-    for option, value in OPTIONS.items():
-        solver.setOptionValue(option, value)
-    solver.setOptionValue("time_limit", max(0.0, deadline - time.monotonic()))
-    solver.addVars(width, np.append(low, np.zeros(m)), np.append(high, np.full(m, np.inf)))
-    solver.changeColsCost(width, np.arange(width), np.append(objective, np.full(m, PENALTY)))
-    starts, columns = np.arange(height) * width, np.tile(np.arange(width), height)
-    solver.addRows(height, least, most, matrix.size, starts, columns, matrix.ravel())
-    solver.run()
-    solution = solver.getSolution()
-    z, dual = np.array(solution.col_value[: len(low)]), np.array(solution.row_dual[:m])
-    z = z[:d] - z[d:] if len(z) > d else z
-    z, dual = (torch.from_numpy(one).to(heights) for one in (z, dual))
-    return dual.clamp(min=0) * price / heights, z
+        return bool(lower > self.enough[subproblem.row]), witness

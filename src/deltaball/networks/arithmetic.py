@@ -17,19 +17,19 @@ def _looped(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.
     # One library call per network: on CPUs faster than a grouped convolution, and the result for one network
     # cannot depend on its neighbours. Images are channels-last in memory and stay so.
     filters = kernel.permute(0, 4, 3, 1, 2)
-    found = [
-        functional.conv2d(one.permute(0, 3, 1, 2), filters[k], bias[k], padding="same").permute(0, 2, 3, 1)
-        for k, one in enumerate(x)
+    maps = [
+        functional.conv2d(images.permute(0, 3, 1, 2), filters[k], bias[k], padding="same").permute(0, 2, 3, 1)
+        for k, images in enumerate(x)
     ]
-    return torch.stack(found) if found[1:] else found[0][None]
+    return torch.stack(maps) if maps[1:] else maps[0][None]
 
 
 def _grouped(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """One convolution whose groups are the networks; their channels side by side."""
     images = x.permute(1, 0, 4, 2, 3).flatten(1, 2)
     filters = kernel.permute(0, 4, 3, 1, 2).flatten(0, 1)
-    found = functional.conv2d(images, filters, bias.flatten(), padding="same", groups=len(kernel))
-    return found.unflatten(1, (len(kernel), -1)).permute(1, 0, 3, 4, 2)
+    maps = functional.conv2d(images, filters, bias.flatten(), padding="same", groups=len(kernel))
+    return maps.unflatten(1, (len(kernel), -1)).permute(1, 0, 3, 4, 2)
 
 
 def _unfolded(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -47,9 +47,9 @@ CONVOLUTIONS = {"looped": _looped, "grouped": _grouped, "unfolded": _unfolded}
 
 
 def pooled(x: torch.Tensor) -> torch.Tensor:
-    networks, points = x.shape[:2]
-    pooled = functional.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-    return pooled.unflatten(0, (networks, points))
+    """The 2×2 maximum of x [K, n, h, w, c], with stride 2."""
+    maps = functional.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    return maps.unflatten(0, x.shape[:2])
 
 
 def product(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
@@ -76,18 +76,18 @@ class _Product(torch.autograd.Function):
     def forward(context: Any, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         context.save_for_backward(x, kernel)
         images = x if x.ndim == 3 else [x] * len(kernel)
-        return torch.stack([_times(one, own.T) for one, own in zip(images, kernel, strict=True)])
+        return torch.stack([_times(rows, own.T) for rows, own in zip(images, kernel, strict=True)])
 
     @staticmethod
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         x, kernel = context.saved_tensors
         by_x = by_kernel = None
         if context.needs_input_grad[0]:
-            by_x = torch.stack([_times(one, own) for one, own in zip(gradient, kernel, strict=True)])
+            by_x = torch.stack([_times(rows, own) for rows, own in zip(gradient, kernel, strict=True)])
             by_x = by_x if x.ndim == 3 else by_x.sum(0)
         if context.needs_input_grad[1]:
             images = x if x.ndim == 3 else [x] * len(kernel)
-            by_kernel = torch.stack([_times(one.T, own.T) for one, own in zip(images, gradient, strict=True)])
+            by_kernel = torch.stack([_times(rows.T, own.T) for rows, own in zip(images, gradient, strict=True)])
         return by_x, by_kernel
 
 

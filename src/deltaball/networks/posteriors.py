@@ -66,14 +66,14 @@ class _LogSumSoftmax(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         images, total = context.saved_tensors
-        found = torch.zeros_like(images)
+        summed = torch.zeros_like(images)
         for some in _portions(context.weights):
             with torch.enable_grad():
                 leaf = images.detach().requires_grad_()
                 each = _log_softmax(context.layers, some, leaf)
             (added,) = torch.autograd.grad(each, leaf, gradient * (each.detach() - total).exp())
-            found += added
-        return found, None, None
+            summed += added
+        return summed, None, None
 
 
 def _log_softmax(layers: Layers, weights: Sequence[torch.Tensor], images: torch.Tensor) -> torch.Tensor:

@@ -23,13 +23,13 @@ def layer_bounds(model: Layered, around: Neighbourhood, by: str) -> Bounds:
     """
     stages = stages_of(model)
     bounds, _ = bounded(stages, stages[0].arranged(around), by)
-    found, size = [], around.x.new_ones(around.x.shape[-4], dtype=torch.float64)
+    bounds_of_layers, size = [], around.x.new_ones(around.x.shape[-4], dtype=torch.float64)
     for stage, (low, high) in zip(stages, bounds, strict=False):
         total = stage.kernel.abs().flatten(2).sum(-1).amax(-1, keepdim=True)
         wide = total * size + stage.bias.abs().amax(-1, keepdim=True)
-        found.append((stage.outer(low, -wide), stage.outer(high, wide)))
+        bounds_of_layers.append((stage.outer(low, -wide), stage.outer(high, wide)))
         size = torch.maximum(*(stage.activated(bound).abs().amax(-1) for bound in (low, high)))
-    return found
+    return bounds_of_layers
 
 
 def backward(
@@ -58,7 +58,7 @@ def backward(
         low, high = (stage.inner(bound) for bound in bounds[index])
         own = None if slopes is None else stage.inner(slopes[index])
         relaxations.append(_relaxation(stage, low, high, _anchor(stages, index, around), own))
-    added = None if multipliers is None else [stage.inner(one) for stage, one in zip(stages, multipliers, strict=False)]
+    added = None if multipliers is None else [stage.inner(own) for stage, own in zip(stages, multipliers, strict=False)]
     return of_rows(stages, relaxations, around, rows, added)
 
 
@@ -82,10 +82,10 @@ def _relaxation(
     if slopes is not None:
         slopes = slopes.unflatten(-1, (stage.phases, -1))
     if stage.phases > 1:
-        found = pool_lines(lines, ACTIVATIONS[stage.activation], low, high, slopes)
+        enclosing = pool_lines(lines, ACTIVATIONS[stage.activation], low, high, slopes)
     else:
-        found = lines(low, high, slopes)
-    lower, lower_offset, upper, upper_offset = found
+        enclosing = lines(low, high, slopes)
+    lower, lower_offset, upper, upper_offset = enclosing
     return Relaxation(lower, lower_offset[:, :, 0, 0], upper, upper_offset[:, :, 0, 0], anchor)
 
 
@@ -198,7 +198,7 @@ def _lower(
             relaxation, size, windows = stage.seen(windows, relaxation), windows.size, stage.window_before(windows)
         positive, negative = coefficients.clamp(min=0), coefficients.clamp(max=0)
         offset = offset + _dot(positive, relaxation.lower_offset) + _dot(negative, relaxation.upper_offset)
-        positive, negative = (one[..., None, :] for one in (positive, negative))
+        positive, negative = (part[..., None, :] for part in (positive, negative))
         coefficients = torch.addcmul(positive * relaxation.lower, negative, relaxation.upper).flatten(-2)
         if multipliers is not None:
             coefficients = coefficients + multipliers[index]

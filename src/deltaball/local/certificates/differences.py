@@ -36,7 +36,7 @@ def differences(model: Layered, x: torch.Tensor, ball: Ball, by: str, every: boo
     where a network's weights are not finite or its float32 forward pass might overflow.
     """
     networks, points, (classes,) = len(model), x.shape[-4], model.layers.output
-    found = torch.empty((networks, points, classes, classes), dtype=torch.float64, device=x.device)
+    lower = torch.empty((networks, points, classes, classes), dtype=torch.float64, device=x.device)
     widest = max(math.prod(x.shape[-3:]), *(stage.units for stage in stages_of(model)))
     pairs = max(1, ELEMENTS[x.device.type] // (widest * (classes - 1) * (classes if every else 1)))
     several, some = max(1, pairs // points), min(pairs, points)
@@ -47,20 +47,20 @@ def differences(model: Layered, x: torch.Tensor, ball: Ball, by: str, every: boo
             seen = (x[k : k + several] if x.ndim == 5 else x)[..., n : n + some, :, :, :]
             predicted = None if every else part(seen).argmax(-1)
             around = stages[0].arranged(ball.around(seen))
-            found[k : k + several, n : n + some] = _differences(stages, around, by, predicted)
-    return found
+            lower[k : k + several, n : n + some] = _differences(stages, around, by, predicted)
+    return lower
 
 
 def _differences(stages: list[Stage], around: Neighbourhood, by: str, predicted: torch.Tensor | None) -> torch.Tensor:
     """`differences` of a chunk; `predicted` [K, n] are the classes whose row is asked (None: all)."""
     last, device = stages[-1], around.x.device
     networks, points, classes = len(last.bias), around.x.shape[-4], last.units
-    one = torch.arange(classes, device=device)
+    indices = torch.arange(classes, device=device)
     if predicted is None:
-        pairs = torch.cartesian_prod(one, one)
+        pairs = torch.cartesian_prod(indices, indices)
         first, second = pairs[pairs[:, 0] != pairs[:, 1]].T[:, None, None].expand(-1, networks, points, -1)
     else:
-        second = one[:-1] + (one[:-1] >= predicted[..., None])
+        second = indices[:-1] + (indices[:-1] >= predicted[..., None])
         first = predicted[..., None].expand_as(second)
     identity = torch.eye(classes, dtype=torch.float64, device=device)
     rows = identity[first] - identity[second]
@@ -70,7 +70,7 @@ def _differences(stages: list[Stage], around: Neighbourhood, by: str, predicted:
         lower = torch.maximum(lower, of_rows(stages, relaxations, around, rows))
     error = rounding_of_stages(stages, around, bounds)
     lower = lower - error.gather(-1, first) - error.gather(-1, second)
-    found = torch.full((networks, points, classes**2), -torch.inf, dtype=torch.float64, device=device)
-    found = found.scatter(-1, first * (classes + 1), 0.0).scatter(-1, first * classes + second, lower)
+    every = torch.full((networks, points, classes**2), -torch.inf, dtype=torch.float64, device=device)
+    every = every.scatter(-1, first * (classes + 1), 0.0).scatter(-1, first * classes + second, lower)
     broken = ~error.isfinite().all(-1, keepdim=True)
-    return found.masked_fill(broken, torch.nan).unflatten(-1, (classes, classes))
+    return every.masked_fill(broken, torch.nan).unflatten(-1, (classes, classes))

@@ -114,11 +114,11 @@ def pool_lines(
     highest upper bound can exceed the others' upper bounds, so the maximum is below its chord over that unit's
     function, exact where that unit is always the largest; and that function is below its line.
     """
-    chosen, highest = _first_largest(low + high), _first_largest(high)
+    central, highest = _first_largest(low + high), _first_largest(high)
     rival = function(high.scatter(-2, highest, -torch.inf).amax(-2, keepdim=True))
     if slopes is not None:
-        slopes = slopes.gather(-2, chosen.expand(*slopes.shape[:-2], -1, -1))
-    lower, lower_offset, _, _ = lines(low.gather(-2, chosen), high.gather(-2, chosen), slopes)
+        slopes = slopes.gather(-2, central.expand(*slopes.shape[:-2], -1, -1))
+    lower, lower_offset, _, _ = lines(low.gather(-2, central), high.gather(-2, central), slopes)
     low, high = low.gather(-2, highest), high.gather(-2, highest)
     _, _, upper, upper_offset = lines(low, high)
     least, most = function(low), function(high)
@@ -126,7 +126,7 @@ def pool_lines(
     share = torch.where(most > least, (most - floor) / (most - least), 1.0)
     unit = torch.arange(4, device=low.device)[:, None]
     return (
-        torch.where(unit == chosen, lower, 0.0),
+        torch.where(unit == central, lower, 0.0),
         lower_offset,
         torch.where(unit == highest, share * upper, 0.0),
         share * upper_offset + floor - share * least,

@@ -19,7 +19,7 @@ def rounding(model: Layered, around: Neighbourhood, bounds: Bounds) -> torch.Ten
     `layer_bounds`'.
     """
     stages = stages_of(model)
-    inner = [tuple(stage.inner(one) for one in pair) for stage, pair in zip(stages, bounds, strict=False)]
+    inner = [tuple(stage.inner(bound) for bound in pair) for stage, pair in zip(stages, bounds, strict=False)]
     return rounding_of_stages(stages, stages[0].arranged(around), inner)
 
 

@@ -1,0 +1,54 @@
+"""Linear programs over a ball whose facets are planes (L∞ and L1), solved by HiGHS."""
+
+import highspy
+import numpy as np
+import torch
+
+from deltaball.local.neighbourhoods import Neighbourhood
+
+PENALTY = 1e4  # the largest multiplier of a program whose rows and objective are scaled to 1
+
+OPTIONS = {
+    "output_flag": False,
+    "threads": 1,
+    "primal_feasibility_tolerance": 1e-9,
+    "dual_feasibility_tolerance": 1e-9,
+}
+
+
+def solve(
+    around: Neighbourhood, objective: torch.Tensor, rows: torch.Tensor, offset: torch.Tensor, seconds: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Multipliers [m] of rows [m, d] · z + offset ≥ 0 in min objective · z over the displacements z [d], and z.
+
+    The rows may be violated at a price, so that there is a solution where they contradict each other. Not to be
+    trusted: the solver may err, or be stopped after so many `seconds`.
+    """
+    (m, d), (low, high) = rows.shape, (bound[0].cpu().numpy() for bound in around.box)
+    price, heights = objective.abs().amax().clamp(min=1e-30), rows.abs().amax(1).clamp(min=1e-30)
+    objective, rows, offset = (
+        scaled.cpu().numpy() for scaled in (objective / price, rows / heights[:, None], offset / heights)
+    )
+    least, most = -offset, np.full(m, np.inf)
+    if not around.is_box:  # L1
+        # z = u - v with u, v ≥ 0 of sum at most δ.
+        objective, rows = np.concatenate([objective, -objective]), np.concatenate([rows, -rows], 1)
+        low, high = np.zeros(2 * d), np.concatenate([high, -low])
+        rows = np.concatenate([rows, np.ones((1, 2 * d))])
+        least, most = np.append(least, -np.inf), np.append(most, around.radius)
+    matrix = np.concatenate([rows, np.eye(len(rows), m)], 1)
+    height, width = matrix.shape
+    solver = highspy.Highs()
+    for option, value in OPTIONS.items():
+        solver.setOptionValue(option, value)
+    solver.setOptionValue("time_limit", max(0.0, seconds))
+    solver.addVars(width, np.append(low, np.zeros(m)), np.append(high, np.full(m, np.inf)))
+    solver.changeColsCost(width, np.arange(width), np.append(objective, np.full(m, PENALTY)))
+    starts, columns = np.arange(height) * width, np.tile(np.arange(width), height)
+    solver.addRows(height, least, most, matrix.size, starts, columns, matrix.ravel())
+    solver.run()
+    solution = solver.getSolution()
+    z, dual = np.array(solution.col_value[: len(low)]), np.array(solution.row_dual[:m])
+    z = z[:d] - z[d:] if len(z) > d else z
+    z, dual = (torch.from_numpy(values).to(heights) for values in (z, dual))
+    return dual.clamp(min=0) * price / heights, z
