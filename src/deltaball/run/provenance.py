@@ -66,7 +66,7 @@ def _facts(study: Path, networks: pd.DataFrame, runs: pd.DataFrame) -> Iterator[
         ("device", "device"),
         ("software", "software"),
     ):
-        for value, members in runs[runs["status"] != "running"].groupby(column, dropna=False):
+        for value, members in runs[runs["status"] != jobs.RUNNING].groupby(column, dropna=False):
             yield name, f"{'not recorded' if pd.isna(value) or not value else value} ({len(members)} runs of jobs)"
     for device, members in networks.dropna(subset="device").groupby(["device", "software"]):
         yield "networks trained on", f"{device[0]} with {device[1]} ({len(members)} networks)"

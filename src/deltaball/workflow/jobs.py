@@ -31,8 +31,11 @@ from deltaball.plan.plan import Plan
 
 STAGES = ("train", "measure")
 PARTS = {"train": "trained", "measure": "measured"}  # by which part table a stage of a shard is known to be done
-# partial: the job made its tables, in which some networks are `failed`; failed: it made none.
-STATUSES = ("running", "done", "partial", "failed")
+# How a run of a job ended.
+RUNNING = "running"  # not yet, or it was killed
+DONE = "done"
+PARTIAL = "partial"  # it made its tables, in which some networks are `failed`
+FAILED = "failed"  # it made none
 MERGED_RECORDS = "jobs.jsonl"  # beside merged tables
 SHOWN = 20
 
@@ -92,48 +95,55 @@ class Job:
 def recorded(plan: Plan, stage: str, shard: Shard) -> Iterator[Job]:
     """Record a run of a job, from its beginning, so that a run that is killed is known too."""
     job = Job(plan, stage, shard)
-    started = datetime.now(UTC)
-    begun, cpu = time.monotonic(), time.process_time()
-    facts = {
-        "stage": stage,
-        "shard": shard.id,
-        "grid": shard.grid,
-        "dataset": shard.dataset,
-        "host": socket.gethostname(),
-        "processor": processor(),
-        "code": commit(),
-        "started": started.isoformat(timespec="seconds"),
-        "software": f"Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in ("deltaball", "torch", "numpy")),
-    }
+    started, begun, cpu = datetime.now(UTC), time.monotonic(), time.process_time()
+    facts = _beginning(job, started)
     run = f"{started:%Y%m%dT%H%M%S%f}-{facts['host']}-{os.getpid()}"
-    _written(plan, run, "running", facts)
-    status, reason = "done", None
+    _write(plan, run, RUNNING, facts)
+    status, reason = FAILED, None
     # A scheduler's SIGTERM, of a time limit for example, ends the job as an exception does: with its record.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated: cancelled, or out of time"))
     try:
         yield job
-        status = "partial" if job.failures else "done"
+        status = PARTIAL if job.failures else DONE
     except BaseException as problem:
-        status, reason = "failed", " ".join(f"{problem}".split()) or type(problem).__name__
+        reason = " ".join(f"{problem}".split()) or type(problem).__name__
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-        wall = time.monotonic() - begun
-        on_cpu = plan.study.compute.device == "cpu"
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        facts |= {
-            "device": job.device,
-            "wall_seconds": round(wall, 2),
-            "device_seconds": round(time.process_time() - cpu if on_cpu else wall - job.waited, 2),
-            "memory_mb": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
-            "device_memory_mb": job.device_memory_mb,
-            "reason": reason,
-            "failures": job.failures,
-        }
-        with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
-            _written(plan, run, status, facts)
-            _path(plan, run, "running", facts).unlink()
+        facts |= _end(job, time.monotonic() - begun, time.process_time() - cpu, reason)
+        with contextlib.suppress(OSError) if status == FAILED else contextlib.nullcontext():
+            _write(plan, run, status, facts)
+            _path(plan, run, RUNNING, facts).unlink()
+
+
+def _beginning(job: Job, started: datetime) -> dict[str, Any]:
+    versions = ", ".join(f"{name} {version(name)}" for name in ("deltaball", "torch", "numpy"))
+    return {
+        "stage": job.stage,
+        "shard": job.shard.id,
+        "grid": job.shard.grid,
+        "dataset": job.shard.dataset,
+        "host": socket.gethostname(),
+        "processor": processor(),
+        "code": commit(),
+        "started": started.isoformat(timespec="seconds"),
+        "software": f"Python {platform.python_version()}, {versions}",
+    }
+
+
+def _end(job: Job, wall: float, cpu: float, reason: str | None) -> dict[str, Any]:
+    """What is known of a run when it ends; `wall` and `cpu` are the seconds that it took."""
+    on_cpu = job.plan.study.compute.device == "cpu"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "device": job.device,
+        "wall_seconds": round(wall, 2),
+        "device_seconds": round(cpu if on_cpu else wall - job.waited, 2),
+        "memory_mb": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
+        "device_memory_mb": job.device_memory_mb,
+        "reason": reason,
+        "failures": job.failures,
+    }
 
 
 def commit() -> str | None:
@@ -158,7 +168,7 @@ def processor() -> str:
     return f"{model}, {os.cpu_count()} cores"
 
 
-def _written(plan: Plan, run: str, status: str, facts: dict[str, Any]) -> None:
+def _write(plan: Plan, run: str, status: str, facts: dict[str, Any]) -> None:
     with written_whole(_path(plan, run, status, facts)) as temporary:
         temporary.write_text(json.dumps(facts, indent=1) + "\n")
 
@@ -187,7 +197,7 @@ def records_in(*folders: Path) -> list[dict[str, Any]]:
     for folder in folders:
         for record in _kept(folder / MERGED_RECORDS) + _left(folder / "jobs"):
             known = found.get(record["run"])
-            if known is None or known["status"] == "running":
+            if known is None or known["status"] == RUNNING:
                 found[record["run"]] = record
     return [found[run] for run in sorted(found)]
 
@@ -232,9 +242,9 @@ def unfinished(plan: Plan) -> dict[tuple[str, str], str]:
     for stage in STAGES:
         for shard in plan.shards:
             one = last.get((stage, shard))
-            if one and one["status"] in ("running", "failed") and not part(plan, shard, PARTS[stage]).exists():
+            if one and one["status"] in (RUNNING, FAILED) and not part(plan, shard, PARTS[stage]).exists():
                 silent = "its job ended without a word: killed, out of memory, or its node was lost"
-                found[stage, shard] = one["reason"] if one["status"] == "failed" else silent
+                found[stage, shard] = one["reason"] if one["status"] == FAILED else silent
     return found
 
 
@@ -260,7 +270,7 @@ def summary(plan: Plan, succeeded: bool = False) -> Iterator[str]:
         yield f"and {len(failed) - SHOWN} more"
     last = {(one["stage"], one["shard"]): one for one in records(plan)}
     for (stage, shard), one in last.items():
-        if one["status"] == "partial" and shard in plan.shards:
+        if one["status"] == PARTIAL and shard in plan.shards:
             reasons = Counter(one["failures"].values()).most_common(1)
             yield (
                 f"{stage} of shard {shard}: {len(one['failures'])} trajectories failed: {reasons[0][0]} "
