@@ -9,10 +9,11 @@ import pandas as pd
 from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
 from deltaball.base.statuses import FAILED, PLANNED
-from deltaball.plan.networks import Trajectory
+from deltaball.plan.networks import Network, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
 from deltaball.study.grids import all_axes
+from deltaball.study.methods import METHODS
 from deltaball.tables.columns import ABSENT_IN_OLD_TABLES, COLUMN_TYPES, CONVERGENCE, CURVES, JOBS, RESULTS, ROBUSTNESS
 
 
@@ -23,20 +24,20 @@ def trained(
 
     `failures` says of trajectories why they lack checkpoints; their networks are `failed`.
     """
-    failures = failures or {}
-    rows = []
-    for network in plan.networks_of(trajectories):
-        if network.trajectory_id in failures and not store.has(network.trajectory_id, network.checkpoint):
-            rows.append({"network_id": network.id, "status": FAILED, "reason": failures[network.trajectory_id]})
-            continue
-        found = store.facts(network.trajectory_id, network.checkpoint)
-        facts = {name: value for name, value in found.items() if name in RESULTS}
-        whole = plan.trajectories[network.trajectory_id].parents == ()
-        dense = {"sparsity": 0.0, "sparsity_total": 0.0, "empty_layers": 0} if whole else {}
-        known = network.trunk and (network.trunk[0] not in failures or store.has(*network.trunk))
-        trunk = {"trunk_accuracy": store.facts(*network.trunk).get("test_accuracy")} if known else {}
-        rows.append({"network_id": network.id, **dense, **facts, **trunk})
+    rows = [_trained_row(plan, network, store, failures or {}) for network in plan.networks_of(trajectories)]
     return _typed(pd.DataFrame(rows), {"network_id": "str", **RESULTS})
+
+
+def _trained_row(plan: Plan, network: Network, store: Store, failures: Mapping[str, str]) -> dict[str, Any]:
+    if network.trajectory_id in failures and not store.has(network.trajectory_id, network.checkpoint):
+        return {"network_id": network.id, "status": FAILED, "reason": failures[network.trajectory_id]}
+    facts = store.facts(network.trajectory_id, network.checkpoint)
+    results = {name: value for name, value in facts.items() if name in RESULTS}
+    is_dense = not METHODS[plan.trajectories[network.trajectory_id].method].is_pruning
+    dense = {"sparsity": 0.0, "sparsity_total": 0.0, "empty_layers": 0} if is_dense else {}
+    has_trunk = network.trunk and (network.trunk[0] not in failures or store.has(*network.trunk))
+    trunk = {"trunk_accuracy": store.facts(*network.trunk).get("test_accuracy")} if has_trunk else {}
+    return {"network_id": network.id, **dense, **results, **trunk}
 
 
 def networks(plan: Plan, parts: Iterable[pd.DataFrame], lost: Mapping[str, str] | None = None) -> pd.DataFrame:
