@@ -110,7 +110,7 @@ def test_chains_are_measured_from_the_samples_in_the_store(tmp_path: Path) -> No
     shown = random.random((20, 28, 28, 1), dtype=np.float32)
     (kind,) = plan.measures
     asked = {(one.id, step): {kind: 20} for step in one.checkpoints}
-    assert measure(asked, network, shown, 0, store, "cpu", chains=True) == 40
+    assert measure(asked, network, shown, 0, store, "cpu") == 40
     kept = StoredOutcomes(store, 0)
     for step in one.checkpoints:
         posterior = Posterior.of(network, [weight[:step] for weight in weights])

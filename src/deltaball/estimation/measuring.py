@@ -1,7 +1,7 @@
 """Measuring networks that the store has: what is missing of their outcomes is computed, and kept there."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from deltaball.base.statuses import MEASURABLE
 from deltaball.estimation.outcomes import Settled, outcomes
 from deltaball.estimation.stored import StoredOutcomes
 from deltaball.networks.layers import Layers
+from deltaball.networks.models import Model
 from deltaball.networks.packs import Pack
 from deltaball.networks.posteriors import Posterior
 from deltaball.plan.measures import Measure
@@ -22,14 +23,12 @@ Asked = Mapping[CheckpointId, Mapping[Measure, int]]  # of each network its meas
 Batch = tuple[int, int, tuple[Measure, ...]]  # points from and up to, and what is to be measured of them
 
 
-def measure(
-    asked: Asked, layers: Layers, images: np.ndarray, seed: int, store: Store, device: str, chains: bool = False
-) -> int:
+def measure(asked: Asked, layers: Layers, images: np.ndarray, seed: int, store: Store, device: str) -> int:
     """Complete the outcomes of networks of one shape; returns how many were computed.
 
     The points are the first of `images` [N, h, w, c], which `seed` drew. The store keeps outcomes per network × measure
     × point, so only what a larger N, a new measure or a new checkpoint adds is computed. Diverged networks have no
-    outcomes. Networks of `chains` are means over samples, one at a time.
+    outcomes.
     """
     stored = StoredOutcomes(store, seed)
     trained = {checkpoint: wanted for checkpoint, wanted in asked.items() if is_measurable(checkpoint, store)}
@@ -37,21 +36,29 @@ def measure(
     # What is settled in one stage is not asked again in the next.
     for stage in range(len(STAGES)):
         batches = _batches(trained, stored, stage)
-        alone = [(batch, [checkpoint]) for batch, checkpoints in batches.items() for checkpoint in checkpoints]
-        for (done, samples, measures), checkpoints in alone if chains else batches.items():
-            if chains:
-                model = Posterior.of(layers, store.samples(*checkpoints[0]), device)
-            else:
-                model = Pack.of(layers, [store.weights(*checkpoint) for checkpoint in checkpoints], device)
-            settled = [
-                _settled(checkpoint, measures, trained[checkpoint], stored, slice(done, samples))
-                for checkpoint in checkpoints
-            ]
-            judged = outcomes(model, images[done:samples], measures, device, done, settled)
-            for k, checkpoint in enumerate(checkpoints):
-                stored.add(checkpoint, {one: judged[one].of_network(k) for one in measures})
-            computed += len(checkpoints) * len(measures) * (samples - done)
+        for (done, samples, measures), together in batches.items():
+            for checkpoints, model in models(together, layers, store, device):
+                settled = [
+                    _settled(checkpoint, measures, trained[checkpoint], stored, slice(done, samples))
+                    for checkpoint in checkpoints
+                ]
+                judged = outcomes(model, images[done:samples], measures, device, done, settled)
+                for k, checkpoint in enumerate(checkpoints):
+                    stored.add(checkpoint, {one: judged[one].of_network(k) for one in measures})
+                computed += len(checkpoints) * len(measures) * (samples - done)
     return computed
+
+
+def models(
+    checkpoints: Sequence[CheckpointId], layers: Layers, store: Store, device: str
+) -> Iterator[tuple[list[CheckpointId], Model]]:
+    """Networks of the store as models: those with weights of their own in one, each mean over samples alone."""
+    packed = [checkpoint for checkpoint in checkpoints if not store.is_averaged(*checkpoint)]
+    if packed:
+        yield packed, Pack.of(layers, [store.weights(*checkpoint) for checkpoint in packed], device)
+    for checkpoint in checkpoints:
+        if store.is_averaged(*checkpoint):
+            yield [checkpoint], Posterior.of(layers, store.samples(*checkpoint), device)
 
 
 def is_complete(asked: Asked, seed: int, store: Store) -> bool:

@@ -9,7 +9,6 @@ from deltaball.plan.networks import CheckpointId, Shard, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.run import needs
 from deltaball.store.store import Store
-from deltaball.study.methods import METHODS
 
 
 class Measurer:
@@ -24,8 +23,7 @@ class Measurer:
     def __call__(self, pack: Sequence[Trajectory]) -> int:
         """Returns how many outcomes (network × measure × point) were computed."""
         device, layers = self.plan.study.compute.device, self.plan.layers(pack[0])
-        chains = METHODS[pack[0].method].averages_samples
-        return measuring.measure(self._asked_of(pack), layers, self.images, self.seed, self.store, device, chains)
+        return measuring.measure(self._asked_of(pack), layers, self.images, self.seed, self.store, device)
 
     def is_complete(self, pack: Sequence[Trajectory]) -> bool:
         """Whether all of a pack is there and was measured before, so that its weights are not needed."""

@@ -93,6 +93,10 @@ class Store:
         """The weights of a checkpoint in Keras' order. Raises as `load` does, and EvictedError."""
         return self._unevicted(trajectory_id, step).weights
 
+    def is_averaged(self, trajectory_id: str, step: int) -> bool:
+        """Whether the network of a checkpoint is a mean over `samples`, and not one of its `weights`."""
+        return "after" in self.facts(trajectory_id, step)
+
     def samples(self, trajectory_id: str, step: int) -> tuple[np.ndarray, ...]:
         """All samples of a chain up to `step`, [S, *shape] in Keras' order. Raises as `weights` does.
 
