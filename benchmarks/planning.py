@@ -1,6 +1,6 @@
 """How long Snakemake takes to plan the paper's study: parsing the Snakefile, and a whole dry run.
 
-    .venv/bin/python benchmarks/planning.py [STUDY]
+    .venv/bin/python benchmarks/planning.py [STUDY] [RUNS]
 
 Every cluster job parses the Snakefile again, so parsing must cost next to nothing, and must import no array library.
 """
@@ -15,14 +15,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "jax", "keras", "numpy", "pandas")
-RUNS = 5
 
 # What the Snakefile does while it is parsed, in an interpreter that has imported nothing of deltaball yet.
 PARSE = f"""
 import json, sys, time
 started = time.perf_counter()
-from deltaball import stages
-plan = stages.planned(stages.chosen_study([sys.argv[1]], {{}}))
+from deltaball.plan import loading
+from deltaball.workflow import stages
+plan = loading.planned(loading.chosen_study([sys.argv[1]], {{}}))
 shards, figures = len(plan.shards), stages.figures(plan)
 for shard in plan.shards.values():
     stages.shard_digest(plan, shard), stages.measures_digest(plan, shard), plan.needed_by(shard)
@@ -35,8 +35,9 @@ print(json.dumps([seconds, len(plan.networks), shards, heavy]))
 
 def main() -> None:
     study = sys.argv[1] if len(sys.argv) > 1 else "studies/paper.yaml"
+    runs = int(sys.argv[2]) if len(sys.argv) > 2 else 5
     parses, dry_runs = [], []
-    for _ in range(RUNS):
+    for _ in range(runs):
         found = subprocess.run([sys.executable, "-c", PARSE, study], cwd=ROOT, check=True, capture_output=True)
         seconds, networks, shards, heavy = json.loads(found.stdout)
         parses.append(seconds)
@@ -47,7 +48,7 @@ def main() -> None:
     print(f"{study}: {networks:,} networks in {shards} shards (Python {platform.python_version()})")
     print(f"array libraries imported by parsing: {', '.join(heavy) or 'none'}")
     for name, seconds in (("parse the Snakefile's Python", parses), ("snakemake -n", dry_runs)):
-        print(f"{name:30} median {statistics.median(seconds):.2f} s   max {max(seconds):.2f} s   ({RUNS} runs)")
+        print(f"{name:30} median {statistics.median(seconds):.2f} s   max {max(seconds):.2f} s   ({runs} runs)")
 
 
 if __name__ == "__main__":

@@ -103,8 +103,8 @@ def assert_equal_tables(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFr
         pd.testing.assert_frame_equal(one[name], other[name], check_exact=True)
 
 
-def networks_trained(folder: Path, study: str = "tiny") -> int:
-    logs = (folder / "results" / study / "logs/train").glob("*.log")
+def networks_trained(folder: Path, study: str = "tiny", grid: str = "*") -> int:
+    logs = (folder / "results" / study / "logs/train").glob(f"{grid}-*.log")
     return sum(int(re.search(r"trained (\d+) networks", log.read_text())[1]) for log in logs)
 
 
