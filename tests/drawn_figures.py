@@ -1,5 +1,6 @@
 """Figures of synthetic tables, and what they say."""
 
+import base64
 import html
 import re
 from pathlib import Path
@@ -17,11 +18,30 @@ from deltaball.plan.plan import Plan
 from deltaball.report import page
 from deltaball.workflow import stages
 
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
 
 def draw_all(plan: Plan) -> str:
     writing.write_tables(plan)
     drawing.draw(plan)
     return page.write(plan, Path("config.yaml")).read_text()
+
+
+def draw_only(plan: Plan, *names: str) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stages, "figures", lambda _: list(names))
+        drawing.draw(plan)
+
+
+def page_without_pictures(plan: Plan, study: Path = Path("config.yaml")) -> Path:
+    """The report of the plan's tables, with a pixel for every picture."""
+    for name in stages.figures(plan):
+        path = plan.study.folder / f"figures/{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(PIXEL)
+    return page.write(plan, study)
 
 
 def small(folder: Path, **changed: Any) -> Plan:
@@ -39,9 +59,8 @@ def drawn(plan: Plan, name: str) -> tuple[pd.DataFrame, str]:
         rcParams["svg.fonttype"] = "none"
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(stages, "figures", lambda _: [name])
         patched.setattr(style, "use", with_text)
-        drawing.draw(plan)
+        draw_only(plan, name)
     folder = plan.study.folder / "figures"
     text = " ".join(re.findall(r">([^<>]+)</text>", (folder / f"{name}.svg").read_text()))
     return pd.read_csv(folder / f"{name}.csv"), html.unescape(text)

@@ -1,6 +1,5 @@
 """Tables as a finished study leaves them, with values drawn at random."""
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,26 @@ from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
 from deltaball.tables import columns, frames
 
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
 MEASURES = [
     {"notion": "class_change", "delta": [0.1, 0.05]},
     {"notion": "variation_above", "delta": 0.1, "gamma": [0.3, 0.5]},
 ]
 
 
+ON_MNIST5K = [
+    grid(name="one", width=[64, 128, 256], learning_rate=[0.1, 0.01]),
+    grid("cnn", name="two", filters=[4, 8], learning_rate=[0.1, 0.01, 0.001]),
+    grid("fcn", "imp", name="four", proportion=[0.5, 0.9], iterations=[1, 2], width=[64, 128, 256], epochs=5),
+]
+ON_CIFAR10 = grid("vgg", name="three", dataset="cifar10", filters=[4, 8], learning_rate=[0.1, 0.01, 0.001])
+
+
+def one_data_set(folder: Path, **changed: Any) -> Plan:
+    return planned(*ON_MNIST5K, **{"measures": MEASURES, "results": str(folder), **changed})
+
+
 def two_data_sets(folder: Path, **changed: Any) -> Plan:
-    return planned(
-        grid(name="one", width=[64, 128, 256], learning_rate=[0.1, 0.01]),
-        grid("cnn", name="two", filters=[4, 8], learning_rate=[0.1, 0.01, 0.001]),
-        grid("fcn", "imp", name="four", proportion=[0.5, 0.9], iterations=[1, 2], width=[64, 128, 256], epochs=5),
-        grid("vgg", name="three", dataset="cifar10", filters=[4, 8], learning_rate=[0.1, 0.01, 0.001]),
-        **{"measures": MEASURES, "results": str(folder), **changed},
-    )
+    return planned(*ON_MNIST5K, ON_CIFAR10, **{"measures": MEASURES, "results": str(folder), **changed})
 
 
 def both_sides(folder: Path, **changed: Any) -> Plan:
