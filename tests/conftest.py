@@ -3,7 +3,11 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("MKL_CBWR", "AUTO")  # as the command line sets it
+# Whatever JAX compiled is worth keeping for the next process.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +30,23 @@ LONGEST = (
     "cluster/test_slurm.py",
     "workflow/test_edits.py",
     "workflow/test_faults.py",
-    "workflow/test_finished.py",
     "workflow/test_snakemake.py",
-    "local/test_exact.py",
+    "test_small_paper.py",
     "figures/test_drawing.py",
+    "training/test_hmc.py",
+    "workflow/test_eviction.py",
+    "workflow/test_finished.py",
     "run/test_limited.py",
+    "local/test_exact.py",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes of this run share what JAX compiles: pytest's workers, and what tests start."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="deltaball-jax-")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
