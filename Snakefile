@@ -7,6 +7,7 @@ snakemake --cores all --profile slurm                   the paper's study on a S
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -35,7 +36,8 @@ CODE = Path(workflow.basedir) / "src/deltaball"
 
 # `deltaball` of the environment that runs Snakemake, unless each job brings its own (--sdm conda).
 if not workflow.deployment_settings.deployment_method:
-    shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
+    binaries = shlex.quote(str(Path(sys.executable).parent)).replace("{", "{{").replace("}", "}}")
+    shell.prefix(f'export PATH={binaries}:"$PATH"; ')
 
 
 report: "rules/captions/workflow.rst"

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import deltaball
+from deltaball.base import environment
 from deltaball.base.errors import InputError, system_message
 from deltaball.cli import commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status: 0, or 2 after a line that says what the user can mend."""
+    environment.pin()
     given = _parser().parse_args(arguments)
     try:
         given.run(given)

@@ -1,5 +1,6 @@
 """Data sets as arrays: fetched, checked, and turned into float32 pixels in [0, 1]."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,8 @@ def _mnist5k() -> dict[str, np.ndarray]:
 
 
 def _keras(name: str, path: Path) -> dict[str, np.ndarray]:
+    # Keras does not start without a backend that is installed, not even for a download.
+    os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
 
     try:

@@ -17,6 +17,8 @@ def keras_model(layers: Layers) -> "keras.Model":
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
 
+    # Whatever ~/.keras/keras.json says.
+    keras.config.set_floatx("float32")
     model = keras.Sequential([keras.Input(layers.shape)])
     for layer in layers:
         model.add(rule_for(KERAS, type(layer), "Keras model")(keras.layers, layer))

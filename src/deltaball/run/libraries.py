@@ -5,6 +5,7 @@ import ctypes
 import os
 from types import ModuleType
 
+from deltaball.base import environment
 from deltaball.base.errors import InputError
 
 # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h, each as large as may be.
@@ -13,11 +14,7 @@ MALLOPT = {-3: 2**25, -1: 2**31 - 1}
 
 def prepare_torch(device: str) -> ModuleType:
     """torch, set up so that results repeat. Raises InputError when `device` is cuda and there is none."""
-    # One thread per job: two torch processes with two threads each on two cores run a hundred times slower.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # Without it MKL may round a product differently where its operands lie differently in memory, so that a network
-    # would depend, in the last bit, on its place in a pack. It is read when torch is imported.
-    os.environ.setdefault("MKL_CBWR", "AUTO")
+    os.environ.update(environment.ARITHMETIC)
     keep_memory()
     import torch
 
@@ -45,6 +42,6 @@ def prepare_jax() -> None:
     """Keras on JAX, to be called before either is imported."""
     # Keras chooses its backend, and XLA its threads, when they are imported: one thread per job, like torch.
     os.environ["KERAS_BACKEND"] = "jax"
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     # JAX would take most of a GPU's memory at once, and torch measures in the same process.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
