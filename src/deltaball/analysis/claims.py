@@ -13,7 +13,7 @@ from scipy import stats
 
 from deltaball.analysis import clustered
 from deltaball.analysis.bayes import converged
-from deltaball.analysis.clustered import FEWEST, MANY, Estimate, Student
+from deltaball.analysis.clustered import FEWEST, MANY, Estimate, Scaled, Student
 from deltaball.analysis.groups import LEARNED
 from deltaball.analysis.judges import display_name
 from deltaball.analysis.pruning import FEWEST_TRUNKS
@@ -26,7 +26,6 @@ SEVERE = 0.9
 # Draws of more than this share of the test split overlap so much that they agree whatever the estimator does.
 LARGEST_SHARE = 0.5
 PER_TEN_POINTS = 0.1
-REMARKED = 1999  # replicates, where no p-value is corrected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +144,7 @@ def _trend(evidence: Evidence, networks: Mapping[str, Any], over: str, within: S
             continue
         remarks = [f"robustness {number(slope)} per {per}"]
         for subset, kept in _subsets(members, evidence):
-            inner, _ = _correlation(members[kept], over, within, REMARKED)
+            inner, _ = _correlation(members[kept], over, within)
             said = "too few or too alike to say" if inner is None else f"r = {_said(inner)}"
             remarks.append(f"among the {int(kept.sum())} networks {subset}: {said}")
         yield Part(*name, members, found, "; ".join(remarks))
@@ -289,9 +288,7 @@ def _term(members: pd.DataFrame, over: str) -> np.ndarray:
     return np.log2(values) if over in ("parameters", "epochs") else values / PER_TEN_POINTS
 
 
-def _correlation(
-    members: pd.DataFrame, over: str, within: Sequence[str], replicates: int = clustered.REPLICATES
-) -> tuple[Estimate | None, float]:
+def _correlation(members: pd.DataFrame, over: str, within: Sequence[str]) -> tuple[Estimate | None, float]:
     """Pearson's r of robustness with a term, within levels of `within`; and the slope in the term's own units."""
     if len(members) < 3:
         return None, np.nan
@@ -300,11 +297,12 @@ def _correlation(
     response, term = members["robust"].to_numpy(), _term(members, over)
     if np.ptp(response) == 0 or np.ptp(term) == 0:
         return None, np.nan
-    response, term, ratio = clustered.standardised(response, term, others)
-    if not np.isfinite(ratio) or _carried(term, members["cluster"]) < FEWEST:
+    if _carried(term, members["cluster"]) < FEWEST:
         return None, np.nan
-    found = clustered.slope(response, term, others, members["cluster"].to_numpy(), replicates=replicates)
-    return found, np.nan if found is None else found.estimate * ratio
+    found = clustered.slope(response, term, others, members["cluster"].to_numpy())
+    if found is None:
+        return None, np.nan
+    return Scaled(found, clustered.correlation_per_slope(response, term, others)), found.estimate
 
 
 def _carried(term: np.ndarray, clusters: pd.Series) -> int:

@@ -6,6 +6,7 @@ from deltaball.analysis.convergence import spread
 from deltaball.analysis.correlations import correlations
 from deltaball.analysis.diagnostics import diagnostics
 from deltaball.analysis.enclosures import enclosures
+from deltaball.analysis.groups import Groups
 from deltaball.analysis.importances import importances
 from deltaball.analysis.learned import learned
 from deltaball.analysis.mixed import mixed
@@ -25,6 +26,7 @@ def write_tables(plan: Plan) -> None:
     networks, robustness = frames.load(plan)
     curves, draws = frames.load_curves(plan)
     measured = frames.measured(networks, robustness)
+    groups = Groups(measured)
     # A copy of a study's tables may come without it, the largest.
     outcomes = plan.study.folder / "outcomes.parquet"
     shared = SharedPoints(frames.read(outcomes, ["network_id", "measure", "values"])) if outcomes.exists() else None
@@ -33,18 +35,18 @@ def write_tables(plan: Plan) -> None:
     written = {
         "scorecard": claims,
         "completeness": completeness(networks, robustness),
-        "correlations": correlations(measured),
-        "regressions": regressions(measured, {name: one.test for name, one in plan.facts.items()}, shared),
-        "mixed": mixed(measured),
-        "partial_correlations": partial_correlations(measured),
-        "learned": learned(measured),
-        "importances": importances(measured),
+        "correlations": correlations(groups),
+        "regressions": regressions(groups, {name: one.test for name, one in plan.facts.items()}, shared),
+        "mixed": mixed(groups),
+        "partial_correlations": partial_correlations(groups),
+        "learned": learned(groups),
+        "importances": importances(groups),
         "replicates": replicates(measured),
-        "diagnostics": diagnostics(measured),
+        "diagnostics": diagnostics(groups),
         "monotonicity": monotonicity(measured),
         "pruning": pruning_effects(in_range(measured), settings.equivalence_margin),
         "pruning_tests": pruning_tests(in_range(measured)),
-        "bayes": bayes(measured),
+        "bayes": bayes(groups),
         "enclosures": enclosures(networks, robustness, curves),
         "convergence": scattered,
         "jobs": frames.jobs(jobs.records(plan)),

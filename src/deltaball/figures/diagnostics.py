@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from deltaball.analysis.diagnostics import residuals
+from deltaball.analysis.groups import Groups
 from deltaball.analysis.judges import judged
 from deltaball.figures import style
 from deltaball.figures.panels import empty, finish, kinds, legend_above
@@ -37,7 +38,7 @@ def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path
     chosen = rows[rows["measure"].isin([names[len(names) // 2] for names in middle])]
     found = [
         points.merge(chosen.loc[chosen["measure"] == names["measure"], KNOWN], on="network_id", validate="one_to_one")
-        for names, points in residuals(chosen)
+        for names, points in residuals(Groups(chosen))
         if names["networks_of"] == "all"
     ]
     shown = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*KNOWN, "fitted", "residual"])
