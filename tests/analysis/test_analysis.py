@@ -266,7 +266,7 @@ def test_the_ledger_counts_every_planned_network() -> None:
     status = ["trained", "trained", "diverged", "planned"]
     accuracy = [0.9, 0.5, np.nan, np.nan]
     networks = measured(4, status=status, test_accuracy=accuracy)
-    row = completeness(networks, networks.iloc[:1]).iloc[0]
+    row = completeness(networks, networks, networks.iloc[:1]).iloc[0]
     assert row[["networks", "trained", "diverged", "planned", "measured"]].tolist() == [4, 2, 1, 1, 1]
     assert row["median_accuracy"] == pytest.approx(0.7)
     assert row["share_above_85"] == 0.25

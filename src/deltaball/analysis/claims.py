@@ -352,12 +352,16 @@ def _log_ratios(squares: Mapping[str, pd.DataFrame], described: str) -> Iterator
 def _rivals(members: pd.DataFrame, named: Sequence[str]) -> list[str]:
     """Hyper-parameters that vary and are neither named nor, where capacity is, part of what makes it."""
     varying = [axis for axis in all_axes() if members[axis].nunique() > 1]
-    kept = []
-    for axis in set(varying) - {*named, "seed"}:
-        alike = members.groupby([one for one in varying if one != axis], dropna=False)["parameters"]
-        if alike.nunique().max() < 2:
-            kept.append(axis)
-    return sorted(kept)
+    known = {axis for axis in varying if members[axis].notna().all()} - {*named, "seed"}
+    return sorted(axis for axis in known if _sizes(members, [one for one in varying if one != axis]) < 2)
+
+
+def _sizes(members: pd.DataFrame, fixed: Sequence[str]) -> int:
+    """The most sizes that networks have which agree in the axes `fixed`."""
+    sizes = (
+        members.groupby(fixed, dropna=False)["parameters"].nunique().max() if fixed else members["parameters"].nunique()
+    )
+    return int(sizes)
 
 
 def _shares(members: pd.DataFrame, axis: str) -> np.ndarray:

@@ -25,7 +25,8 @@ def write_tables(plan: Plan) -> None:
     """Write every statistical table of a study to ``tables/*.csv``."""
     networks, robustness = frames.load(plan)
     curves, draws = frames.load_curves(plan)
-    measured = frames.measured(networks, robustness)
+    distinct = frames.distinct(networks, robustness)
+    measured = frames.measured(distinct, robustness)
     groups = Groups(measured)
     # A copy of a study's tables may come without it, the largest.
     outcomes = plan.study.folder / "outcomes.parquet"
@@ -34,7 +35,7 @@ def write_tables(plan: Plan) -> None:
     claims = scorecard(measured, scattered, settings.equivalence_margin, plan.study.guarantee.confidence)
     written = {
         "scorecard": claims,
-        "completeness": completeness(networks, robustness),
+        "completeness": completeness(networks, distinct, robustness),
         "correlations": correlations(groups),
         "regressions": regressions(groups, {name: one.test for name, one in plan.facts.items()}, shared),
         "mixed": mixed(groups),
@@ -47,7 +48,7 @@ def write_tables(plan: Plan) -> None:
         "pruning": pruning_effects(in_range(measured), settings.equivalence_margin),
         "pruning_tests": pruning_tests(in_range(measured)),
         "bayes": bayes(groups),
-        "enclosures": enclosures(networks, robustness, curves),
+        "enclosures": enclosures(distinct, robustness, curves),
         "convergence": scattered,
         "jobs": frames.jobs(jobs.records(plan)),
     }
