@@ -289,13 +289,13 @@ def test_the_figure_shows_the_residuals_of_the_middle_delta(tmp_path: Path) -> N
     style.use()
     from deltaball.figures import diagnostics as figure
 
-    levels = [simulated(trajectories=20, delta=delta, measure=f"at {delta}") for delta in (0.03, 0.06, 0.1)]
+    levels = [simulated(trajectories=20, delta=delta, measure=f"at {delta}") for delta in (0.1, 0.03, 0.06)]
     bound = simulated(trajectories=20, delta=0.03, measure="crown", attack=None, certificate="crown")
     measured = pd.concat([*levels, bound], ignore_index=True)
     figure.draw("diagnostics_mnist", measured.drop_duplicates("network_id"), measured, tmp_path)
     shown = pd.read_csv(tmp_path / "diagnostics_mnist.csv")
     assert set(shown["measure"]) == {"at 0.06"}
-    assert shown["residual"].tolist() == pytest.approx(next(residuals(Groups(levels[1])))[1]["residual"].tolist())
+    assert shown["residual"].tolist() == pytest.approx(next(residuals(Groups(levels[2])))[1]["residual"].tolist())
     assert (tmp_path / "diagnostics_mnist.png").stat().st_size > 20_000
     figure.draw("diagnostics_mnist", measured[:0], measured[:0], tmp_path)
     assert pd.read_csv(tmp_path / "diagnostics_mnist.csv").empty

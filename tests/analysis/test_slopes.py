@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from simulations import simulated
+from simulations import pruned, simulated
 
 from deltaball.analysis.bayes import bayes
 from deltaball.analysis.convergence import COLUMNS as SPREAD
@@ -11,12 +11,14 @@ from deltaball.analysis.correlations import correlations
 from deltaball.analysis.groups import Groups
 from deltaball.analysis.learned import learned
 from deltaball.analysis.partial import partial_correlations
+from deltaball.analysis.pruning import pruning_effects
 from deltaball.analysis.regressions import regressions
 from deltaball.analysis.scorecard import scorecard
 from deltaball.analysis.slopes import Slopes
 
 GROUP = ["dataset", "method", "architecture", "measure", "networks_of"]
 ENDS = ["lower", "upper"]
+NO_DRAWS = pd.DataFrame(columns=SPREAD).astype({"certificate": "str"})
 
 
 @pytest.fixture(scope="module", params=[12, 60], ids=["few trajectories", "many trajectories"])
@@ -71,7 +73,7 @@ def test_partial_correlations_are_the_adjusted_slopes(measured: pd.DataFrame) ->
 
 
 def test_the_scorecards_trends_are_the_correlations(measured: pd.DataFrame, on_accuracy: pd.DataFrame) -> None:
-    found = scorecard(measured, pd.DataFrame(columns=SPREAD).astype({"certificate": "str"}), 0.05, 0.95)
+    found = scorecard(measured, NO_DRAWS, 0.05, 0.95)
     correlated = correlations(Groups(measured)).set_index(GROUP)
     for claim, method in (("sgd_tradeoff", "sgd"), ("bayes_tradeoff_positive", "hmc")):
         row = found[(found["claim"] == claim) & (found["part"] != "overall")].iloc[0]
@@ -80,6 +82,35 @@ def test_the_scorecards_trends_are_the_correlations(measured: pd.DataFrame, on_a
         assert row["effect"] == pytest.approx(expected["pearson"])
         assert tuple(row[ENDS]) == pytest.approx((expected["pearson_lower"], expected["pearson_upper"]))
         assert row["p"] == pytest.approx(on_accuracy.loc[group, "p"])
+
+
+def test_those_that_learned_are_the_same_networks_in_every_table() -> None:
+    """The best network has a certificate alone: it counts for what learning means, though no claim is about it."""
+    table = simulated(slope=-1, accuracy=0.7, spread=0.1)
+    best = table[:3].assign(network_id=["a", "b", "c"], cluster="best", test_accuracy=0.99, attack=None)
+    both = pd.concat([table, best.assign(certificate="crown", measure="crown")], ignore_index=True)
+    groups = Groups(both)
+    (row,) = correlations(groups).query("networks_of == 'learned' and attack == 'fgsm'").to_dict("records")
+    assert row["accuracy_from"] == pytest.approx(0.8 * 0.99)
+    found = scorecard(both, NO_DRAWS, 0.05, 0.95)
+    why = found.loc[(found["claim"] == "sgd_tradeoff") & (found["part"] != "overall"), "why"].iloc[0]
+    assert f"among the {row['networks']} networks that learned (accuracy from 0.79)" in why
+    bands = learned(groups).query("attack == 'fgsm'").set_index("networks_of")
+    assert bands.loc[["all", "learned"], "accuracy_from"].tolist() == pytest.approx([0, 0.792])
+    assert bands.loc["learned", "networks"] == row["networks"]
+
+
+def test_the_scorecards_effects_of_pruning_are_those_of_the_table() -> None:
+    table = pruned(simulated(trajectories=9, noise=0.1), effect=0.02, cost=0.03)
+    effects = pruning_effects(table, 0.05).set_index(["measure", "proportion"])
+    found = scorecard(table, NO_DRAWS, 0.05, 0.95)
+    for claim, measure in (
+        ("severe_pruning_costs_accuracy", "test_accuracy"),
+        ("pruning_has_no_effect", "class_change_linf_0.1_fgsm"),
+    ):
+        row = found[(found["claim"] == claim) & (found["part"] != "overall")].iloc[-1]
+        expected = effects.loc[(measure, 0.99)]
+        assert tuple(row[["effect", *ENDS]]) == pytest.approx(tuple(expected[["difference", *ENDS]]))
 
 
 def test_a_slope_does_not_depend_on_the_order_of_rows_or_the_names_type() -> None:

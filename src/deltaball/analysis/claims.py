@@ -14,9 +14,8 @@ from scipy import stats
 from deltaball.analysis import clustered
 from deltaball.analysis.bayes import converged
 from deltaball.analysis.clustered import FEWEST, MANY, Estimate, Scaled, Student
-from deltaball.analysis.groups import LEARNED
 from deltaball.analysis.judges import display_name
-from deltaball.analysis.pruning import FEWEST_TRUNKS
+from deltaball.analysis.pruning import FEWEST_TRUNKS, independent_mean, per_trunk
 from deltaball.base.guarantees import samples_needed
 from deltaball.study.grids import all_axes
 from deltaball.study.neighbourhoods import NORMS
@@ -30,11 +29,15 @@ PER_TEN_POINTS = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What a study measured: `judged` has a row per network × measure, with `robust` and, of pruned, `trunk_robust`."""
+    """What a study measured: `judged` has a row per network × measure, with `robust` and, of pruned, `trunk_robust`.
+
+    `learned_from` is the test accuracy, per data set, from which a network has learned.
+    """
 
     judged: pd.DataFrame
     spread: pd.DataFrame
     values: Mapping[str, float]  # margin and confidence, as the study file sets them
+    learned_from: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,11 +230,9 @@ def _pruning(evidence: Evidence, of: str, proportions: str) -> Iterator[Part]:
             if proportions == "severest" and level < SEVERE:
                 continue
             at = members["proportion"] == level
-            means = difference[at].dropna().groupby(members.loc[at, "cluster"]).mean()
+            means = per_trunk(difference[at].dropna(), members.loc[at, "cluster"])
             name = f"{dataset}{described}, {100 * level:g} % removed"
-            found = None
-            if len(means) >= FEWEST_TRUNKS:
-                found = Student(float(means.mean()), float(means.std(ddof=1)) / np.sqrt(len(means)), len(means) - 1)
+            found = independent_mean(means) if len(means) >= FEWEST_TRUNKS else None
             yield Part(name, dataset, measure, members[at], found, "" if found else f"{len(means)} dense trunks")
 
 
@@ -318,14 +319,13 @@ def _side_by_side(
     fewest = min(members.loc[side, "cluster"].nunique() for side in (first, ~first))
     if fewest < FEWEST:
         return None
-    few = len(members) if fewest < MANY else MANY
+    few = len(members) + 1 if fewest < MANY else MANY
     return clustered.slope(members["robust"].to_numpy(), term, others, members["cluster"].to_numpy(), few=few)
 
 
 def _subsets(members: pd.DataFrame, evidence: Evidence) -> Iterator[tuple[str, pd.Series]]:
     """Subsets within which a trend is looked for again, where they leave any network out."""
-    best = evidence.judged.loc[evidence.judged["dataset"] == members["dataset"].iloc[0], "test_accuracy"].max()
-    level = LEARNED * best
+    level = evidence.learned_from[members["dataset"].iloc[0]]
     yield f"that learned (accuracy from {level:.2f})", members["test_accuracy"] >= level
     if (members["method"] == "hmc").all():
         yield "whose chains have converged", converged(members)

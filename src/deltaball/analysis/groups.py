@@ -58,15 +58,20 @@ class Groups:
         return list(_groups(self.measured[[*READ, *all_axes()]]))
 
 
+def learned_from(measured: pd.DataFrame) -> dict[str, float]:
+    """Per data set, the test accuracy from which a network counts as one that learned."""
+    return dict(LEARNED * measured.groupby("dataset")[ACCURACY].max())
+
+
 def _groups(measured: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
-    best = measured.groupby("dataset")["test_accuracy"].max()
+    levels = learned_from(measured)
     for (dataset, method, measure), alike in measured.groupby(["dataset", "method", "measure"], sort=False):
         architectures = list(alike["architecture"].unique())
         described = alike[["notion", "norm", "delta", "gamma", "attack", "certificate"]].iloc[0]
         for architecture in ([EVERY] if len(architectures) > 1 else []) + architectures:
             chosen = alike if architecture == EVERY else alike[alike["architecture"] == architecture]
-            for subset, level in ((EVERY, 0.0), ("learned", LEARNED * best[dataset])):
-                members = chosen[chosen["test_accuracy"] >= level]
+            for subset, level in ((EVERY, 0.0), ("learned", levels[dataset])):
+                members = chosen[chosen[ACCURACY] >= level]
                 values = (
                     dataset,
                     method,

@@ -20,25 +20,27 @@ COLUMNS += ["confidence", *CARRIED]
 def learned(groups: Groups) -> pd.DataFrame:
     """The slope of each measure on test accuracy: among all networks, those that learned, and each quarter by accuracy.
 
-    Errors are clustered by trajectory, by a wild bootstrap where these are few; `p_holm` and `p_bh` are
-    corrected over the table. In the rows of those that learned, the covariance of accuracy and measure among all
-    networks is split into what lies within the networks that learned, within the others, and between the means of the
-    two: shares that add up to 1, of which one may be negative. The last two are what under-trained networks carry.
+    `accuracy_from` is where the group begins, of a quarter its lowest accuracy. Errors are clustered by trajectory, by
+    a wild bootstrap where these are few; `p_holm` and `p_bh` are corrected over the table. In the rows of those that
+    learned, the covariance of accuracy and measure among all networks is split into what lies within the networks that
+    learned, within the others, and between the means of the two: shares that add up to 1, of which one may be negative.
+    The last two are what under-trained networks carry.
     """
     rows = []
     for names, members in groups:
         if names["networks_of"] == EVERY:
             whole = members
-            rows += [{**names, **band, **_fitted(kept, groups.slopes)} for band, kept in _bands(members)]
+            rows += [{**names, **band, **_fitted(kept, groups.slopes)} for band, kept in _bands(names, members)]
         else:
-            rows.append({**names, **_ends(members), **_fitted(members, groups.slopes), **_carried(whole, members)})
+            ends = {"accuracy_to": members[ACCURACY].max()}
+            rows.append({**names, **ends, **_fitted(members, groups.slopes), **_carried(whole, members)})
     table = pd.DataFrame(rows, columns=COLUMNS).assign(confidence=CONFIDENCE)
     p_values = table["p"].astype(float)
     return table.assign(p_holm=holm(p_values), p_bh=benjamini_hochberg(p_values))
 
 
-def _bands(members: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
-    yield {"networks_of": EVERY, **_ends(members)}, members
+def _bands(names: dict[str, object], members: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+    yield {"networks_of": EVERY, **_ends(members), "accuracy_from": names["accuracy_from"]}, members
     # Networks of one accuracy stay in one band.
     band = np.minimum((members[ACCURACY].rank(pct=True, method="average") * BANDS).to_numpy(), BANDS - 1e-9).astype(int)
     for number in range(BANDS):
