@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from deltaball.analysis.bayes import ESS, RHAT, bayes, converged
+from deltaball.analysis.groups import Groups
 from deltaball.study.grids import all_axes
 from deltaball.tables import columns
 
@@ -64,7 +65,7 @@ def by_subset(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_the_trend_of_each_stratum_is_found_and_their_difference() -> None:
-    found = by_subset(bayes(measured()))
+    found = by_subset(bayes(Groups(measured())))
     assert found.loc["hmc, converged", "slope"] == pytest.approx(0.2)
     assert found.loc["hmc, not converged", "slope"] == pytest.approx(3.0)
     assert found.loc["hmc, difference", "slope"] == pytest.approx(-2.8)
@@ -82,19 +83,19 @@ def test_the_interval_of_the_difference_is_clustered_by_chain() -> None:
     """Copies of the same networks in the same chains say nothing new: CR1's interval hardly changes."""
     once = measured(noise=0.05)
     twice = pd.concat([once, once.assign(network_id=once["network_id"] + "b")], ignore_index=True)
-    one, other = (by_subset(bayes(table)).loc["hmc, difference"] for table in (once, twice))
+    one, other = (by_subset(bayes(Groups(table))).loc["hmc, difference"] for table in (once, twice))
     assert one["slope"] == pytest.approx(other["slope"])
     assert one["standard_error"] == pytest.approx(other["standard_error"], rel=0.05)
     assert one["lower"] < -2.8 < one["upper"] < 0
 
 
 def test_no_difference_is_seldom_found_where_there_is_none() -> None:
-    found = by_subset(bayes(measured(slope=0.5, unconverged=0.5, noise=0.05))).loc["hmc, difference"]
+    found = by_subset(bayes(Groups(measured(slope=0.5, unconverged=0.5, noise=0.05)))).loc["hmc, difference"]
     assert found["lower"] < 0 < found["upper"]
 
 
 def test_nothing_is_claimed_of_few_chains() -> None:
-    found = by_subset(bayes(measured(chains=8)))
+    found = by_subset(bayes(Groups(measured(chains=8))))
     assert found.loc["hmc", "slope"] == found.loc["hmc", "slope"]
     assert found.loc[["hmc, converged", "hmc, not converged", "hmc, difference"], "slope"].isna().all()
 
@@ -108,7 +109,7 @@ def test_a_stuck_chain_has_not_converged_whatever_its_r_hat() -> None:
 
 def test_a_study_without_chains_has_an_empty_table() -> None:
     table = measured()
-    assert bayes(table[table["method"] == "sgd"]).empty
+    assert bayes(Groups(table[table["method"] == "sgd"])).empty
 
 
 @pytest.mark.parametrize("there", [["sgd", "hmc"], ["hmc"], ["sgd"]])

@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deltaball.analysis.clustered import MANY, WEBB, Student, Wild, slope, standardised
+from deltaball.analysis.clustered import MANY, WEBB, Scaled, Student, Wild, correlation_per_slope, slope
 
 # NIST's certified values of the Longley data (StRD, computed with 500 digits), and what Stata's `vce(robust)` and
 # `vce(hc3)` say of its standard errors: coefficient, error, HC1, HC3.
@@ -147,14 +147,18 @@ def test_an_exact_line_has_no_error() -> None:
     assert (found.p(0), found.p(found.estimate)) == (0, 1)
 
 
-def test_a_standardised_slope_is_the_partial_correlation() -> None:
+def test_a_slope_in_units_of_both_deviations_is_the_partial_correlation() -> None:
     response, term, rest, clusters = drawn(40)
     design = sm.add_constant(rest)
     residuals = [one - design @ np.linalg.lstsq(design, one, rcond=None)[0] for one in (response, term)]
-    scaled, by, ratio = standardised(response, term, rest)
-    found = slope(scaled, by, rest, clusters)
-    assert found.estimate == pytest.approx(np.corrcoef(*residuals)[0, 1])
-    assert found.estimate * ratio == pytest.approx(slope(response, term, rest, clusters).estimate)
+    found = slope(response, term, rest, clusters)
+    correlated = Scaled(found, correlation_per_slope(response, term, rest))
+    assert correlated.estimate == pytest.approx(np.corrcoef(*residuals)[0, 1])
+    other = slope(response * 3, term / 7, rest, clusters)
+    assert correlated.interval(0.95) == pytest.approx(
+        Scaled(other, correlation_per_slope(response * 3, term / 7, rest)).interval(0.95)
+    )
+    assert correlated.p(0) == other.p(0)
 
 
 @pytest.mark.parametrize("count", [5, 6, 12, 29, 60])

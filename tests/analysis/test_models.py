@@ -13,6 +13,7 @@ from statsmodels.stats.outliers_influence import OLSInfluence, variance_inflatio
 from deltaball.analysis.clustered import slope
 from deltaball.analysis.designs import Designs, inflations
 from deltaball.analysis.diagnostics import diagnostics, residuals
+from deltaball.analysis.groups import Groups
 from deltaball.analysis.importances import importances
 from deltaball.analysis.learned import learned
 from deltaball.analysis.mixed import mixed, random_intercept
@@ -33,13 +34,13 @@ def test_what_accuracy_owes_to_capacity_is_taken_out() -> None:
     """Width lowers R and raises accuracy; accuracy itself does nothing. Alone it seems to; beside width it does not."""
     table = simulated(trajectories=120, capacity=-0.1, noise=0.01, duration=0.0)
     table["test_accuracy"] += 0.03 * np.log2(table["width"].astype(float) / 128)
-    found = everyone(regressions(table)).set_index(["model", "term"])
+    found = everyone(regressions(Groups(table))).set_index(["model", "term"])
     assert found.loc[("simple", "test_accuracy"), "upper"] < -1
     adjusted = found.loc[("accuracy_adjusted", "test_accuracy")]
     assert adjusted["lower"] < 0 < adjusted["upper"]
     assert adjusted["vif"] > 1.5
     assert found.loc[("accuracy_adjusted", "width"), "slope"] == pytest.approx(-0.1, abs=0.01)
-    partial = everyone(partial_correlations(table)).set_index("term").loc["test_accuracy"]
+    partial = everyone(partial_correlations(Groups(table))).set_index("term").loc["test_accuracy"]
     assert partial["correlation"] < -0.5
     assert partial["lower"] < 0 < partial["upper"]
 
@@ -49,7 +50,7 @@ def test_interactions_are_differences_of_slopes() -> None:
     apart = table["test_accuracy"] - table["test_accuracy"].mean()
     doublings = np.log2(table["width"].astype(float)) - 7
     table["estimate"] += apart * (1 + 2 * doublings - 3 * (table["activation"] == "tanh"))
-    found = everyone(regressions(table)).query("model == 'interactions'").set_index("term")["slope"]
+    found = everyone(regressions(Groups(table))).query("model == 'interactions'").set_index("term")["slope"]
     assert found["test_accuracy × width"] == pytest.approx(2, abs=0.2)
     assert found["test_accuracy × activation: tanh"] == pytest.approx(-3, abs=0.3)
     assert found["test_accuracy × epochs"] == pytest.approx(0, abs=0.2)
@@ -155,7 +156,7 @@ def test_a_trend_that_the_untrained_make_is_laid_at_their_door() -> None:
     idle = table["trajectory_id"].isin(table["trajectory_id"].unique()[:20])
     accuracy = np.where(idle, 0.12 + 0.1 * (table["test_accuracy"] - 0.9), table["test_accuracy"])
     table = table.assign(test_accuracy=accuracy, estimate=table["estimate"] + 0.4 * idle)
-    found = learned(table).set_index("networks_of")
+    found = learned(Groups(table)).set_index("networks_of")
     assert found.loc["all", "upper"] < -0.3
     assert found.loc["learned", "lower"] < 0 < found.loc["learned", "upper"]
     shares = found.loc["learned", ["carried_within_learned", "carried_within_others", "carried_between"]].astype(float)
@@ -193,15 +194,18 @@ def test_architectures_do_not_pass_for_accuracy() -> None:
     table = table.assign(
         test_accuracy=table["test_accuracy"] + 0.01 * effect, estimate=table["estimate"] - 0.1 * effect
     )
-    row = everyone(mixed(table)).iloc[0]
+    row = everyone(mixed(Groups(table))).iloc[0]
     assert row["shapes"] == 18  # times two activations
     assert row["lower"] < 0 < row["upper"]
     assert row["architecture_share"] > 0.9
-    assert everyone(regressions(table)).query("model == 'simple'").set_index("term").loc["test_accuracy", "upper"] < -1
+    assert (
+        everyone(regressions(Groups(table))).query("model == 'simple'").set_index("term").loc["test_accuracy", "upper"]
+        < -1
+    )
 
 
 def test_few_shapes_have_no_random_effect() -> None:
-    assert everyone(mixed(simulated(activation="relu"))).iloc[0][["slope", "p"]].isna().all()
+    assert everyone(mixed(Groups(simulated(activation="relu")))).iloc[0][["slope", "p"]].isna().all()
 
 
 # ---- which hyper-parameters matter
@@ -210,7 +214,7 @@ def test_few_shapes_have_no_random_effect() -> None:
 def test_what_matters_is_found_and_what_does_not_is_not() -> None:
     table = simulated(trajectories=120, slope=0.0, noise=0.02)
     table["estimate"] += 0.3 * (table["activation"] == "tanh") + 0.05 * np.log2(table["epochs"].astype(float))
-    found = importances(table).set_index("hyper_parameter")
+    found = importances(Groups(table)).set_index("hyper_parameter")
     assert found["importance"].idxmax() == "activation"
     assert found.loc["activation", "lower"] > 1
     assert found.loc["epochs", "lower"] > 0
@@ -227,7 +231,7 @@ def test_importance_is_judged_on_trajectories_that_were_not_seen() -> None:
     whim = np.random.default_rng(0).normal(size=40)
     rates = np.repeat(np.linspace(0.01, 0.05, 40)[np.random.default_rng(1).permutation(40)], 3)
     table = table.assign(estimate=np.repeat(whim, 3), learning_rate=rates)
-    found = importances(table).set_index("hyper_parameter")
+    found = importances(Groups(table)).set_index("hyper_parameter")
     assert (found["r_squared"] < 0.2).all()
 
 
@@ -261,7 +265,7 @@ def test_the_odd_network_and_the_collinear_term_are_named() -> None:
     table = simulated(trajectories=60, noise=0.01)
     table.loc[7, "estimate"] += 1.0
     table.loc[11, "test_accuracy"] = 0.75
-    row = everyone(diagnostics(table)).iloc[0]
+    row = everyone(diagnostics(Groups(table))).iloc[0]
     assert row["cook_network"] == table.loc[7, "network_id"]
     assert row["leverage_network"] == table.loc[11, "network_id"]
     assert row["leverage_mean"] == pytest.approx((row["terms"] + 1) / len(table))
@@ -271,7 +275,7 @@ def test_the_odd_network_and_the_collinear_term_are_named() -> None:
 
 def test_residuals_are_statsmodels() -> None:
     table = simulated(trajectories=20)
-    names, points = next(residuals(table))
+    names, points = next(residuals(Groups(table)))
     design = pd.concat([table[["test_accuracy"]], Designs().joint(table)[0]], axis=1)
     fit = sm.OLS(table["estimate"], sm.add_constant(design)).fit()
     assert names["networks"] == len(points)
@@ -285,13 +289,13 @@ def test_the_figure_shows_the_residuals_of_the_middle_delta(tmp_path: Path) -> N
     style.use()
     from deltaball.figures import diagnostics as figure
 
-    levels = [simulated(trajectories=20, delta=delta, measure=f"at {delta}") for delta in (0.03, 0.06, 0.1)]
+    levels = [simulated(trajectories=20, delta=delta, measure=f"at {delta}") for delta in (0.1, 0.03, 0.06)]
     bound = simulated(trajectories=20, delta=0.03, measure="crown", attack=None, certificate="crown")
     measured = pd.concat([*levels, bound], ignore_index=True)
     figure.draw("diagnostics_mnist", measured.drop_duplicates("network_id"), measured, tmp_path)
     shown = pd.read_csv(tmp_path / "diagnostics_mnist.csv")
     assert set(shown["measure"]) == {"at 0.06"}
-    assert shown["residual"].tolist() == pytest.approx(next(residuals(levels[1]))[1]["residual"].tolist())
+    assert shown["residual"].tolist() == pytest.approx(next(residuals(Groups(levels[2])))[1]["residual"].tolist())
     assert (tmp_path / "diagnostics_mnist.png").stat().st_size > 20_000
     figure.draw("diagnostics_mnist", measured[:0], measured[:0], tmp_path)
     assert pd.read_csv(tmp_path / "diagnostics_mnist.csv").empty
@@ -303,7 +307,7 @@ def test_the_figure_shows_the_residuals_of_the_middle_delta(tmp_path: Path) -> N
     ids=lambda one: one.__name__,
 )
 def test_nothing_measured_makes_empty_tables_with_their_columns(make: object) -> None:
-    table, full = make(simulated()[:0]), make(simulated())
+    table, full = (make(one if make is replicates else Groups(one)) for one in (simulated()[:0], simulated()))
     assert table.empty
     assert [*table] == [*full]
 
@@ -312,7 +316,7 @@ def test_nothing_measured_makes_empty_tables_with_their_columns(make: object) ->
     "make", [regressions, mixed, partial_correlations, learned, importances], ids=lambda one: one.__name__
 )
 def test_p_values_are_corrected_over_the_table(make: object) -> None:
-    found = make(simulated(slope=-1, trajectories=60))
+    found = make(Groups(simulated(slope=-1, trajectories=60)))
     corrected_values = found[["p_holm", "p_bh"]].dropna()
     assert len(corrected_values)
     assert (corrected_values["p_bh"] <= corrected_values["p_holm"] + 1e-12).all()

@@ -110,7 +110,8 @@ def test_the_samples_are_arithmetic_and_not_a_test(judged: tuple[str, pd.DataFra
     assert (row["effect"], row["verdict"]) == (738, "supported")
     assert np.isnan(row["p"])
     claim = next(one for one in RULES["claims"] if one["claim"] == "samples_at_five_percent")
-    (part,) = TESTS["samples"](Evidence(pd.DataFrame(columns=["network_id"]), draws(1, 1, 2, 1), SETTINGS), 0.04, 0.95)
+    nothing = Evidence(pd.DataFrame(columns=["network_id"]), draws(1, 1, 2, 1), SETTINGS, {})
+    (part,) = TESTS["samples"](nothing, 0.04, 0.95)
     assert _verdict(claim, part.found)["verdict"] == "contradicted"  # 1,153 points
 
 

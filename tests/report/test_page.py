@@ -167,3 +167,19 @@ def test_nothing_measured_yet_is_a_page_too(tmp_path: Path, changed: dict[str, A
     said = page(plan)
     assert "Nothing is measured yet." in said
     assert ("Nothing is measured from both sides yet." in said) == (not changed)
+
+
+def test_a_slope_has_the_interval_on_the_page_that_it_has_in_every_table(tmp_path: Path) -> None:
+    """Few trajectories, so that it is the bootstrap's: clustered errors alone would claim too much."""
+    grids = [grid(name="one", width=[64, 128], seed=[0, 1, 2, 3])]
+    plan = small(tmp_path, grids=grids, measures=[CLASS_CHANGE])
+    write_tables(plan)
+    said = page(plan)
+    learned = pd.read_csv(plan.study.folder / "tables/learned.csv").query("networks_of == 'all'").set_index("measure")
+    shown = rows(said, "<h2>Regressions</h2>")
+    assert len(shown) == len(learned) == 2
+    for row in shown:
+        one = learned.loc[row[2]]
+        number, lower, upper = (f"{one[name]:.3f}".replace("-", "−") for name in ("slope", "lower", "upper"))
+        assert row[5] == f"{number} [{lower}, {upper}]"
+        assert row[6] == f"{one['p']:.3f}"

@@ -108,3 +108,22 @@ def test_a_table_of_an_earlier_version_has_nulls_where_it_lacks_a_column(
     frames.write(networks.drop(columns=list(columns.ABSENT_IN_OLD_TABLES)), path)
     found = frames.read(path, ["network_id", *columns.RESULTS])
     pd.testing.assert_frame_equal(frames.networks(plan, [found[["network_id", *columns.RESULTS]]]), networks)
+
+
+def test_networks_on_one_checkpoint_are_one_network() -> None:
+    """Nothing is pruned at proportion 0, whatever the rounds and the ranking; an SGD network is no pruned one."""
+    ways = {"proportion": [0.0, 0.5], "iterations": [1, 2], "ranking": ["global", "layer"], "epochs": [5, 10]}
+    plan = planned(grid("fcn", "imp", **ways), grid("fcn", epochs=[5, 10]), grid("fcn", "hmc"))
+    networks = frames.networks(plan, [])
+    nothing = pd.DataFrame({"network_id": pd.Series(dtype="str")})
+    found = frames.distinct(networks, nothing)
+    assert len(networks) == 16 + 2 + 2
+    assert found["method"].value_counts().to_dict() == {"imp": 2 + 8, "sgd": 2, "hmc": 2}
+    dense = found[found["proportion"] == 0]
+    assert dense[["epochs", "iterations", "ranking"]].to_numpy().tolist() == [[5, 1, "global"], [10, 1, "global"]]
+    # The one that is measured stays, and the plan's order.
+    (last,) = networks.index[(networks["proportion"] == 0) & (networks["iterations"] == 2)][[-1]]
+    kept = frames.distinct(networks, networks.loc[[last], ["network_id"]])
+    assert networks.loc[last, "network_id"] in set(kept["network_id"])
+    assert len(kept) == len(found)
+    assert kept["network_id"].tolist() == [one for one in networks["network_id"] if one in set(kept["network_id"])]

@@ -13,10 +13,9 @@ from scipy import stats
 
 from deltaball.analysis import clustered
 from deltaball.analysis.bayes import converged
-from deltaball.analysis.clustered import FEWEST, MANY, Estimate, Student
-from deltaball.analysis.groups import LEARNED
+from deltaball.analysis.clustered import FEWEST, MANY, Estimate, Scaled, Student
 from deltaball.analysis.judges import display_name
-from deltaball.analysis.pruning import FEWEST_TRUNKS
+from deltaball.analysis.pruning import FEWEST_TRUNKS, independent_mean, per_trunk
 from deltaball.base.guarantees import samples_needed
 from deltaball.study.grids import all_axes
 from deltaball.study.neighbourhoods import NORMS
@@ -26,16 +25,19 @@ SEVERE = 0.9
 # Draws of more than this share of the test split overlap so much that they agree whatever the estimator does.
 LARGEST_SHARE = 0.5
 PER_TEN_POINTS = 0.1
-REMARKED = 1999  # replicates, where no p-value is corrected
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What a study measured: `judged` has a row per network × measure, with `robust` and, of pruned, `trunk_robust`."""
+    """What a study measured: `judged` has a row per network × measure, with `robust` and, of pruned, `trunk_robust`.
+
+    `learned_from` is the test accuracy, per data set, from which a network has learned.
+    """
 
     judged: pd.DataFrame
     spread: pd.DataFrame
     values: Mapping[str, float]  # margin and confidence, as the study file sets them
+    learned_from: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +147,7 @@ def _trend(evidence: Evidence, networks: Mapping[str, Any], over: str, within: S
             continue
         remarks = [f"robustness {number(slope)} per {per}"]
         for subset, kept in _subsets(members, evidence):
-            inner, _ = _correlation(members[kept], over, within, REMARKED)
+            inner, _ = _correlation(members[kept], over, within)
             said = "too few or too alike to say" if inner is None else f"r = {_said(inner)}"
             remarks.append(f"among the {int(kept.sum())} networks {subset}: {said}")
         yield Part(*name, members, found, "; ".join(remarks))
@@ -228,11 +230,9 @@ def _pruning(evidence: Evidence, of: str, proportions: str) -> Iterator[Part]:
             if proportions == "severest" and level < SEVERE:
                 continue
             at = members["proportion"] == level
-            means = difference[at].dropna().groupby(members.loc[at, "cluster"]).mean()
+            means = per_trunk(difference[at].dropna(), members.loc[at, "cluster"])
             name = f"{dataset}{described}, {100 * level:g} % removed"
-            found = None
-            if len(means) >= FEWEST_TRUNKS:
-                found = Student(float(means.mean()), float(means.std(ddof=1)) / np.sqrt(len(means)), len(means) - 1)
+            found = independent_mean(means) if len(means) >= FEWEST_TRUNKS else None
             yield Part(name, dataset, measure, members[at], found, "" if found else f"{len(means)} dense trunks")
 
 
@@ -289,9 +289,7 @@ def _term(members: pd.DataFrame, over: str) -> np.ndarray:
     return np.log2(values) if over in ("parameters", "epochs") else values / PER_TEN_POINTS
 
 
-def _correlation(
-    members: pd.DataFrame, over: str, within: Sequence[str], replicates: int = clustered.REPLICATES
-) -> tuple[Estimate | None, float]:
+def _correlation(members: pd.DataFrame, over: str, within: Sequence[str]) -> tuple[Estimate | None, float]:
     """Pearson's r of robustness with a term, within levels of `within`; and the slope in the term's own units."""
     if len(members) < 3:
         return None, np.nan
@@ -300,11 +298,12 @@ def _correlation(
     response, term = members["robust"].to_numpy(), _term(members, over)
     if np.ptp(response) == 0 or np.ptp(term) == 0:
         return None, np.nan
-    response, term, ratio = clustered.standardised(response, term, others)
-    if not np.isfinite(ratio) or _carried(term, members["cluster"]) < FEWEST:
+    if _carried(term, members["cluster"]) < FEWEST:
         return None, np.nan
-    found = clustered.slope(response, term, others, members["cluster"].to_numpy(), replicates=replicates)
-    return found, np.nan if found is None else found.estimate * ratio
+    found = clustered.slope(response, term, others, members["cluster"].to_numpy())
+    if found is None:
+        return None, np.nan
+    return Scaled(found, clustered.correlation_per_slope(response, term, others)), found.estimate
 
 
 def _carried(term: np.ndarray, clusters: pd.Series) -> int:
@@ -320,14 +319,13 @@ def _side_by_side(
     fewest = min(members.loc[side, "cluster"].nunique() for side in (first, ~first))
     if fewest < FEWEST:
         return None
-    few = len(members) if fewest < MANY else MANY
+    few = len(members) + 1 if fewest < MANY else MANY
     return clustered.slope(members["robust"].to_numpy(), term, others, members["cluster"].to_numpy(), few=few)
 
 
 def _subsets(members: pd.DataFrame, evidence: Evidence) -> Iterator[tuple[str, pd.Series]]:
     """Subsets within which a trend is looked for again, where they leave any network out."""
-    best = evidence.judged.loc[evidence.judged["dataset"] == members["dataset"].iloc[0], "test_accuracy"].max()
-    level = LEARNED * best
+    level = evidence.learned_from[members["dataset"].iloc[0]]
     yield f"that learned (accuracy from {level:.2f})", members["test_accuracy"] >= level
     if (members["method"] == "hmc").all():
         yield "whose chains have converged", converged(members)
@@ -354,12 +352,16 @@ def _log_ratios(squares: Mapping[str, pd.DataFrame], described: str) -> Iterator
 def _rivals(members: pd.DataFrame, named: Sequence[str]) -> list[str]:
     """Hyper-parameters that vary and are neither named nor, where capacity is, part of what makes it."""
     varying = [axis for axis in all_axes() if members[axis].nunique() > 1]
-    kept = []
-    for axis in set(varying) - {*named, "seed"}:
-        alike = members.groupby([one for one in varying if one != axis], dropna=False)["parameters"]
-        if alike.nunique().max() < 2:
-            kept.append(axis)
-    return sorted(kept)
+    known = {axis for axis in varying if members[axis].notna().all()} - {*named, "seed"}
+    return sorted(axis for axis in known if _sizes(members, [one for one in varying if one != axis]) < 2)
+
+
+def _sizes(members: pd.DataFrame, fixed: Sequence[str]) -> int:
+    """The most sizes that networks have which agree in the axes `fixed`."""
+    sizes = (
+        members.groupby(fixed, dropna=False)["parameters"].nunique().max() if fixed else members["parameters"].nunique()
+    )
+    return int(sizes)
 
 
 def _shares(members: pd.DataFrame, axis: str) -> np.ndarray:

@@ -8,6 +8,8 @@ jackknife's variance does not; so a null is rejected only where both reject it, 
 `benchmarks/coverage.py` shows what each of them covers.
 """
 
+import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +26,8 @@ _TIE = 1e-9  # replicates that repeat the sample differ from it by rounding alon
 _FARTHEST = 2.0**20  # standard errors, at which the search for an end of an interval gives up
 _HALVINGS = 20
 _AT_ONCE = 2000
+_SINGULAR = 1e-10
+MOST_KEPT = 4_000_000  # random weights that are kept from one test to the next
 
 
 class Estimate(Protocol):
@@ -57,6 +61,25 @@ class Student:
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """An estimate in another unit: the `inner` one times a positive `factor`."""
+
+    inner: Estimate
+    factor: float
+
+    @property
+    def estimate(self) -> float:
+        return self.factor * self.inner.estimate
+
+    def p(self, null: float) -> float:
+        return self.inner.p(null / self.factor)
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        lower, upper = self.inner.interval(confidence)
+        return self.factor * lower, self.factor * upper
+
+
+@dataclass(frozen=True)
 class Wild:
     """An estimate judged by a wild cluster bootstrap and by the jackknife, whichever doubts it more.
 
@@ -81,12 +104,23 @@ class Wild:
 
     def _share(self, null: float) -> float:
         """The bootstrap's p-value."""
-        squared = (self.estimate - null) ** 2 / self.error**2
-        numerator = (self.numerator[0] - null * self.numerator[1]) ** 2
-        variance = self.scale * (self.scores[0] - 2 * null * self.scores[1] + null**2 * self.scores[2])
-        # A replicate without any spread is as extreme as can be.
-        extreme = numerator >= squared * (1 - _TIE) * np.maximum(variance, 0)
-        return float((1 + extreme.sum()) / (1 + extreme.size))
+        distance = (null - self.estimate) / self.error
+        beyond = distance ** np.arange(5) @ self._excess
+        return float((1 + np.count_nonzero(beyond >= 0)) / (1 + beyond.size))
+
+    @functools.cached_property
+    def _excess(self) -> np.ndarray:
+        """By how much a replicate's squared t exceeds the sample's, times its variance: of each a polynomial [5].
+
+        The argument is the null's distance from the estimate, in standard errors. A replicate without any spread is as
+        extreme as can be.
+        """
+        constant, linear = self.numerator[0] - self.estimate * self.numerator[1], self.error * self.numerator[1]
+        scores, tied = self.scores, (1 - _TIE) * self.scale
+        spread = tied * (scores[0] - 2 * self.estimate * scores[1] + self.estimate**2 * scores[2])
+        tilt = tied * self.error * (scores[1] - self.estimate * scores[2])
+        curve = tied * self.error**2 * scores[2]
+        return np.stack([constant**2, -2 * constant * linear, linear**2 - spread, 2 * tilt, -curve])
 
     def _end(self, side: int, least: float, alpha: float) -> float:
         """The jackknife's end, `least`, or the next null beyond it that the bootstrap rejects, too."""
@@ -127,7 +161,7 @@ def slope(
     rows = len(response)
     codes = np.unique(clusters, return_inverse=True)[1] if rows else np.empty(0, int)
     count = int(codes.max()) + 1 if rows else 0
-    design = np.ones((rows, 1)) if others is None else np.column_stack([np.ones(rows), others])
+    design = _with_constant(rows, others)
     if count < max(FEWEST, design.shape[1] + 2):
         return None
     rest = _basis(design)
@@ -142,30 +176,34 @@ def slope(
     # A perfect fit leaves rounding errors, not zeros.
     exact = residuals @ residuals <= 1e-20 * max(plain @ plain, 1e-300)
     error = 0.0 if exact else float(np.sqrt(scale * np.sum(np.bincount(codes, weights * residuals) ** 2)))
-    # What each cluster adds to the variance if errors correlate by a half within it.
-    parts = np.bincount(codes, weights**2) + np.bincount(codes, weights) ** 2
-    if exact or min(count, count / (1 + np.var(parts) / np.mean(parts) ** 2)) >= few:
+    if exact or effective_clusters(weights, codes) >= few:
         return Student(estimate, error, count - 1)
-    pieces = _pieces(plain, kept, rest, codes)
-    jackknife = np.sqrt((count - 1) / count * np.sum(np.bincount(codes, pieces.heavy * residuals) ** 2))
-    return Wild(
-        estimate, error, Student(estimate, float(jackknife), count - 1), scale, *pieces.replicated(replicates, seed)
-    )
+    pieces = _pieces(plain, kept, residuals, rest, codes)
+    jackknife = Student(estimate, pieces.jackknife, count - 1)
+    return Wild(estimate, error, jackknife, scale, *pieces.replicated(replicates, seed))
 
 
-def standardised(
-    response: np.ndarray, term: np.ndarray, others: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Response and term in units of what the others (and a constant) leave of their standard deviations.
+def correlation_per_slope(response: np.ndarray, term: np.ndarray, others: np.ndarray | None = None) -> float:
+    """What a slope of `response` [n] on `term` [n] beside `others` [n, k] is multiplied by to be a correlation.
 
-    The slope of the one on the other is then their (partial) correlation; the third value turns it into the slope in
-    the units they came in. NaN where one of them does not vary.
+    The (partial) correlation is the slope in units of what the others and a constant leave of both standard deviations.
+    NaN where they leave nothing of one.
     """
-    design = np.ones((len(response), 1)) if others is None else np.column_stack([np.ones(len(response)), others])
-    rest = _basis(design)
-    sizes = [float(np.std(values - rest @ (rest.T @ values))) for values in (response, term)]
+    rest = _basis(_with_constant(len(response), others))
+    left = [float(np.std(values - rest @ (rest.T @ values))) for values in (term, response)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return response / sizes[0], term / sizes[1], float(np.divide(*sizes))
+        return float(np.divide(*left))
+
+
+def effective_clusters(weights: np.ndarray, codes: np.ndarray) -> float:
+    """G / (1 + Γ) of G clusters: how many alike ones would carry a slope as well (Carter and others 2017).
+
+    `weights` [n] are what the slope weights the responses by, in any unit; `codes` [n] number the clusters from 0. Γ is
+    the squared coefficient of variation of the clusters' parts in the slope's variance, if errors correlate by a half
+    within a cluster.
+    """
+    parts = np.bincount(codes, weights**2) + np.bincount(codes, weights) ** 2
+    return float(len(parts) / (1 + np.var(parts) / np.mean(parts) ** 2))
 
 
 @dataclass(frozen=True)
@@ -174,62 +212,101 @@ class _Pieces:
 
     Weights w = x̃ / x̃'x̃ make the estimate w'y, and residuals of the null b are ỹ - b x̃. The bootstrap draws from
     ÿ - b ẍ, which each cluster would have if the rest of the design had been fitted without it (MacKinnon, Nielsen and
-    Webb 2023), because residuals of clusters that are far out are too small. Sums over each cluster's members: `drawn`
-    w'ÿ and w'ẍ, `rest` Q'ÿ and Q'ẍ, `own` w'x̃, `rest_weights` Q'w. `heavy` [n] are the weights ẅ of the jackknife's
-    scores, in which the whole fit is done without the cluster.
+    Webb 2023), because residuals of clusters that are far out are too small. A replicate with signs s has the numerator
+    Σ s_g `drawn`_g and the scores s_g `drawn`_g - `weights`_g · Σ s_h `sums`_h, of ÿ and of ẍ.
     """
 
-    drawn: np.ndarray  # [2, clusters]
-    rest: np.ndarray  # [2, clusters, k]
-    own: np.ndarray  # [clusters]
-    rest_weights: np.ndarray  # [clusters, k]
-    heavy: np.ndarray
+    drawn: np.ndarray  # [2, clusters]: w'ÿ and w'ẍ of each cluster
+    sums: np.ndarray  # [2, clusters, k + 1]: Q'ÿ and Q'ẍ, and `drawn`
+    weights: np.ndarray  # [clusters, k + 1]: Q'w and w'x̃
+    jackknife: float  # standard error, in which the whole fit is done without each cluster in turn
 
     def replicated(self, replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        generator = np.random.default_rng(seed)
-        parts = []
-        for start in range(0, replicates, _AT_ONCE):
-            size = min(_AT_ONCE, replicates - start), len(self.own)
-            parts.append(self._replicated(WEBB[generator.integers(len(WEBB), size=size)]))
-        numerator, scores = (np.concatenate(found, axis=1) for found in zip(*parts, strict=True))
+        """Numerators [2, replicates] and sums of squared scores [3, replicates]."""
+        parts = [self._replicated(signs) for signs in _signs(len(self.weights), replicates, seed)]
+        numerator, scores = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
         return numerator, scores
 
     def _replicated(self, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Numerators [2, b] and sums of squared scores [3, b] of replicates with weights `signs` [b, clusters]."""
-        numerator = self.drawn @ signs.T
-        one, other = (
-            signs * drawn - (signs @ rest) @ self.rest_weights.T - np.outer(total, self.own)
-            for drawn, rest, total in zip(self.drawn, self.rest, numerator, strict=True)
-        )
-        pairs = ((one, one), (one, other), (other, other))
-        return numerator, np.stack([np.einsum("bg,bg->b", *pair) for pair in pairs])
+        width = self.weights.shape[1]
+        joined = np.concatenate([*self.sums, *(drawn[:, None] * self.weights for drawn in self.drawn)], axis=1)
+        products = (signs @ joined).reshape(len(signs), 4, width)
+        (one, other), scaled = products[:, :2].swapaxes(0, 1), products[:, 2:].swapaxes(0, 1)
+        gram, pairs = self.weights.T @ self.weights, ((0, 0), (0, 1), (1, 1))
+        squares = np.stack([self.drawn[first] * self.drawn[second] for first, second in pairs], axis=1)
+        scores = (signs**2 @ squares).T
+        totals = (one, other)
+        reached = [total @ gram for total in totals]
+        for score, (first, second) in zip(scores, pairs, strict=True):
+            score += np.einsum("bk,bk->b", totals[first], reached[second] - scaled[second])
+            score -= np.einsum("bk,bk->b", totals[second], scaled[first])
+        return np.stack([total[:, -1] for total in totals]), scores
 
 
-def _pieces(plain: np.ndarray, kept: np.ndarray, rest: np.ndarray, codes: np.ndarray) -> _Pieces:
-    rows, count, spread = len(plain), int(codes.max()) + 1, kept @ kept
-    weights = kept / spread
+def _signs(clusters: int, replicates: int, seed: int) -> Iterable[np.ndarray]:
+    """Webb's weights for each replicate and cluster, in blocks of replicates [≤ 2000, clusters]."""
+    kept = clusters * replicates <= MOST_KEPT
+    return _kept_signs(clusters, replicates, seed) if kept else _drawn_signs(clusters, replicates, seed)
+
+
+@functools.lru_cache(maxsize=4)
+def _kept_signs(clusters: int, replicates: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Tests of one table have few different numbers of clusters, and drawing takes longer than what follows."""
+    return tuple(_drawn_signs(clusters, replicates, seed))
+
+
+def _drawn_signs(clusters: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    for start in range(0, replicates, _AT_ONCE):
+        size = min(_AT_ONCE, replicates - start), clusters
+        yield WEBB[generator.integers(len(WEBB), size=size)]
+
+
+def _pieces(plain: np.ndarray, kept: np.ndarray, residuals: np.ndarray, rest: np.ndarray, codes: np.ndarray) -> _Pieces:
+    order = np.argsort(codes, kind="stable")
+    firsts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
 
     def summed(values: np.ndarray) -> np.ndarray:
         """Sums over clusters [clusters, …] of values [n, …]."""
-        flat = values.reshape(rows, -1)
-        return np.column_stack([np.bincount(codes, column, count) for column in flat.T]).reshape(
-            count, *values.shape[1:]
-        )
+        return np.add.reduceat(values[order], firsts, axis=0)
 
-    def apart(values: np.ndarray, basis: np.ndarray) -> np.ndarray:
-        """(I - QQ')⁻¹ r of each cluster, whose own rows Q holds: Q (I - Q'Q)⁻¹ Q'r is added to its r."""
-        inside = np.eye(basis.shape[1]) - summed(basis[:, :, None] * basis[:, None, :])
-        added = np.einsum("gkl,gl->gk", np.linalg.pinv(inside, hermitian=True), summed(basis * values[:, None]))
-        return values + np.einsum("nk,nk->n", basis, added[codes])
+    spread = kept @ kept
+    weights = kept / spread
+    rest_weights = summed(rest * weights[:, None])
+    inside = summed(rest[:, :, None] * rest[:, None, :])
+    apart = _inverses(np.eye(rest.shape[1]) - inside)
+    drawn, sums = [], []
+    for values in (plain, kept):
+        # (I - QQ')⁻¹ r of each cluster, whose own rows Q holds: Q (I - Q'Q)⁻¹ Q'r is added to its r.
+        within = summed(rest * values[:, None])
+        added = np.einsum("gkl,gl->gk", apart, within)
+        drawn.append(summed(weights * values) + np.einsum("gk,gk->g", rest_weights, added))
+        sums.append(np.column_stack([within + np.einsum("gkl,gl->gk", inside, added), drawn[-1]]))
+    own = summed(weights * kept)
+    # The same once more with the term among what is fitted without the cluster.
+    whole = np.column_stack([rest, kept / np.sqrt(spread)])
+    apart = _inverses(np.eye(whole.shape[1]) - summed(whole[:, :, None] * whole[:, None, :]))
+    within, whole_weights = (summed(whole * values[:, None]) for values in (residuals, weights))
+    moved = summed(weights * residuals) + np.einsum("gk,gkl,gl->g", whole_weights, apart, within)
+    error = float(np.sqrt((len(own) - 1) / len(own) * np.sum(moved**2)))
+    return _Pieces(np.stack(drawn), np.stack(sums), np.column_stack([rest_weights, own]), error)
 
-    away = [apart(values, rest) for values in (plain, kept)]
-    return _Pieces(
-        np.stack([summed(weights * values) for values in away]),
-        np.stack([summed(rest * values[:, None]) for values in away]),
-        summed(weights * kept),
-        summed(rest * weights[:, None]),
-        apart(weights, np.column_stack([rest, kept / np.sqrt(spread)])),
-    )
+
+def _inverses(matrices: np.ndarray) -> np.ndarray:
+    """Inverses of symmetric matrices [g, k, k]; pseudo-inverses of those that are singular but for rounding."""
+    try:
+        found = np.linalg.inv(matrices)
+    except np.linalg.LinAlgError:
+        return np.linalg.pinv(matrices, rcond=_SINGULAR, hermitian=True)
+    sizes = np.abs(matrices).sum(1).max(-1) * np.abs(found).sum(1).max(-1)
+    singular = ~(sizes < 1 / _SINGULAR)
+    if singular.any():
+        found[singular] = np.linalg.pinv(matrices[singular], rcond=_SINGULAR, hermitian=True)
+    return found
+
+
+def _with_constant(rows: int, others: np.ndarray | None) -> np.ndarray:
+    return np.ones((rows, 1)) if others is None else np.column_stack([np.ones(rows), others])
 
 
 def _basis(design: np.ndarray) -> np.ndarray:

@@ -6,12 +6,12 @@ from deltaball.base.statuses import STATUSES
 from deltaball.study.notions import NOTIONS
 
 
-def completeness(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
-    """Per grid: networks planned in all and by status, measured, and the accuracies of the trained ones."""
+def completeness(networks: pd.DataFrame, distinct: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
+    """Per grid: networks planned in all and by status, measured, and the accuracies of the `distinct` ones."""
     measured = networks["network_id"].isin(robustness["network_id"])
     rows = []
     for grid, members in networks.groupby("grid", sort=False):
-        accuracy = members["test_accuracy"]
+        accuracy = members.loc[members["network_id"].isin(distinct["network_id"]), "test_accuracy"]
         rows.append(
             {
                 "grid": grid,
@@ -24,7 +24,7 @@ def completeness(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFra
                 "measured": int(measured[members.index].sum()),
                 "median_accuracy": accuracy.median(),
                 "best_accuracy": accuracy.max(),
-                "share_above_85": (accuracy >= 0.85).sum() / len(members),
+                "share_above_85": (accuracy >= 0.85).sum() / max(len(accuracy), 1),
             }
         )
     return pd.DataFrame(rows)

@@ -9,8 +9,9 @@ from scipy import stats
 from statsmodels.stats.diagnostic import het_breuschpagan
 from statsmodels.stats.outliers_influence import OLSInfluence
 
-from deltaball.analysis.designs import ACCURACY, Designs, inflations
-from deltaball.analysis.groups import EVERY, NAMES, groups
+from deltaball.analysis.clustered import effective_clusters
+from deltaball.analysis.designs import ACCURACY, inflations
+from deltaball.analysis.groups import EVERY, NAMES, Groups
 
 FOUND = ["terms", "vif_largest", "vif_term", "leverage_mean", "leverage_largest", "leverage_network", "cook_largest"]
 FOUND += ["cook_network", "skewness", "excess_kurtosis", "breusch_pagan_p", "effective_clusters"]
@@ -18,7 +19,7 @@ COLUMNS = [*NAMES, *FOUND]
 POINTS = ["network_id", "fitted", "residual", "studentised", "leverage", "cook"]
 
 
-def diagnostics(measured: pd.DataFrame) -> pd.DataFrame:
+def diagnostics(groups: Groups) -> pd.DataFrame:
     """Per group of one architecture, of the regression on accuracy and all hyper-parameters (`accuracy_adjusted`).
 
     The largest variance inflation and its term; mean and largest leverage, and Cook's distance, with their networks;
@@ -27,7 +28,7 @@ def diagnostics(measured: pd.DataFrame) -> pd.DataFrame:
     the slope on accuracy, with which CR1's errors should be trusted or not.
     """
     rows = []
-    for names, design, members in _models(measured):
+    for names, design, members in _models(groups):
         values = sm.add_constant(design.to_numpy(float), has_constant="add")
         points = _points(members, values)
         inflated = inflations(design)
@@ -51,18 +52,17 @@ def diagnostics(measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def residuals(measured: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+def residuals(groups: Groups) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
     """Of each model that `diagnostics` judges: the group's names, and a row per network with the columns POINTS."""
-    for names, design, members in _models(measured):
+    for names, design, members in _models(groups):
         yield names, _points(members, sm.add_constant(design.to_numpy(float), has_constant="add"))
 
 
-def _models(measured: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame, pd.DataFrame]]:
-    designs = Designs()
-    for names, members in groups(measured):
+def _models(groups: Groups) -> Iterator[tuple[dict[str, object], pd.DataFrame, pd.DataFrame]]:
+    for names, members in groups:
         if names["architecture"] == EVERY or members["estimate"].nunique() < 2 or members[ACCURACY].nunique() < 2:
             continue
-        design = pd.concat([members[[ACCURACY]].reset_index(drop=True), designs.joint(members)[0]], axis=1)
+        design = pd.concat([members[[ACCURACY]].reset_index(drop=True), groups.designs.joint(members)[0]], axis=1)
         values = sm.add_constant(design.to_numpy(float), has_constant="add")
         if len(members) > values.shape[1] + 1 and np.linalg.matrix_rank(values) == values.shape[1]:
             yield names, design, members
@@ -84,12 +84,7 @@ def _points(members: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
 
 
 def _effective(values: np.ndarray, clusters: np.ndarray) -> float:
-    """G / (1 + Γ), Γ the squared coefficient of variation of the clusters' parts in the slope's variance.
-
-    With errors that correlate by 1/2 within a cluster, its part is proportional to Σ w² + (Σ w)².
-    """
+    """The effective number of clusters for the slope on the first term of a design whose first column is constant."""
     others = np.delete(values, 1, axis=1)
     kept = values[:, 1] - others @ np.linalg.lstsq(others, values[:, 1], rcond=None)[0]
-    codes = np.unique(clusters, return_inverse=True)[1]
-    own = np.bincount(codes, kept**2) + np.bincount(codes, kept) ** 2
-    return float(len(own) / (1 + np.var(own) / np.mean(own) ** 2))
+    return effective_clusters(kept, np.unique(clusters, return_inverse=True)[1])

@@ -7,22 +7,22 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import OrdinalEncoder
 
-from deltaball.analysis.clustered import CONFIDENCE, FEWEST, Student, slope
-from deltaball.analysis.designs import Designs, thin
-from deltaball.analysis.groups import EVERY, NAMES, groups
+from deltaball.analysis.clustered import CONFIDENCE, FEWEST, Student
+from deltaball.analysis.designs import thin
+from deltaball.analysis.groups import EVERY, NAMES, Groups
 from deltaball.analysis.judges import judged
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
+from deltaball.analysis.slopes import Slopes
 from deltaball.study.grids import all_axes
 
 FOLDS = 5
 SHUFFLES = 5
-REPLICATES = 1999
 EFFECT = ("effect_term", "standardised_effect", "effect_lower", "effect_upper", "effect_p")
 COLUMNS = [*NAMES, "hyper_parameter", "importance", "lower", "upper", *EFFECT, "p_holm", "p_bh", "r_squared"]
 COLUMNS += ["confidence"]
 
 
-def importances(measured: pd.DataFrame) -> pd.DataFrame:
+def importances(groups: Groups) -> pd.DataFrame:
     """A row per hyper-parameter that varies, for each attack that is shown and all networks of one architecture.
 
     `importance` is the permutation importance of gradient-boosted trees: by how much the squared error on networks of
@@ -34,13 +34,15 @@ def importances(measured: pd.DataFrame) -> pd.DataFrame:
     trajectory: of a text hyper-parameter that of the level with the largest one. `p_holm` and `p_bh` correct
     `effect_p` over the table.
     """
-    rows, designs = [], Designs()
-    for names, members in groups(judged(measured)):
-        if names["architecture"] == EVERY or names["networks_of"] != EVERY:
+    shown = set(judged(groups.measured)[["dataset", "measure"]].itertuples(index=False, name=None))
+    rows = []
+    for names, members in groups:
+        several = names["architecture"] == EVERY or names["networks_of"] != EVERY
+        if several or (names["dataset"], names["measure"]) not in shown:
             continue
-        axes = [axis for axis in designs.blocks(members) if axis in all_axes()]
+        axes = [axis for axis in groups.designs.blocks(members) if axis in all_axes()]
         if axes and members["cluster"].nunique() >= FEWEST and members["estimate"].nunique() > 1:
-            effects = _effects(members, designs.joint(members)[0])
+            effects = _effects(members, groups.designs.joint(members)[0], groups.slopes)
             share, found = _permuted(members, axes)
             for axis in axes:
                 importance = found[axis]
@@ -92,7 +94,7 @@ def _permuted(members: pd.DataFrame, axes: list[str]) -> tuple[float, dict[str, 
     return 1 - float(error.mean()) / variance, found
 
 
-def _effects(members: pd.DataFrame, design: pd.DataFrame) -> dict[str, dict[str, object]]:
+def _effects(members: pd.DataFrame, design: pd.DataFrame, slopes: Slopes) -> dict[str, dict[str, object]]:
     """Per axis the largest standardised slope in the regression on all axes, with its interval."""
     clusters, response = members["cluster"].to_numpy(), members["estimate"].to_numpy()
     found: dict[str, dict[str, object]] = {}
@@ -108,10 +110,10 @@ def _effects(members: pd.DataFrame, design: pd.DataFrame) -> dict[str, dict[str,
         # Larger ones come later and replace it.
         found[axis] = {"effect_term": term, "standardised_effect": sizes[position]}
     for effect in found.values():
-        term, scaled = effect["effect_term"], design[effect["effect_term"]] / design[effect["effect_term"]].std(ddof=0)
-        others = design.drop(columns=term).to_numpy(float)
-        tested = slope(response / response.std(), scaled.to_numpy(), others, clusters, replicates=REPLICATES)
+        term, others = design[effect["effect_term"]], design.drop(columns=effect["effect_term"])
+        tested = slopes.of(response, term.to_numpy(float), others.to_numpy(float), clusters)
         if tested is not None:
-            lower, upper = tested.interval(CONFIDENCE)
-            effect |= {"effect_lower": lower, "effect_upper": upper, "effect_p": tested.p(0)}
+            scale = term.std(ddof=0) / response.std()
+            effect |= {"effect_lower": scale * tested.lower, "effect_upper": scale * tested.upper}
+            effect["effect_p"] = tested.p
     return found

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
+from deltaball.analysis.clustered import CONFIDENCE
 from deltaball.analysis.designs import ACCURACY
-from deltaball.analysis.groups import EVERY, NAMES, groups
+from deltaball.analysis.groups import EVERY, NAMES, Groups
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 from deltaball.study.architectures import Cnn, Fcn
 
-CONFIDENCE = 0.95
 FEWEST_SHAPES = 5
 SHAPE = sorted({*Fcn.model_fields, *Cnn.model_fields} - {"architecture"})
 # Logarithms, between which the ratio of the variances between and within architectures is looked for.
@@ -18,7 +18,7 @@ FITTED = ("slope", "standard_error", "lower", "upper", "p")
 COLUMNS = [*NAMES, "shapes", *FITTED, "p_holm", "p_bh", "architecture_share", "confidence"]
 
 
-def mixed(measured: pd.DataFrame) -> pd.DataFrame:
+def mixed(groups: Groups) -> pd.DataFrame:
     """Per group of one kind of architecture, a random intercept per shape (all axes of the architecture), by REML.
 
     Checkpoints of one trajectory are not independent, so it is their means that are fitted, one row per trajectory
@@ -27,7 +27,7 @@ def mixed(measured: pd.DataFrame) -> pd.DataFrame:
     shapes as trajectories. `p_holm` and `p_bh` are over the table.
     """
     rows = []
-    for names, members in groups(measured):
+    for names, members in groups:
         if names["architecture"] == EVERY:
             continue
         axes = [axis for axis in SHAPE if members[axis].notna().any()]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 
 def holm(p_values: pd.Series) -> pd.Series:
@@ -10,7 +9,9 @@ def holm(p_values: pd.Series) -> pd.Series:
 
     Below α they keep the chance of any false claim in the family below α.
     """
-    return _corrected(p_values, "holm")
+    ordered = p_values.dropna().astype(float).sort_values(kind="stable")
+    corrected = np.maximum.accumulate(ordered * np.arange(len(ordered), 0, -1))
+    return corrected.clip(upper=1).reindex(p_values.index)
 
 
 def benjamini_hochberg(p_values: pd.Series) -> pd.Series:
@@ -18,12 +19,6 @@ def benjamini_hochberg(p_values: pd.Series) -> pd.Series:
 
     Below α they keep the expected share of false ones among the claims below α.
     """
-    return _corrected(p_values, "fdr_bh")
-
-
-def _corrected(p_values: pd.Series, method: str) -> pd.Series:
-    corrected = pd.Series(np.nan, index=p_values.index)
-    tested = p_values.notna()
-    if tested.any():
-        corrected[tested] = multipletests(p_values[tested].astype(float), method=method)[1]
-    return corrected
+    ordered = p_values.dropna().astype(float).sort_values(kind="stable")
+    largest_first = (ordered * len(ordered) / np.arange(1, len(ordered) + 1))[::-1]
+    return np.minimum.accumulate(largest_first).clip(upper=1).reindex(p_values.index)

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 
+from deltaball.analysis.clustered import Student
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 from deltaball.analysis.ranges import highest
 
@@ -54,7 +55,7 @@ def pruning_effects(measured: pd.DataFrame, margin: float) -> pd.DataFrame:
     rows = []
     for names, pairs in _pairs(measured):
         for proportion, chosen in [("all", pairs), *pairs.groupby("proportion")]:
-            differences = chosen["difference"].groupby(chosen["cluster"]).mean().to_numpy()
+            differences = per_trunk(chosen["difference"], chosen["cluster"])
             row = {**names, "proportion": proportion, "pairs": len(chosen), "trunks": len(differences)}
             rows.append({**row, "margin": margin, **mean_difference(differences, margin)})
     table = pd.DataFrame(rows, columns=EFFECTS)
@@ -79,7 +80,7 @@ def pruning_tests(measured: pd.DataFrame) -> pd.DataFrame:
         shape = everything[["depth", "width", "activation"]].astype(str).agg(" ".join, axis=1)
         groups = [group["value"].to_numpy() for _, group in everything.groupby("proportion")]
         row = {**names, "networks": len(everything), "architectures": shape.nunique()}
-        if everything["value"].nunique() > 1 and len(groups) > 1:
+        if everything["value"].nunique() > 1 and 1 < len(groups) < len(everything):
             row["anova"] = stats.f_oneway(*groups).pvalue
             row["kruskal"] = stats.kruskal(*groups).pvalue
             row["mixed"], row["architecture_share"] = _mixed(everything, shape)
@@ -110,28 +111,33 @@ def _paired(
         yield {"dataset": dataset, "measure": measure}, pairs.assign(**values)
 
 
+def per_trunk(differences: pd.Series, clusters: pd.Series) -> np.ndarray:
+    """Means of differences [n] over the networks of each trunk: only these are independent."""
+    return differences.groupby(clusters).mean().to_numpy()
+
+
+def independent_mean(differences: np.ndarray) -> Student:
+    """The mean of independent differences [n]."""
+    count = len(differences)
+    return Student(float(differences.mean()), float(differences.std(ddof=1)) / np.sqrt(count), count - 1)
+
+
 def mean_difference(differences: np.ndarray, margin: float) -> dict[str, float]:
     """The mean of `differences` [trunks], its interval at 95 %, and the p-values of `pruning_effects`."""
-    count, mean = len(differences), float(differences.mean())
-    if count < FEWEST_TRUNKS:
-        return {"difference": mean}
-    error = float(differences.std(ddof=1)) / np.sqrt(count)
-    if error == 0:  # all trunks agree exactly; t would divide by zero
-        return {
-            "difference": mean,
-            "lower": mean,
-            "upper": mean,
-            "p_difference": float(mean == 0),
-            "p_equivalence": float(abs(mean) >= margin),
-        }
-    half = stats.t.ppf(1 - ALPHA / 2, count - 1) * error
-    return {
-        "difference": mean,
-        "lower": mean - half,
-        "upper": mean + half,
-        "p_difference": 2 * stats.t.sf(abs(mean) / error, count - 1),
-        "p_equivalence": stats.t.sf((margin - abs(mean)) / error, count - 1),
-    }
+    if len(differences) < FEWEST_TRUNKS:
+        return {"difference": float(differences.mean())}
+    found = independent_mean(differences)
+    lower, upper = found.interval(1 - ALPHA)
+    tests = {"p_difference": found.p(0), "p_equivalence": _equivalence(found, margin)}
+    return {"difference": found.estimate, "lower": lower, "upper": upper, **tests}
+
+
+def _equivalence(found: Student, margin: float) -> float:
+    """The larger p-value of the two one-sided tests that a mean lies beyond an end of ±`margin`."""
+    inside = margin - abs(found.estimate)
+    if found.error == 0:  # all trunks agree exactly; t would divide by zero
+        return float(inside <= 0)
+    return float(stats.t.sf(inside / found.error, found.freedom))
 
 
 def _verdict(row: dict[str, float], margin: float) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from deltaball.analysis.claims import RULES, TESTS, Evidence, Part, number
+from deltaball.analysis.groups import learned_from
 from deltaball.analysis.judges import decides, judged
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 from deltaball.analysis.pruning import in_range
@@ -32,7 +33,8 @@ def scorecard(measured: pd.DataFrame, spread: pd.DataFrame, margin: float, confi
     effect is the median of the parts', between the smallest lower and the largest upper end of their intervals.
     """
     decided = spread["attack"].notna() | decides(spread["certificate"])
-    evidence = Evidence(_prepared(measured), _papers(spread[decided]), {"margin": margin, "confidence": confidence})
+    values = {"margin": margin, "confidence": confidence}
+    evidence = Evidence(_prepared(measured), _papers(spread[decided]), values, learned_from(measured))
     found = [(claim, list(TESTS[claim["test"]](evidence, **claim.get("of", {})))) for claim in RULES["claims"]]
     rows = [row_of_part(claim, part, evidence.values) for claim, parts in found for part in parts]
     corrected = pd.DataFrame(rows, columns=[*COLUMNS, "side"])

@@ -6,6 +6,7 @@ from deltaball.analysis.convergence import spread
 from deltaball.analysis.correlations import correlations
 from deltaball.analysis.diagnostics import diagnostics
 from deltaball.analysis.enclosures import enclosures
+from deltaball.analysis.groups import Groups
 from deltaball.analysis.importances import importances
 from deltaball.analysis.learned import learned
 from deltaball.analysis.mixed import mixed
@@ -24,7 +25,9 @@ def write_tables(plan: Plan) -> None:
     """Write every statistical table of a study to ``tables/*.csv``."""
     networks, robustness = frames.load(plan)
     curves, draws = frames.load_curves(plan)
-    measured = frames.measured(networks, robustness)
+    distinct = frames.distinct(networks, robustness)
+    measured = frames.measured(distinct, robustness)
+    groups = Groups(measured)
     # A copy of a study's tables may come without it, the largest.
     outcomes = plan.study.folder / "outcomes.parquet"
     shared = SharedPoints(frames.read(outcomes, ["network_id", "measure", "values"])) if outcomes.exists() else None
@@ -32,20 +35,20 @@ def write_tables(plan: Plan) -> None:
     claims = scorecard(measured, scattered, settings.equivalence_margin, plan.study.guarantee.confidence)
     written = {
         "scorecard": claims,
-        "completeness": completeness(networks, robustness),
-        "correlations": correlations(measured),
-        "regressions": regressions(measured, {name: one.test for name, one in plan.facts.items()}, shared),
-        "mixed": mixed(measured),
-        "partial_correlations": partial_correlations(measured),
-        "learned": learned(measured),
-        "importances": importances(measured),
+        "completeness": completeness(networks, distinct, robustness),
+        "correlations": correlations(groups),
+        "regressions": regressions(groups, {name: one.test for name, one in plan.facts.items()}, shared),
+        "mixed": mixed(groups),
+        "partial_correlations": partial_correlations(groups),
+        "learned": learned(groups),
+        "importances": importances(groups),
         "replicates": replicates(measured),
-        "diagnostics": diagnostics(measured),
+        "diagnostics": diagnostics(groups),
         "monotonicity": monotonicity(measured),
         "pruning": pruning_effects(in_range(measured), settings.equivalence_margin),
         "pruning_tests": pruning_tests(in_range(measured)),
-        "bayes": bayes(measured),
-        "enclosures": enclosures(networks, robustness, curves),
+        "bayes": bayes(groups),
+        "enclosures": enclosures(distinct, robustness, curves),
         "convergence": scattered,
         "jobs": frames.jobs(jobs.records(plan)),
     }

@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from deltaball.analysis.diagnostics import residuals
+from deltaball.analysis.groups import Groups
 from deltaball.analysis.judges import judged
 from deltaball.figures import style
 from deltaball.figures.panels import empty, finish, kinds, legend_above
+from deltaball.figures.paper import middle_level
 from deltaball.study.notions import NOTIONS
 
 # Beyond these a network moves the fit by itself (Cook and Weisberg 1982).
@@ -31,13 +33,10 @@ def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path
     """
     dataset = name.partition("_")[2]
     rows = judged(measured[measured["dataset"] == dataset])
-    middle = [
-        sorted(of["measure"].unique(), key=list(of["measure"]).index) for _, of in rows.groupby("notion", sort=False)
-    ]
-    chosen = rows[rows["measure"].isin([names[len(names) // 2] for names in middle])]
+    chosen = rows[rows["measure"].isin(_middle(of_notion) for _, of_notion in rows.groupby("notion", sort=False))]
     found = [
         points.merge(chosen.loc[chosen["measure"] == names["measure"], KNOWN], on="network_id", validate="one_to_one")
-        for names, points in residuals(chosen)
+        for names, points in residuals(Groups(chosen))
         if names["networks_of"] == "all"
     ]
     shown = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*KNOWN, "fitted", "residual"])
@@ -52,6 +51,15 @@ def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path
     finish(
         _panels(shown) if len(shown) else empty(), name, f"{dataset}: residuals of the regressions", note, shown, folder
     )
+
+
+def _middle(rows: pd.DataFrame) -> str:
+    """The measure that is shown of a notion: at the δ at which the paper's figures show it."""
+    measures = rows.groupby("measure", sort=False)
+    levels = measures[["norm", "gamma", "delta"]].first().astype(object)
+    levels = levels.where(levels.notna(), None).apply(tuple, axis=1)
+    level = middle_level(dict(zip(levels, measures.size(), strict=True)))
+    return levels.index[levels == level][0]
 
 
 def _panels(shown: pd.DataFrame) -> Figure:

@@ -34,10 +34,11 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
         tradeoff,
     )
 
-    networks, robustness = frames.load(plan)
+    planned, robustness = frames.load(plan)
     curves, draws = frames.load_curves(plan)
+    networks = frames.distinct(planned, robustness)
     measured = frames.measured(networks, robustness)
-    scattered = spread(networks, draws)
+    scattered = spread(planned, draws)
     return {
         "figure1": partial(paper.figure1, plan=plan, draws=draws, spread=scattered),
         "figure2": partial(paper.figure2, plan=plan, networks=networks, measured=measured),

@@ -16,6 +16,9 @@ from deltaball.study.grids import all_axes
 from deltaball.study.methods import METHODS
 from deltaball.tables.columns import ABSENT_IN_OLD_TABLES, COLUMN_TYPES, CONVERGENCE, CURVES, JOBS, RESULTS, ROBUSTNESS
 
+# What says which of a method's networks are the same: the trajectory, and how far along it.
+CHECKPOINT = ["method", "trajectory_id", *sorted({method.along for method in METHODS.values()})]
+
 
 def trained(
     plan: Plan, trajectories: Iterable[Trajectory], store: Store, failures: Mapping[str, str] | None = None
@@ -121,14 +124,26 @@ def load_curves(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     return curves.reset_index(drop=True), convergence.reset_index(drop=True)
 
 
+def distinct(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
+    """The networks without those that are another one of the same method once more: what statistics count.
+
+    Networks are the same where they stand on one checkpoint of one trajectory: a proportion of 0 prunes nothing,
+    whatever the rounds and the ranking. The one that most estimates are of stays, the first where several are.
+    """
+    estimates = networks["network_id"].map(robustness["network_id"].value_counts()).fillna(0)
+    ranked = networks.loc[estimates.sort_values(ascending=False, kind="stable").index]
+    repeated = ranked.duplicated(CHECKPOINT)
+    return networks[~repeated.sort_index()].reset_index(drop=True)
+
+
 def measured(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
-    """One row per estimate, with everything known about its network beside it.
+    """One row per estimate of these networks, with everything known about its network beside it.
 
     `cluster` tells networks apart that are independent of each other: checkpoints of one trajectory are not, nor are
     networks pruned from one trunk.
     """
     clusters = networks.assign(cluster=networks["trunk_id"].fillna(networks["trajectory_id"]))
-    return robustness.merge(clusters, on="network_id", how="left", validate="many_to_one")
+    return robustness.merge(clusters, on="network_id", how="inner", validate="many_to_one")
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
