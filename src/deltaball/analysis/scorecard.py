@@ -75,13 +75,13 @@ def _prepared(measured: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**turned, pruned=pruned, gap=rows["train_accuracy"] - rows["test_accuracy"])
 
 
-def _ends(claim: Mapping[str, Any], values: Mapping[str, float]) -> tuple[float, float]:
+def ends(claim: Mapping[str, Any], values: Mapping[str, float]) -> tuple[float, float]:
     holds = claim["holds"]
-    low, high = (_value(holds.get(end, default), values) for end, default in (("from", -np.inf), ("to", np.inf)))
+    low, high = (value_of(holds.get(end, default), values) for end, default in (("from", -np.inf), ("to", np.inf)))
     return low, high
 
 
-def _value(stated: float | str, values: Mapping[str, float]) -> float:
+def value_of(stated: float | str, values: Mapping[str, float]) -> float:
     if not isinstance(stated, str):
         return float(stated)
     return -values[stated[1:]] if stated.startswith("-") else values[stated]
@@ -100,7 +100,7 @@ def row_of_part(claim: Mapping[str, Any], part: Part, values: Mapping[str, float
     }
     if part.found is None:
         return row
-    low, high = _ends(claim, values)
+    low, high = ends(claim, values)
     effect = part.found.estimate
     inside = low <= effect <= high
     nulls = [end for end in (low, high) if np.isfinite(end)] if inside else [low if effect < low else high]
@@ -131,7 +131,7 @@ def with_verdict(row: dict[str, Any], claim: Mapping[str, Any], values: Mapping[
     said = f"{number(row['effect'])} [{number(row['lower'])}, {number(row['upper'])}]"
     if row["lower"] == row["upper"]:
         said = number(row["effect"])
-    smallest = _value(claim.get("smallest", 0.0), values)
+    smallest = value_of(claim.get("smallest", 0.0), values)
     exact = pd.isna(row["p"])
     verdict, doubt = row["side"], ""
     if not exact and row["p_holm"] >= ALPHA:
@@ -195,13 +195,13 @@ def verdict_of_parts(over: str, counts: Mapping[str, int], total: int) -> str:
 
 
 def _rule(claim: Mapping[str, Any], values: Mapping[str, float]) -> str:
-    low, high = _ends(claim, values)
+    low, high = ends(claim, values)
     if np.isfinite(low) and np.isfinite(high):
         holds = f"the effect lies between {number(low)} and {number(high)}"
     else:
         holds = f"the effect lies above {number(low)}" if np.isfinite(low) else f"the effect lies below {number(high)}"
     if "smallest" in claim:
-        holds += f" (by at least {number(_value(claim['smallest'], values))}, as estimated)"
+        holds += f" (by at least {number(value_of(claim['smallest'], values))}, as estimated)"
     part, whole = RULES["rules"]["part"].format(holds=holds), RULES["rules"][claim["over"]]
     return f"A part is {part}. The claim is {whole}."
 

@@ -103,6 +103,7 @@ async function openTable(details) {
   filter.addEventListener("input", draw);
   more.addEventListener("click", () => { shown *= 10; draw(); });
   details.append(filter, frame, more);
+  reachable.observe(frame);
   draw();
 }
 
@@ -110,10 +111,36 @@ for (const details of document.querySelectorAll("details.data")) {
   details.addEventListener("toggle", () => openTable(details), { once: true });
 }
 
-for (const picture of document.querySelectorAll("figure img")) {
-  picture.addEventListener("click", () => {
-    const frame = picture.closest(".first");
-    if (frame && !frame.classList.contains("alone")) frame.style.display = picture.classList.contains("whole") ? "" : "block";
-    picture.classList.toggle("whole");
+// A figure fills the window when it is pressed.
+const dialog = document.querySelector("dialog");
+for (const button of document.querySelectorAll("figure button")) {
+  button.addEventListener("click", () => {
+    const [shown, picture] = [dialog.querySelector("img"), button.querySelector("img")];
+    [shown.src, shown.alt] = [picture.src, picture.alt];
+    dialog.showModal();
   });
 }
+dialog.addEventListener("click", () => dialog.close());
+
+// The summary bar shows the claims of one verdict, and all of them again.
+for (const button of document.querySelectorAll(".verdicts button")) {
+  button.addEventListener("click", () => {
+    const wanted = button.getAttribute("aria-pressed") === "true" ? null : button.dataset.verdict;
+    for (const one of document.querySelectorAll(".verdicts button")) {
+      one.setAttribute("aria-pressed", String(one.dataset.verdict === wanted));
+    }
+    for (const claim of document.querySelectorAll(".claims > li")) {
+      claim.hidden = wanted !== null && claim.dataset.verdict !== wanted;
+    }
+  });
+}
+
+// What scrolls must be reached by keyboard; what does not is no stop on the way.
+const reachable = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const scrolls = target.scrollWidth > target.clientWidth || target.scrollHeight > target.clientHeight;
+    if (scrolls) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }
+});
+for (const frame of document.querySelectorAll(".wide, .figures, pre")) reachable.observe(frame);

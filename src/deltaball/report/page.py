@@ -16,7 +16,7 @@ from deltaball.analysis.bayes import ESS, RHAT
 from deltaball.base.files import written_whole
 from deltaball.base.statuses import STATUSES, TRAINED
 from deltaball.plan.plan import Plan
-from deltaball.report import explorer, footer, summaries
+from deltaball.report import claims, explorer, footer, summaries
 from deltaball.report.packed import packed_table
 from deltaball.report.reading import csv, picture, records
 from deltaball.tables import frames
@@ -47,7 +47,7 @@ def write(plan: Plan, study_path: Path) -> Path:
             networks=len(networks),
             trained=int((networks["status"] == TRAINED).sum()),
             measured=robustness["network_id"].nunique(),
-            **_first_screen(found, pictures, robustness),
+            **_first_screen(plan, found, pictures, robustness),
             **_trends(found, pictures, measured, robustness),
             **_proven(found, pictures),
             **_of_methods(found, pictures, networks),
@@ -82,11 +82,13 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _first_screen(found: dict[str, pd.DataFrame], pictures: dict[str, Any], robustness: pd.DataFrame) -> dict[str, Any]:
+def _first_screen(
+    plan: Plan, found: dict[str, pd.DataFrame], pictures: dict[str, Any], robustness: pd.DataFrame
+) -> dict[str, Any]:
     return {
         "guarantee": summaries.guarantee(robustness),
         "saturated": summaries.saturated(robustness),
-        "claims": summaries.claims(found["scorecard"]) if "scorecard" in found else [],
+        "papers": claims.papers(found["scorecard"], plan),
         "paper_figures": _of_kind(pictures, *stages.PAPER),
     }
 

@@ -11,7 +11,19 @@ from PIL import Image
 from deltaball.base.errors import InputError
 
 # A grid may be called 01 or NA; only an empty cell is null.
-TEXT = ("network_id", "grid", "dataset", "measure", "notion", "term", "proportion", "norm", "attack", "certificate")
+TEXT = (
+    "network_id",
+    "section",
+    "grid",
+    "dataset",
+    "measure",
+    "notion",
+    "term",
+    "proportion",
+    "norm",
+    "attack",
+    "certificate",
+)
 REQUIRED = {"correlations": ["dataset", "measure"], "regressions": ["dataset", "measure", "term"]}
 OF_DATASETS = ("completeness", "monotonicity", "pruning", "pruning_tests", "bayes", "enclosures", "convergence", "jobs")
 WIDEST = 1900  # pixels of a picture on the page
@@ -47,7 +59,7 @@ def picture(path: Path) -> dict[str, Any]:
     content = io.BytesIO()
     shown.save(content, "WEBP", quality=QUALITY, method=4)
     source = "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
-    return {"name": path.stem, "source": source, "width": shown.width, "height": shown.height}
+    return {"name": path.stem, "alt": path.stem, "source": source, "width": shown.width, "height": shown.height}
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -99,12 +99,3 @@ def chains(networks: pd.DataFrame) -> list[dict[str, Any]]:
     """The longest network of every chain that has been sampled, and whether the chain has converged by then."""
     sampled = networks[networks["acceptance"].notna()].assign(converged=converged(networks))
     return records(sampled.sort_values("posterior_samples").groupby("trajectory_id", sort=False).tail(1).sort_index())
-
-
-def claims(scorecard: pd.DataFrame) -> list[dict[str, Any]]:
-    """Per claim of the paper: its overall row, and its ``parts``."""
-    found = []
-    for _, rows in scorecard.groupby("claim", sort=False):
-        overall = rows["part"] == "overall"
-        found.append({**records(rows[overall])[0], "parts": records(rows[~overall])})
-    return found
