@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from drawn_figures import page_without_pictures
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from synthetic_tables import both_sides, write_tables
@@ -42,9 +44,12 @@ const deep = (root, wanted) => [...root.querySelectorAll("*")].flatMap((one) =>
   [...(one.matches(wanted) ? [one] : []), ...(one.shadowRoot ? deep(one.shadowRoot, wanted) : [])]);
 """
 TITLES = "return [...Bokeh.index.roots].flatMap((one) => (one.model.title ? [one.model.title.text] : []))"
-VERDICTS = {"noise": "not run", "duration": "supported", "pruning": "contradicted", "capacity": "undecided"}
-
-
+VERDICTS = {
+    "harder_is_noisier": "not run",
+    "training_lowers_robustness": "supported",
+    "pruning_has_no_effect": "contradicted",
+    "capacity_lowers_robustness": "undecided",
+}
 KNOWN = ("claim", "section", "says", "part", "verdict", "why", "rule")  # of a claim that was not run
 
 
@@ -52,18 +57,13 @@ def scorecard() -> pd.DataFrame:
     """A claim of each verdict, each with two parts."""
     rows = []
     for claim, verdict in VERDICTS.items():
+        section = "4.3" if claim.startswith("pruning") else "4.2"
         for part in ("overall", "mnist5k, class_change δ 0.1", "mnist5k, class_change δ 0.06"):
-            row = {"claim": claim, "section": "4.2", "says": f"A claim about {claim}.", "part": part, "effect": -0.4}
-            row |= {
-                "dataset": "mnist5k",
-                "measure": None,
-                "statistic": "slope",
-                "lower": -0.6,
-                "upper": -0.2,
-                "p": 0.01,
-            }
-            row |= {"confidence": 0.95, "unit": "per doubling", "p_holm": 0.02, "p_bh": 0.02, "networks": 12}
-            row |= {"trajectories": 6, "verdict": verdict, "why": f"why {claim}", "rule": "the rule of <b>signs</b>"}
+            row = {"claim": claim, "section": section, "says": f"Of {claim}.", "part": part, "effect": -0.4}
+            row |= {"dataset": "mnist5k", "measure": None, "statistic": "slope", "lower": -0.6, "upper": -0.2}
+            row |= {"p": 0.01, "confidence": 0.95, "unit": "per doubling", "p_holm": 0.02, "p_bh": 0.02}
+            row |= {"networks": 12, "trajectories": 6, "verdict": verdict, "why": f"why {claim}"}
+            row |= {"rule": "the rule of <b>signs</b>"}
             rows.append(row if verdict != "not run" else {**dict.fromkeys(row), **{key: row[key] for key in KNOWN}})
     return pd.DataFrame(rows)
 
@@ -175,19 +175,65 @@ def test_nothing_is_fetched_and_nothing_goes_wrong(page: webdriver.Chrome) -> No
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def test_the_first_screen_is_title_figure_and_scorecard(page: webdriver.Chrome) -> None:
+def test_the_first_screen_is_title_claims_and_figure(page: webdriver.Chrome) -> None:
     height = page.execute_script("return innerHeight")
     for wanted in ("h1", ".first img", "#scorecard"):
         assert page.find_element(By.CSS_SELECTOR, wanted).location["y"] < height / 2
-    said = [one.text for one in page.find_elements(By.CSS_SELECTOR, "#scorecard li")]
-    assert len(said) == len(VERDICTS)
-    for (claim, verdict), text in zip(VERDICTS.items(), said, strict=True):
-        assert text.startswith(verdict)
-        assert f"A claim about {claim}." in text
-        assert f"why {claim}" in text
-    first = page.find_element(By.CSS_SELECTOR, "#scorecard summary")
-    first.click()
-    assert "the rule of <b>signs</b>" in page.find_element(By.CSS_SELECTOR, "#scorecard li").text
+    claims = page.find_elements(By.CSS_SELECTOR, ".claims > li")
+    assert [one.find_element(By.CSS_SELECTOR, ".chip").text for one in claims] == [
+        VERDICTS[name] for name in sorted(VERDICTS, key=lambda name: name.startswith("pruning"))
+    ]
+    first = next(one for one in claims if "training_lowers_robustness" in one.text)
+    first.find_element(By.TAG_NAME, "summary").click()
+    assert "the rule of <b>signs</b>" in first.text
+    assert "why training_lowers_robustness" in first.text
+
+
+def test_each_claim_has_a_mark_per_part_told_apart_without_colour(page: webdriver.Chrome) -> None:
+    for claim in page.find_elements(By.CSS_SELECTOR, ".claims > li"):
+        verdict = claim.get_attribute("data-verdict")
+        plots = claim.find_elements(By.CSS_SELECTOR, ".picture svg")
+        assert len(plots) == (verdict != "not run")
+        for plot in plots:
+            assert "2 estimates" in plot.get_attribute("aria-label")
+            assert len(plot.find_elements(By.CSS_SELECTOR, "g")) == 2
+            assert len(plot.find_elements(By.CSS_SELECTOR, "g rect.estimate")) == 2 * (verdict == "contradicted")
+            ring = plot.find_element(By.CSS_SELECTOR, ".estimate").value_of_css_property("fill") == "rgb(255, 255, 255)"
+            assert ring == (verdict == "undecided")
+
+
+def test_the_summary_bar_shows_the_claims_of_a_verdict_and_all_again(page: webdriver.Chrome) -> None:
+    button = page.find_element(By.CSS_SELECTOR, ".verdicts [data-verdict=contradicted]")
+    for shown in (["contradicted"], list(VERDICTS.values())):
+        button.click()
+        there = [one for one in page.find_elements(By.CSS_SELECTOR, ".claims > li") if one.is_displayed()]
+        assert sorted(one.get_attribute("data-verdict") for one in there) == sorted(shown)
+
+
+def test_a_figure_fills_the_window_when_pressed_and_goes_by_escape(page: webdriver.Chrome) -> None:
+    page.find_element(By.CSS_SELECTOR, "figure button").send_keys(Keys.ENTER)
+    dialog = page.find_element(By.TAG_NAME, "dialog")
+    assert dialog.is_displayed()
+    ActionChains(page).send_keys(Keys.ESCAPE).perform()
+    until(page, lambda: not dialog.is_displayed())
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_axe_finds_nothing_that_keeps_people_out(study: Plan, page: webdriver.Chrome, width: int) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        for details in page.find_elements(By.CSS_SELECTOR, "details:not(.data), #table-regressions"):
+            page.execute_script("arguments[0].open = true", details)
+        until(page, lambda: page.find_elements(By.CSS_SELECTOR, "#table-regressions table"))
+        page.execute_script((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
+        found = page.execute_async_script(
+            "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}).then(arguments[0])"
+        )
+        assert found["passes"]
+        assert [(one["id"], one["impact"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_every_measured_network_is_a_dot_with_its_own_numbers(study: Plan, page: webdriver.Chrome) -> None:

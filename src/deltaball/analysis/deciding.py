@@ -30,7 +30,7 @@ def side(effect: float, claim: Mapping[str, Any], values: Mapping[str, float]) -
 def trainings_needed(p: float, trainings: int, tests: int) -> float:
     """Independent trainings with which a test of the same effect rejects with probability `POWER`.
 
-    `p` is the test's own two-sided p-value with `trainings` of them; of `tests` tests verdict_of_parts (Bonferroni's bound of
+    `p` is the test's own two-sided p-value with `trainings` of them; of `tests` tests together (Bonferroni's bound of
     Holm's correction). Infinite where the effect lies on the threshold.
     """
     observed = -special.stdtrit(max(trainings - 1, 1), p / 2)

@@ -96,8 +96,13 @@ def _mark(row: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
         "right": scale.place(row["upper"]),
         "cut_left": scale.is_cut(row["lower"]),
         "cut_right": scale.is_cut(row["upper"]),
-        "says": f"{row['part']}: {number(row['effect'])} [{number(row['lower'])}, {number(row['upper'])}], {row['verdict']}",
+        "says": f"{row['part']}: {interval(row)}, {row['verdict']}",
     }
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """An estimate and its interval in words."""
+    return f"{number(row['effect'])} [{number(row['lower'])}, {number(row['upper'])}]"
 
 
 def _shades(scale: Scale, low: float, high: float, smallest: float) -> list[dict[str, Any]]:
