@@ -51,6 +51,7 @@ def test_a_trends_band_is_that_of_the_clustered_regression() -> None:
     accuracy = generator.uniform(0.3, 1, 40)
     estimate = 0.9 - 0.5 * accuracy + np.repeat(generator.normal(0, 0.1, 8), 5) + generator.normal(0, 0.02, 40)
     table = pd.DataFrame({"test_accuracy": accuracy, "estimate": estimate, "cluster": clusters.astype(str)})
+    table = table.assign(notion="class_change", delta=0.1)
     fit = smf.ols("estimate ~ test_accuracy", table).fit(cov_type="cluster", cov_kwds={"groups": clusters})
     figure, panel = plt.subplots()
     trend(panel, table, "k")
@@ -84,3 +85,16 @@ def test_rows_of_other_networks_share_their_levels_in_order() -> None:
     assert [label.get_text() for label in capacity.get_xticklabels()] == ["8k", "64k"]
     capacity = bayes.panel_figure(shown).axes[-1]
     assert [label.get_text() for label in capacity.get_xticklabels()] == ["8k", "9k", "64k"]
+
+
+def test_a_panel_whose_estimates_are_all_alike_says_so() -> None:
+    import matplotlib.pyplot as plt
+
+    from deltaball.figures.panels import scaled
+
+    figure, panels = plt.subplots(2)
+    row = {"notion": "class_change", "delta": 0.1, "epsilon": 0.05}
+    for panel, estimates in zip(panels, ([1.0] * 12, [0.9] * 11 + [1.0]), strict=True):
+        scaled(panel, pd.DataFrame({"estimate": estimates}).assign(**row))
+    assert [[text.get_text() for text in panel.texts] for panel in panels] == [["all 12 estimates are 1"], []]
+    plt.close(figure)

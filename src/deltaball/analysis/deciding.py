@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from scipy import special
 
-from deltaball.analysis.scorecard import ALPHA, VERDICTS, ends, verdict_of_parts, value_of
+from deltaball.analysis.scorecard import ALPHA, VERDICTS, ends, value_of, verdict_of_parts
 
 POWER = 0.8
 # So many times the trainings there are: more would be a guess.

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from deltaball.analysis.bayes import ESS, RHAT, converged
 from deltaball.analysis.judges import judged
-from deltaball.figures import style
+from deltaball.figures import readings, style
 from deltaball.figures.panels import (
     LEGEND,
     asked,
@@ -31,7 +31,7 @@ from deltaball.figures.panels import (
     scaled,
     trend,
 )
-from deltaball.figures.tradeoff import capacity, lean
+from deltaball.figures.tradeoff import capacity
 from deltaball.study.notions import NOTIONS
 
 SGD, HMC = style.colour("sgd", "fcn"), style.colour("hmc", "fcn")
@@ -62,7 +62,9 @@ def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path
     drawable = (shown["method"] == "hmc").any()
     figure = panel_figure(shown) if drawable else empty()
     title = f"{dataset}: Bayesian and deterministic networks, {NOTIONS[notion].title}"
-    finish(figure, name, title, caption(shown, planned, REMARK), numbers(shown).join(shown[DIAGNOSED]), folder)
+    told = readings.trends((chosen for _, chosen in levels(shown)), ["kind"]) if drawable else readings.NOTHING
+    note = caption(shown, planned, REMARK)
+    finish(figure, name, title, note, numbers(shown).join(shown[DIAGNOSED]), folder, told)
 
 
 def panel_figure(shown: pd.DataFrame) -> Figure:
@@ -138,4 +140,3 @@ def boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series) -> None:
     )
     panel.grid(axis="x", visible=False)
     panel.set(xlabel="", ylabel="")
-    lean(panel)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from deltaball.analysis.bayes import ESS, RHAT, converged
-from deltaball.figures import style
+from deltaball.figures import readings, style
 from deltaball.figures.panels import empty, finish
 from deltaball.tables import columns
 
@@ -39,7 +39,8 @@ def draw(name: str, networks: pd.DataFrame, folder: Path) -> None:
     figure = _panels(shown) if len(shown) else empty()
     diagnosed = ["acceptance", "divergences", "ess_min", "rhat_max", "status", "converged", "energies"]
     axes = ["parameters", "depth", "width", "activation", "step_size", "leapfrog_steps", "posterior_samples"]
-    finish(figure, name, f"{dataset}: the chains", note, shown[[*columns.IDENTITY, *axes, *diagnosed]], folder)
+    told = readings.chains(shown) if len(shown) else readings.NOTHING
+    finish(figure, name, f"{dataset}: the chains", note, shown[[*columns.IDENTITY, *axes, *diagnosed]], folder, told)
 
 
 def _panels(shown: pd.DataFrame) -> Figure:

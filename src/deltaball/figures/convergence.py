@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from deltaball.analysis import judges
 from deltaball.analysis.convergence import KEYS
 from deltaball.base.guarantees import confidence_text
-from deltaball.figures import style
+from deltaball.figures import readings, style
 from deltaball.figures.panels import empty, finish, legend_above, levels, limits, listed
 from deltaball.plan.plan import Plan
 from deltaball.study.notions import NOTIONS
@@ -37,7 +37,8 @@ def draw(name: str, plan: Plan, draws: pd.DataFrame, spread: pd.DataFrame, folde
     drawn = shown.merge(draws[[*KEYS, "draw", "estimate"]], on=KEYS)
     figure = _panels(shown, drawn) if len(shown) else empty()
     note = f"{count}. {_caption(shown)}" if len(shown) else f"{count}: nothing is measured yet."
-    finish(figure, name, f"{dataset}: how estimates close in as ε falls", note, drawn, folder)
+    told = readings.convergence(shown) if len(shown) else readings.NOTHING
+    finish(figure, name, f"{dataset}: how estimates close in as ε falls", note, drawn, folder, told)
 
 
 def _caption(shown: pd.DataFrame) -> str:

@@ -16,7 +16,7 @@ from scipy import stats
 from deltaball.analysis.diagnostics import residuals
 from deltaball.analysis.groups import Groups
 from deltaball.analysis.judges import judged
-from deltaball.figures import style
+from deltaball.figures import readings, style
 from deltaball.figures.panels import empty, finish, kinds, legend_above
 from deltaball.figures.paper import middle_level
 from deltaball.study.notions import NOTIONS
@@ -48,9 +48,9 @@ def draw(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path
         "variance, but curves say that a straight line is not the trend. Right: curves of equal Cook's distance, 0.5 "
         "and 1, beyond which single networks move a fit."
     )
-    finish(
-        _panels(shown) if len(shown) else empty(), name, f"{dataset}: residuals of the regressions", note, shown, folder
-    )
+    figure = _panels(shown) if len(shown) else empty()
+    told = readings.residuals(shown) if len(shown) else readings.NOTHING
+    finish(figure, name, f"{dataset}: residuals of the regressions", note, shown, folder, told)
 
 
 def _middle(rows: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from deltaball.analysis import judges
 from deltaball.analysis.enclosures import ROUNDING
 from deltaball.base.guarantees import confidence_text
-from deltaball.figures import style
+from deltaball.figures import readings, style
 from deltaball.figures.panels import asked, asked_of, empty, finish, legend_above, levels, limits, listed
 from deltaball.plan.plan import Plan
 from deltaball.study.notions import NOTIONS
@@ -51,7 +51,8 @@ def draw(
     note = _caption(shown, took_part) if len(shown) else "nothing is measured from both sides yet."
     figure = _panels(shown) if len(shown) else empty()
     title = f"{dataset}: {NOTIONS[notion].title}: how much is proven?"
-    finish(figure, name, title, f"{count}{'. ' if len(shown) else ': '}{note}", shown, folder)
+    told = readings.enclosure(shown) if len(shown) else readings.NOTHING
+    finish(figure, name, title, f"{count}{'. ' if len(shown) else ': '}{note}", shown, folder, told)
 
 
 def _caption(shown: pd.DataFrame, measured: pd.DataFrame) -> str:

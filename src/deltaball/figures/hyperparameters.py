@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from deltaball.figures import style
+from deltaball.figures import readings, style
 from deltaball.figures.panels import (
     AXES,
     asked,
@@ -24,9 +24,9 @@ from deltaball.figures.panels import (
     legend_above,
     limits,
     numbers,
+    say_constant,
 )
 from deltaball.figures.paper import MIDDLE, at_middle
-from deltaball.figures.tradeoff import lean
 from deltaball.plan.plan import Plan
 from deltaball.study.grids import all_axes
 from deltaball.study.notions import NOTIONS
@@ -45,7 +45,8 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, 
     figure = _panels(panels) if panels else empty()
     title = f"{dataset}: {NOTIONS[notion].title} over each hyper-parameter"
     remark = f"Boxes: quartiles; whiskers: the last network within 1.5 interquartile ranges. {MIDDLE}"
-    finish(figure, name, title, caption(shown, planned, remark, lines=False), numbers(shown), folder)
+    told = readings.hyperparameters(panels, KIND)
+    finish(figure, name, title, caption(shown, planned, remark, lines=False), numbers(shown), folder, told)
 
 
 def _varying(shown: pd.DataFrame, axis: str) -> pd.DataFrame:
@@ -100,7 +101,7 @@ def _boxes(panel: Axes, chosen: pd.DataFrame, axis: str) -> None:
     panel.set(xlabel=axis.replace("_", " "))
     panel.grid(axis="x", visible=False)
     panel.tick_params(axis="x", labelsize=7.5)
-    lean(panel)
+    say_constant(panel, chosen["estimate"])
 
 
 def _handles(shown: pd.DataFrame) -> list[Artist]:

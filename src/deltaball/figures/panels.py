@@ -9,7 +9,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import statsmodels.api as sm
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -17,13 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
-from scipy import stats
 
 from deltaball.analysis import judges
 from deltaball.analysis.ranges import highest
 from deltaball.base.files import written_whole
 from deltaball.base.guarantees import confidence_text
-from deltaball.figures import style
+from deltaball.figures import labels, style
+from deltaball.figures.trends import fitted
 from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
 from deltaball.study.grids import all_axes
@@ -36,7 +35,7 @@ MOST_LISTED = 6
 LEGEND = 0.12  # height of the legend's row, that of a row of panels being 1
 DIGITS = 6  # of a place in a figure, as a share of its size
 MARGIN = 0.08  # of the files, inches
-CONFIDENCE = 0.95
+READING, CAPTION = 132, 150  # letters of a line
 # From so many networks on, contours say where most of them lie, and an SVG holds its dots as one image.
 MANY = 1500
 CONTOURS = (0.1, 0.4, 0.7)  # share of the networks outside each
@@ -152,29 +151,36 @@ def dots(panel: Axes, members: pd.DataFrame, colour: str, mark: str = "o", hollo
 def trend(panel: Axes, members: pd.DataFrame, colour: str, line: str = "-") -> None:
     """The estimate's least-squares line over accuracy, with its band; nothing where too few networks carry one.
 
-    The band is that of a regression whose errors are clustered by training (CR1), with t quantiles at clusters - 1
-    degrees of freedom, as in ``analysis.regressions``.
+    Both end where the measure does: no share is below 0 or above 1, whatever a straight line says.
     """
-    clusters, accuracy = members["cluster"].astype("category").cat.codes.to_numpy(), members["test_accuracy"]
-    count = len(np.unique(clusters))
-    if count <= 2 or accuracy.nunique() <= 2:
+    fit = fitted(members)
+    if fit is None:
         return
-    design = sm.add_constant(accuracy.to_numpy(), has_constant="add")
-    fit = sm.OLS(members["estimate"].to_numpy(), design).fit(cov_type="cluster", cov_kwds={"groups": clusters})
-    there = np.linspace(accuracy.min(), accuracy.max(), 50)
-    rows = sm.add_constant(there, has_constant="add")
-    middle = rows @ fit.params
-    error = np.sqrt(np.einsum("ij,jk,ik->i", rows, fit.cov_params(), rows).clip(0))
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * error
-    panel.fill_between(there, middle - half, middle + half, color=colour, alpha=0.18, linewidth=0)
+    most = highest(members).iloc[0]
+    there = np.linspace(fit.low, fit.high, 50)
+    middle, half = fit.band(there)
+    low, high = np.clip([middle - half, middle + half], 0, most)
+    panel.fill_between(there, low, high, where=high > low, color=colour, alpha=0.18, linewidth=0)
+    kept = fit.inside(0, most)
+    if kept is None:
+        return
+    ends = np.linspace(*kept, 50)
     # White beneath the line keeps it apart from its own dots.
-    panel.plot(there, middle, color="white", linewidth=2.6, alpha=0.8)
-    panel.plot(there, middle, color=colour, linestyle=line)
+    panel.plot(ends, fit.band(ends)[0], color="white", linewidth=2.6, alpha=0.8)
+    panel.plot(ends, fit.band(ends)[0], color=colour, linestyle=line)
+
+
+def say_constant(panel: Axes, estimates: pd.Series) -> None:
+    """Say in a panel that its estimates do not differ, where they do not: an empty picture could mean anything."""
+    if estimates.nunique() == 1:
+        text = f"all {len(estimates):,} estimates are {estimates.iloc[0]:.3g}"
+        panel.text(0.5, 0.9, text, transform=panel.transAxes, ha="center", va="top", fontsize=8, color="0.35")
 
 
 def scaled(panel: Axes, chosen: pd.DataFrame) -> None:
     """The axes of a panel of accuracy against the estimate, and a bar as long as ±ε."""
     panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    say_constant(panel, chosen["estimate"])
     low, high = chosen["estimate"].min(), chosen["estimate"].max()
     panel.set_ylim(*limits(chosen, low, high))
     # The scale of the guarantee, at the left edge where few networks lie.
@@ -231,18 +237,28 @@ def numbers(shown: pd.DataFrame) -> pd.DataFrame:
     return shown[[*columns.IDENTITY, *axes, "parameters", "test_accuracy", *list(columns.ROBUSTNESS)[1:]]]
 
 
-def finish(figure: Figure, name: str, title: str, note: str, shown: pd.DataFrame, folder: Path) -> None:
-    """Title and caption a figure, and write it as PNG, SVG, and the CSV of what it shows."""
+def finish(
+    figure: Figure, name: str, title: str, note: str, shown: pd.DataFrame, folder: Path, reading: str = ""
+) -> None:
+    """Title and caption a figure, its reading above the caption, and write it as PNG, SVG, and the CSV of its data."""
+    told = textwrap.wrap(reading, READING)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    figure.supxlabel("\n".join(textwrap.wrap(note, 150)), x=0.01, ha="left", fontsize=8)
+    # Empty lines keep the reading's room: one text has one weight.
+    lines = "\n".join([*[" "] * len(told), *textwrap.wrap(note, CAPTION)])
+    beneath = figure.supxlabel(lines, x=0.01, ha="left", fontsize=8)
+    figure.draw_without_rendering()
+    labels.turn(figure)
     # Arranged once, for both files: with an engine, even one that does nothing, each would be drawn twice.
     figure.draw_without_rendering()
     figure.set_layout_engine(None)
+    top = figure.transFigure.inverted().transform(beneath.get_window_extent().corners())[:, 1].max()
+    figure.text(0.01, top, "\n".join(told), ha="left", va="top", fontsize=8, fontweight="bold")
     _settle(figure)
     around = figure.get_tightbbox().padded(MARGIN)
+    described = {"Title": title, "Description": reading}
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         with written_whole(folder / f"{name}.{kind}") as path:
-            figure.savefig(path, metadata=metadata, bbox_inches=around)
+            figure.savefig(path, metadata=metadata | described, bbox_inches=around)
     plt.close(figure)
     frames.write_csv(shown, folder / f"{name}.csv")
 

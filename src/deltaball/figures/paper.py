@@ -22,7 +22,7 @@ from matplotlib.ticker import PercentFormatter
 from deltaball.analysis import judges
 from deltaball.analysis.judges import judged
 from deltaball.base.guarantees import confidence_text
-from deltaball.figures import bayes, convergence, pruning, style, tradeoff
+from deltaball.figures import bayes, convergence, pruning, readings, style, tradeoff
 from deltaball.figures.panels import (
     AXES,
     applies,
@@ -42,7 +42,6 @@ from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import NOTIONS
 
 WIDTH = 9.2
-NARROW = 10  # letters that stand upright beneath half a panel
 # The paper shows its SGD networks under an attack so much weaker in the rightmost panel of Figure 4.
 WEAKER = 10
 # The paper does not say which measure that panel shows; the quantitative one comes first here.
@@ -71,7 +70,7 @@ def figure1(name: str, plan: Plan, draws: pd.DataFrame, spread: pd.DataFrame, fo
     count = len(shown[["experiment", "network_id"]].drop_duplicates())
     note = f"{count} of {sum(len(one.networks) for one in plan.experiments)} planned networks"
     if shown.empty:
-        finish(empty(), name, "Convergence", f"{note}: nothing is measured yet.", drawn, folder)
+        finish(empty(), name, "Convergence", f"{note}: nothing is measured yet.", drawn, folder, readings.NOTHING)
         return
     panels = [
         (of_network.iloc[0], label.split("\n"), chosen)
@@ -96,7 +95,7 @@ def figure1(name: str, plan: Plan, draws: pd.DataFrame, spread: pd.DataFrame, fo
         f"mean over all T = {listed(shown['test_points'], str)} test points. Draws overlap, the more the larger N: "
         "figures convergence_* say by how much that shrinks their scatter."
     )
-    finish(figure, name, "Convergence of the estimates in ε", note, drawn, folder)
+    finish(figure, name, "Convergence of the estimates in ε", note, drawn, folder, readings.convergence(shown))
 
 
 def figure2(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
@@ -113,7 +112,6 @@ def figure2(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFram
                 panel = band.add_subplot(grid[1, 2 * index + side], sharey=above)
                 tradeoff.boxes(panel, column.shown, by, shades)
                 _named(panel, label, labelled=side == 0)
-                tradeoff.lean(panel, NARROW)
 
     def handles(shown: pd.DataFrame) -> list[Artist]:
         boxed = ((style.CAPACITY, "over capacity"), (style.DURATION, "over training length"))
@@ -267,7 +265,7 @@ def _bands(
     nothing = pd.DataFrame(columns=["network_id"])
     shown = pd.concat(parts, ignore_index=True) if parts else nothing
     if shown.empty:
-        finish(empty(), name, title, caption(shown, planned), shown, folder)
+        finish(empty(), name, title, caption(shown, planned), shown, folder, readings.NOTHING)
         return
     figure = plt.figure(figsize=(WIDTH, 4.1 * len(there) + 1.2), layout="constrained")
     rows = figure.subfigures(len(there) + 1, height_ratios=[0.16, *[4.1] * len(there)], squeeze=False)[:, 0]
@@ -275,7 +273,9 @@ def _bands(
     for band, (dataset, columns) in zip(rows[1:], there.items(), strict=True):
         band.suptitle(dataset, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
         draw(band, columns)
-    finish(figure, name, title, caption(shown, planned, remark), numbers(shown).join(shown["panel"]), folder)
+    told = readings.trends(part for _, part in shown.groupby(["dataset", "panel"], sort=False))
+    note = caption(shown, planned, remark)
+    finish(figure, name, title, note, numbers(shown).join(shown["panel"]), folder, told)
 
 
 def _scattered(band: SubFigure, place: Any, column: Column, scatter: Callable[[Axes, pd.DataFrame], None]) -> Axes:

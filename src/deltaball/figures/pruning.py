@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from deltaball.analysis.judges import judged
-from deltaball.figures import style
+from deltaball.figures import readings, style
 from deltaball.figures.panels import (
     LEGEND,
     asked,
@@ -47,7 +47,8 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, 
     remark = "Each pruned network is also compared with its own dense trunk: tables/pruning.csv."
     figure = _panels(shown) if drawable else empty()
     title = f"{dataset}: pruning and {NOTIONS[notion].title}"
-    finish(figure, name, title, caption(shown, planned, remark), numbers(shown), folder)
+    told = readings.pruning([chosen for _, chosen in levels(shown)]) if drawable else readings.NOTHING
+    finish(figure, name, title, caption(shown, planned, remark), numbers(shown), folder, told)
 
 
 def _panels(shown: pd.DataFrame) -> Figure:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from deltaball.analysis.judges import judged
-from deltaball.figures import style
+from deltaball.figures import readings, style
 from deltaball.figures.panels import (
     LEGEND,
     asked,
@@ -35,7 +35,6 @@ from deltaball.plan.plan import Plan
 from deltaball.study.notions import NOTIONS
 
 CAPACITY_BINS = 5
-MOST_LETTERS = 15  # of all labels together, upright beneath a panel
 # The axis along a method's trajectories, and how captions count it.
 LENGTHS = {"sgd": ("epochs", "epochs of training"), "hmc": ("posterior_samples", "samples of the posterior")}
 
@@ -52,7 +51,8 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, 
     chosen = measured["network_id"].isin(planned["network_id"]) & (measured["notion"] == notion)
     shown = judged(measured[chosen])
     figure = panel_figure(shown) if len(shown) else empty()
-    finish(figure, name, f"{dataset}: {NOTIONS[notion].title}", caption(shown, planned), numbers(shown), folder)
+    told = readings.trends(chosen for _, chosen in levels(shown)) if len(shown) else readings.NOTHING
+    finish(figure, name, f"{dataset}: {NOTIONS[notion].title}", caption(shown, planned), numbers(shown), folder, told)
 
 
 def panel_figure(shown: pd.DataFrame) -> Figure:
@@ -108,19 +108,11 @@ def boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series, shades: tuple[str, s
     )
     panel.grid(axis="x", visible=False)
     panel.set(xlabel="", ylabel="")
-    lean(panel)
 
 
 def ordered(values: pd.Series) -> pd.Series:
     """Numbers as categories in their order."""
     return values.astype(pd.CategoricalDtype(sorted(values.dropna().unique()), ordered=True))
-
-
-def lean(panel: Axes, most: int = MOST_LETTERS) -> None:
-    """Lean the labels of a panel's x axis where they would run into each other: more than `most` letters do."""
-    labels = [label.get_text() for label in panel.get_xticklabels()]
-    crowded = sum(map(len, labels)) > most
-    panel.tick_params(axis="x", labelrotation=35 if crowded else 0)
 
 
 def shades(chosen: pd.DataFrame, of: tuple[str, str]) -> list[Artist]:

@@ -50,6 +50,7 @@ def picture(path: Path) -> dict[str, Any]:
     try:
         with Image.open(path) as image:
             image.load()
+            title, told = image.info.get("Title", path.stem), image.info.get("Description", "")
             shown = image.convert("RGB")
     except FileNotFoundError:
         raise InputError(f"{path} is not there; `deltaball figures` makes it") from None
@@ -59,7 +60,14 @@ def picture(path: Path) -> dict[str, Any]:
     content = io.BytesIO()
     shown.save(content, "WEBP", quality=QUALITY, method=4)
     source = "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
-    return {"name": path.stem, "alt": path.stem, "source": source, "width": shown.width, "height": shown.height}
+    return {
+        "name": path.stem,
+        "title": title,
+        "told": told,
+        "source": source,
+        "width": shown.width,
+        "height": shown.height,
+    }
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

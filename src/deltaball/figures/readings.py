@@ -1,0 +1,126 @@
+"""What a figure shows, in one sentence that says no more than its data do."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from deltaball.analysis.bayes import converged
+from deltaball.analysis.enclosures import ROUNDING
+from deltaball.analysis.pruning import FEWEST_TRUNKS
+from deltaball.figures import style
+from deltaball.figures.trends import CONFIDENCE, fitted
+from deltaball.study.notions import NOTIONS
+
+NOTHING = "Nothing is measured yet."
+PER = 0.1  # of accuracy, 10 points
+COOKS = 0.5  # beyond it a network moves a fit by itself (Cook and Weisberg 1982)
+
+
+def trends(panels: Iterable[pd.DataFrame], kinds: Sequence[str] = ("method", "architecture")) -> str:
+    """What robustness does as accuracy rises, of the panels' networks of each kind, by the lines' own intervals."""
+    told: dict[str, list[str]] = {}
+    spans = []
+    for panel in panels:
+        for _, members in panel.groupby(list(kinds), sort=False):
+            trend = fitted(members)
+            if trend is None or members["estimate"].nunique() < 2:
+                continue
+            # A rising D is falling robustness.
+            sign = -1 if _quantity(members) == "D" else 1
+            lower, upper = sorted(sign * end for end in trend.slope())
+            verdict = "falls" if upper < 0 else "rises" if lower > 0 else "either"
+            told.setdefault(members["method"].iloc[0].upper(), []).append(verdict)
+            spans.append((PER * lower, PER * upper))
+    if not spans:
+        return "No line can be fitted: too few independent trainings, or all networks are alike."
+    if len(spans) == 1:
+        return f"Per 10 points of accuracy robustness changes by {_between(*spans[0])} (95 % interval)."
+    parts = [f"among {method} networks {_counted(verdicts)}" for method, verdicts in told.items()]
+    return f"As accuracy rises, robustness {'; '.join(parts)} (95 % interval of each slope, taken alone)."
+
+
+def _counted(verdicts: list[str]) -> str:
+    words = {"falls": "falls in", "rises": "rises in", "either": "is undecided in"}
+    there = [f"{text} {verdicts.count(verdict)}" for verdict, text in words.items() if verdict in verdicts]
+    return f"{' and '.join(there)} of {len(verdicts)} fits"
+
+
+def hyperparameters(panels: dict[str, pd.DataFrame], kinds: list[str]) -> str:
+    """Over which hyper-parameter the medians lie furthest apart."""
+    spans = []
+    for axis, shown in panels.items():
+        for (method, architecture), members in shown.groupby(kinds, sort=False):
+            medians = members.groupby(axis)["estimate"].median()
+            if len(medians) > 1:
+                spans.append((medians.max() - medians.min(), axis, method, architecture, medians.min(), medians.max()))
+    if not spans:
+        return NOTHING
+    _, axis, method, architecture, low, high = max(spans, key=lambda span: span[0])
+    of = f"{style.NAMES[architecture]} networks by {method.upper()}"
+    if low == high:
+        return "The medians are the same over every hyper-parameter."
+    return f"Medians lie furthest apart over {axis.replace('_', ' ')}, of {of}: from {low:.2f} to {high:.2f}."
+
+
+def pruning(panels: Sequence[pd.DataFrame]) -> str:
+    """What the severest pruning did to robustness, by the differences from the networks' own dense trunks."""
+    spans = []
+    for panel in panels:
+        pruned = panel[(panel["method"] == "imp") & panel["trunk_estimate"].notna()]
+        severest = pruned[pruned["proportion"] == pruned["proportion"].max()]
+        sign = -1 if len(panel) and _quantity(panel) == "D" else 1
+        means = (sign * (severest["estimate"] - severest["trunk_estimate"])).groupby(severest["cluster"]).mean()
+        if len(means) >= FEWEST_TRUNKS:
+            half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
+            spans.append((severest["proportion"].iloc[0], means.mean() - half, means.mean() + half))
+    if not spans:
+        return "Too few dense trunks to say what pruning did to robustness."
+    # What every interval leaves possible.
+    share, lower, upper = spans[0][0], min(span[1] for span in spans), max(span[2] for span in spans)
+    every = "" if len(spans) == 1 else " in each panel"
+    return (
+        f"With {100 * share:g} % of the weights removed, robustness has changed{every} on average by "
+        f"{_between(lower, upper)} (95 % intervals)."
+    )
+
+
+def chains(shown: pd.DataFrame) -> str:
+    """How many chains have converged."""
+    count = int(converged(shown).sum())
+    return f"{count} of {len(shown)} chains {'has' if count == 1 else 'have'} converged by the last sample."
+
+
+def residuals(shown: pd.DataFrame) -> str:
+    """How many networks move a fit by themselves."""
+    fits = shown.groupby(["method", "architecture", "measure"])["leverage"]
+    terms = fits.transform("sum")
+    cooks = shown["studentised"] ** 2 * shown["leverage"] / (terms * (1 - shown["leverage"]))
+    count = int((cooks > COOKS).sum())
+    moved = f"{count} of {len(shown)} points move" if count else f"None of {len(shown)} points moves"
+    return f"{moved} a fit by {'themselves' if count else 'itself'} (Cook's distance above {COOKS:g})."
+
+
+def enclosure(shown: pd.DataFrame) -> str:
+    """How much of the networks' robustness is left open."""
+    decided, narrow = int((shown["gap"] < ROUNDING).sum()), int((shown["gap"] < shown["epsilon"]).sum())
+    return (
+        f"Of {len(shown)} pairs of network and ball, {decided} are decided at every test point and {narrow} to within "
+        f"ε; half are known to within {shown['gap'].median():.3f}."
+    )
+
+
+def convergence(spread: pd.DataFrame) -> str:
+    """How many draws kept the promise."""
+    draws = int(spread["draws"].sum())
+    within = int((spread["within_epsilon"] * spread["draws"]).round().sum())
+    return f"{within:,} of {draws:,} draws lie within ε of the mean over all test points."
+
+
+def _quantity(members: pd.DataFrame) -> str:
+    return NOTIONS[members["notion"].iloc[0]].quantity
+
+
+def _between(lower: float, upper: float) -> str:
+    return f"{lower:+.3f} to {upper:+.3f}".replace("-", "−")
