@@ -16,7 +16,7 @@ from deltaball.analysis.bayes import ESS, RHAT
 from deltaball.base.files import written_whole
 from deltaball.base.statuses import STATUSES, TRAINED
 from deltaball.plan.plan import Plan
-from deltaball.report import claims, explorer, footer, summaries
+from deltaball.report import claims, explorer, footer, sentences, summaries
 from deltaball.report.packed import packed_table
 from deltaball.report.reading import csv, picture, records
 from deltaball.tables import frames
@@ -106,13 +106,16 @@ def _trends(
         "certificates": judges.joined(robustness["certificate"]),
         "tight": summaries.tight(robustness),
         "correlations": summaries.side_by_side(correlations),
+        "trends_told": sentences.trends(correlations),
         "other_correlations": summaries.side_by_side(other_correlations),
         "accuracy_from": dict(found["correlations"].groupby("dataset")["accuracy_from"].max()),
         "on_accuracy": summaries.terms(regressions, True),
+        "regressions_told": sentences.regressions(summaries.terms(regressions, True)),
         "on_axes": summaries.terms(regressions, False),
         "other_regressions": summaries.terms(other_regressions, True) + summaries.terms(other_regressions, False),
         "regressions": len(found["regressions"]),
         "monotonicity": records(found["monotonicity"]),
+        "monotonicity_told": sentences.monotonicity(records(found["monotonicity"])),
         "figures": _of_kind(pictures, "tradeoff"),
         "axes_figures": _of_kind(pictures, "hyperparameters"),
         "other_figures": [one for name, one in pictures.items() if stages.figure_kind(name) not in PLACED],
@@ -123,10 +126,12 @@ def _proven(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[st
     enclosed = found["enclosures"].dropna(subset="epsilon")
     return {
         "enclosures": summaries.enclosed_summary(enclosed),
+        "proven_told": sentences.proven(enclosed),
         "enclosed": records(enclosed.head(ENCLOSURES_SHOWN)),
         "enclosed_in_all": len(enclosed),
         "enclosure_figures": _of_kind(pictures, "enclosure"),
         "convergence": records(found["convergence"]),
+        "convergence_told": sentences.convergence(found["convergence"]),
         "convergence_figures": _of_kind(pictures, "convergence"),
     }
 
@@ -134,12 +139,14 @@ def _proven(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[st
 def _of_methods(found: dict[str, pd.DataFrame], pictures: dict[str, Any], networks: pd.DataFrame) -> dict[str, Any]:
     return {
         "bayes": records(found["bayes"]),
+        "bayes_told": sentences.bayes(found["bayes"]),
         "chains": summaries.chains(networks),
         "rhat": RHAT,
         "ess": ESS,
         "bayes_figures": _of_kind(pictures, "bayes"),
         "chain_figures": _of_kind(pictures, "chains"),
         "pruning": records(found["pruning"]),
+        "pruning_told": sentences.pruning(found["pruning"]),
         "pruning_tests": records(found["pruning_tests"]),
         "pruning_figures": _of_kind(pictures, "pruning"),
     }

@@ -1,0 +1,103 @@
+"""A sentence or two at the head of each section of the page, counted from its table: nothing beyond its intervals."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from deltaball.analysis.enclosures import ROUNDING
+
+ALPHA = 0.05
+WHOLE = "all"  # a group's architectures together, where it has several
+
+
+def trends(correlations: pd.DataFrame) -> str:
+    """What robustness does as accuracy rises, per data set and method, among all networks and those that learned."""
+    told = []
+    for (dataset, method), rows in correlations.groupby(["dataset", "method"], sort=False):
+        together = rows[rows["architecture"] == WHOLE] if (rows["architecture"] == WHOLE).any() else rows
+        every, learned = (together.loc[together["networks_of"] == name, "trend"] for name in ("all", "learned"))
+        told.append(f"Among the {method.upper()} networks of {dataset} robustness {_counted(every)};")
+        told.append(f"among those that learned it {_counted(learned)}.")
+    return " ".join(told)
+
+
+def _counted(trend: pd.Series) -> str:
+    words = {"falls": "falls in", "rises": "rises in", "undecided": "is undecided in", "not tested": "is not tested in"}
+    counts = trend.value_counts()
+    there = [f"{text} {counts[name]}" for name, text in words.items() if name in counts]
+    return f"{_joined(there)} of {_many(len(trend), 'measure')}"
+
+
+def proven(enclosed: pd.DataFrame) -> str:
+    """How much is left open, per data set."""
+    told = []
+    for dataset, rows in enclosed.groupby("dataset", sort=False):
+        decided = int((rows["gap"] < ROUNDING).sum())
+        told.append(
+            f"On {dataset} {decided:,} of {len(rows):,} pairs of network and ball are decided at every test point;"
+        )
+        told.append(f"half are known to within {rows['gap'].median():.3f}.")
+    return " ".join(told)
+
+
+def pruning(effects: pd.DataFrame) -> str:
+    """How many differences from the dense trunks are found, excluded and left open, per share of weights removed."""
+    measures = effects[(effects["measure"] != "test_accuracy") & (effects["proportion"] != "all")]
+    told = []
+    for share, rows in measures.groupby("proportion", sort=False):
+        verdicts = rows["verdict"].where(~rows["verdict"].str.startswith("equivalent"), "equivalent")
+        counts = verdicts.value_counts()
+        there = [f"{name} in {counts[name]}" for name in ("equivalent", "different", "undecided") if name in counts]
+        told.append(
+            f"With {100 * float(share):g} % of the weights removed: {_joined(there)} of {_many(len(rows), 'measure')}."
+        )
+    return " ".join(told)
+
+
+def bayes(trends: pd.DataFrame) -> str:
+    """The sign of the trend among converged chains and others, where its interval has one, and of their difference."""
+    told = []
+    for name, words in (("hmc, converged", "among converged networks"), ("hmc, not converged", "among the others")):
+        rows = trends[trends["networks_of"] == name]
+        tested = rows.dropna(subset=["lower", "upper"])
+        if tested.empty:
+            told.append(f"{words} nothing can be tested, for chains are too few")
+            continue
+        above, below = int((tested["lower"] > 0).sum()), int((tested["upper"] < 0).sum())
+        counted = f"rises with accuracy in {above} and falls in {below} of {_many(len(rows), 'measure')}"
+        told.append(f"{words} the measure {counted} (intervals alone)")
+    text = "; ".join(told)
+    return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def monotonicity(exceptions: Sequence[Mapping[str, Any]]) -> str:
+    """How many exceptions there are in all, and the largest."""
+    count, pairs = sum(row["exceptions"] for row in exceptions), sum(row["pairs"] for row in exceptions)
+    if not count:
+        return f"There are none among {pairs:,} neighbouring pairs."
+    largest = max(row["largest_exception"] for row in exceptions if row["exceptions"])
+    return f"There are {count:,} among {pairs:,} neighbouring pairs, none larger than {largest:.3f}."
+
+
+def convergence(spread: pd.DataFrame) -> str:
+    """How many draws kept the promise."""
+    draws = int(spread["draws"].sum())
+    within = int((spread["within_epsilon"] * spread["draws"]).round().sum())
+    return f"{within:,} of {draws:,} draws lie within ε of the mean over all test points." if draws else ""
+
+
+def regressions(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many slopes on accuracy differ from 0 after the correction."""
+    if not rows:
+        return ""
+    different = sum(row["p_holm"] < ALPHA for row in rows)
+    return f"After the correction {different} of {_many(len(rows), 'slope')} on accuracy can be told from 0."
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _joined(parts: list[str]) -> str:
+    return " and ".join([*([", ".join(parts[:-1])] if parts[1:] else []), *parts[-1:]])
