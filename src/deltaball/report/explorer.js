@@ -26,6 +26,7 @@
     [measure.values, measure.lower, measure.upper] = [floats(), floats(), floats()];
   }
   const letters = new TextDecoder().decode(new Uint8Array(bytes, at));
+  const pictures = header.examples.length ? new Uint8Array(await unpacked(document.getElementById("explorer-pictures").textContent)) : null;
   const id = (index) => letters.slice(index * header.id_length, (index + 1) * header.id_length);
 
   const number = (value) => (Number.isInteger(value) ? value.toLocaleString("en") : String(+value.toPrecision(4))).replace("-", "−");
@@ -64,7 +65,7 @@
       } else select.append(new Option(one[1], one[0]));
     }
     select.value = state[key];
-    select.addEventListener("change", () => { state[key] = select.value; redraw(); });
+    select.addEventListener("change", () => { state[key] = select.value; touched = true; redraw(); });
     frame.append(label, select);
     document.getElementById("controls").append(frame);
   }
@@ -141,26 +142,23 @@
     return frame;
   }
 
+  let pinned = null; // the network that the next one is compared with
+  const tools = selection({
+    axes, measures, id, spoken, number, source, pictures, examples: header.examples,
+    pinned: () => pinned,
+    pin: (place) => { pinned = place; tellChosen(); },
+  });
+
   function tellChosen() {
-    const chosen = source.selected.indices;
-    const frame = document.getElementById("chosen");
-    if (chosen.length === 0) frame.replaceChildren("No network is selected.");
-    else if (chosen.length === 1) frame.replaceChildren(card(chosen[0]));
-    else {
-      const line = document.createElement("p");
-      const parts = [state.x, state.left, state.right].map(named).filter((one) => !one.levels).map((one) => {
-        const values = Float32Array.from(chosen, (place) => one.values[place]).filter(Number.isFinite).sort();
-        return values.length ? `${one.label}: median ${number(values[values.length >> 1])}, from ${number(values[0])} to ${number(values[values.length - 1])}` : null;
-      });
-      line.textContent = `${chosen.length.toLocaleString("en")} networks are selected. ${parts.filter(Boolean).join("; ")}.`;
-      const list = document.createElement("details");
-      const summary = list.appendChild(document.createElement("summary"));
-      summary.textContent = "Their ids";
-      const text = list.appendChild(document.createElement("pre"));
-      text.textContent = chosen.slice(0, 1000).map(id).join("\n") + (chosen.length > 1000 ? "\n…" : "");
-      frame.replaceChildren(line, list);
-    }
+    const chosen = Array.from(source.selected.indices);
+    const parts = [state.x, state.left, state.right].map(named).filter((one) => !one.levels).map((one) => {
+      const values = Float32Array.from(chosen, (place) => one.values[place]).filter(Number.isFinite).sort();
+      return values.length ? `${one.label}: median ${number(values[values.length >> 1])}, from ${number(values[0])} to ${number(values[values.length - 1])}` : null;
+    });
+    const summary = chosen.length ? `${chosen.length.toLocaleString("en")} networks are selected. ${parts.filter(Boolean).join("; ")}.` : "No network is selected.";
+    document.getElementById("chosen").replaceChildren(...tools.told(chosen, summary, card));
     document.body.dataset.chosen = chosen.length;
+    share();
   }
   source.selected.properties.indices.change.connect(tellChosen);
 
@@ -184,6 +182,67 @@
       });
       return chip;
     }));
+  }
+
+  // --- a view as the address's fragment
+
+  const VIEW = "#view:";
+  const MOST_SHARED = 40; // networks that an address names
+
+  function share() {
+    const view = new URLSearchParams(state);
+    const chosen = Array.from(source.selected.indices);
+    if (chosen.length && chosen.length <= MOST_SHARED) view.set("selected", chosen.map(id).join(" "));
+    if (pinned !== null) view.set("beside", id(pinned));
+    viewed = `${VIEW}${view}`;
+    if (touched) history.replaceState(null, "", viewed);
+  }
+
+  function restore() {
+    if (!location.hash.startsWith(VIEW) || location.hash === viewed) return false;
+    const view = new URLSearchParams(location.hash.slice(VIEW.length));
+    for (const key of Object.keys(state)) {
+      const select = document.getElementById(`explorer-${key}`);
+      if (view.has(key) && [...select.options].some((one) => one.value === view.get(key))) select.value = state[key] = view.get(key);
+    }
+    const places = new Map(Array.from(index, (place) => [id(place), place]));
+    pinned = places.get(view.get("beside")) ?? null;
+    wanted = (view.get("selected") ?? "").split(" ").map((one) => places.get(one)).filter((place) => place !== undefined);
+    touched = true;
+    return true;
+  }
+
+  let viewed = "", wanted = [];
+  let touched = false; // an address that nobody asked for is left alone
+
+  const actions = document.getElementById("actions");
+  const link = tools.button("copy a link to this view", async () => {
+    touched = true;
+    share();
+    try {
+      await navigator.clipboard.writeText(location.href);
+      link.textContent = "the link is copied";
+    } catch {
+      link.textContent = "the link is in the address bar";
+    }
+    setTimeout(() => { link.textContent = "copy a link to this view"; }, 3000);
+  });
+  link.id = "copy-link";
+  const file = tools.button("download as CSV", () => {
+    const chosen = Array.from(source.selected.indices);
+    tools.download(chosen.length ? chosen : Array.from(index.filter((place) => shown[place])));
+  });
+  file.id = "download";
+  file.title = "the selected networks, or all that are shown";
+  actions.append(link, file);
+  if (header.examples.length) {
+    const select = tools.made("select", { id: "explorer-images" }, new Option("–", ""));
+    for (const { network } of header.examples) {
+      const known = axes.filter((axis) => axis.levels && axis.name !== "kind" && axis.name !== "status").map((axis) => spoken(axis, network)).filter(Boolean);
+      select.append(new Option(`${known.slice(0, 7).join(" ")} (${id(network)})`, network));
+    }
+    select.addEventListener("change", () => { if (select.value) source.selected.indices = [Number(select.value)]; });
+    actions.append(tools.made("label", {}, "images of network ", select));
   }
 
   // --- panels
@@ -252,6 +311,8 @@
     const colour = named(state.colour);
     const found = colours(colour);
     source.selected.indices = [];
+    const again = wanted;
+    wanted = [];
     source.data = { index, ...columns, colour: found.dots };
     legend(colour, found);
 
@@ -284,7 +345,8 @@
     // Every panel has its frame; BokehJS wants an element for whatever else a document may show.
     await Bokeh.embed.add_document_standalone(page, document.createElement("div"), frames);
     await new Promise((done) => { if (page.is_idle) done(); else page.idle.connect(() => done()); });
-    tellChosen();
+    if (again.length) source.selected.indices = again;
+    else tellChosen();
     document.body.dataset.panels = figures.length;
     document.body.dataset.drawn ??= String(Math.round(performance.now()));
   }
@@ -296,6 +358,9 @@
     return drawing;
   }
 
-  window.explorer = { source, state, id };
+  window.addEventListener("hashchange", () => { if (restore()) redraw(); });
+  window.explorer = { source, state, id, csv: tools.csv };
+  const asked = restore();
   await redraw();
+  if (asked) document.getElementById("explorer").scrollIntoView();
 })();

@@ -14,7 +14,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from deltaball.analysis.bayes import converged
-from deltaball.analysis.judges import display_name
+from deltaball.analysis.judges import display_name, joined
 from deltaball.figures import style
 from deltaball.figures.paper import at_middle
 from deltaball.plan.plan import Plan
@@ -47,11 +47,14 @@ def library() -> str:
     return "\n".join(Resources(mode="inline", components=["bokeh", "bokeh-gl", "bokeh-api"], minified=True).js_raw)
 
 
-def explored(plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame) -> dict[str, str] | None:
-    """The explorer's ``header`` (JSON) and ``columns`` (packed); None when nothing is measured.
+def explored(
+    plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, examples: pd.DataFrame
+) -> dict[str, str] | None:
+    """The explorer's ``header`` (JSON), ``columns`` and ``pictures`` (packed); None when nothing is measured.
 
     `header` describes `count` networks, their `axes` and `measures`; each column lies in the unpacked bytes one after
     the other, little-endian: an axis with `levels` as uint8 places in them (255 is null), other numbers as float32.
+    `examples` say where in the unpacked pictures each image of a network lies.
     """
     shown = networks[networks["network_id"].isin(measured["network_id"])]
     if shown.empty:
@@ -62,7 +65,10 @@ def explored(plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame) -> dict
     )
     axes = list(_axes(shown))
     measures = [*_middles(plan, shown, measured), *_measures(shown["network_id"], measured)]
+    there = examples[examples["network_id"].isin(shown["network_id"])]
+    found, content = pictures(there, list(shown["network_id"]))
     header = {
+        "examples": found,
         "count": len(shown),
         "id_length": len(shown["network_id"].iloc[0]),
         "axes": [described for described, _ in axes],
@@ -71,8 +77,41 @@ def explored(plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame) -> dict
         "qualitative": QUALITATIVE,
     }
     ids = "".join(shown["network_id"]).encode("ascii")
-    content = b"".join(values.tobytes() for _, values in axes + measures) + ids
-    return {"header": json.dumps(header, ensure_ascii=False).replace("</", "<\\/"), "columns": packed(content)}
+    columns = b"".join(values.tobytes() for _, values in axes + measures) + ids
+    return {
+        "header": json.dumps(header, ensure_ascii=False).replace("</", "<\\/"),
+        "columns": packed(columns),
+        "pictures": packed(content) if found else "",
+    }
+
+
+def pictures(examples: pd.DataFrame, ids: list[str]) -> tuple[list[dict[str, Any]], bytes]:
+    """What is shown of networks of which there are images, and all images one after the other.
+
+    Each network has its place among `ids` and its `points`: a point's class, what the network takes it for, and its
+    `twins`, the perturbed ones, each with the ball that it was looked for in. `at` is where an image begins.
+    """
+    found, content = [], bytearray()
+
+    def kept(image: bytes) -> int:
+        content.extend(image)
+        return len(content) - len(image)
+
+    for network, rows in examples.groupby("network_id", sort=False):
+        first = rows.iloc[0]
+        points = []
+        for _, twins in rows.groupby("point"):
+            one = twins.iloc[0]
+            known = {"label": int(one["label"]), "predicted": int(one["predicted"]), "at": kept(one["image"])}
+            perturbed = [
+                {"delta": row.delta, "ball": BALLS[row.norm], "became": int(row.became), "at": kept(row.perturbed)}
+                for row in twins.itertuples()
+            ]
+            points.append({**known, "twins": perturbed})
+        size = {name: int(first[name]) for name in ("height", "width", "channels")}
+        by = joined(rows["attack"])
+        found.append({"network": ids.index(network), "by": by, "points": points, **size})
+    return found, bytes(content)
 
 
 def _axes(shown: pd.DataFrame) -> Iterator[tuple[dict[str, Any], np.ndarray]]:

@@ -51,7 +51,7 @@ def write(plan: Plan, study_path: Path) -> Path:
             **_trends(found, pictures, measured, robustness),
             **_proven(found, pictures),
             **_of_methods(found, pictures, networks),
-            explored=explorer.explored(plan, networks, measured),
+            explored=explorer.explored(plan, networks, measured, frames.load_examples(plan)),
             library=explorer.library(),
             every_table=[_whole(name, table) for name, table in found.items()],
             **_footer(plan, study_path, networks, robustness, found["jobs"]),

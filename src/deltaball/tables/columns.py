@@ -106,3 +106,22 @@ JOBS = {
 ABSENT_IN_OLD_TABLES = ("energies",)
 
 COLUMN_TYPES = {int: "Int64", float: "float64", str: "str"}
+
+# Pictures, not results: test points of a few networks and what attacks made of them.
+EXAMPLES = {
+    "network_id": "str",
+    "dataset": "str",
+    "point": "int64",  # its place among the points that every network is measured on
+    "label": "int64",
+    "measure": "str",
+    "attack": "str",
+    "delta": "float64",
+    "norm": "str",
+    "predicted": "int64",  # the class of the image, as the network has it
+    "became": "int64",  # the class of its twin
+    "height": "int64",
+    "width": "int64",
+    "channels": "int64",
+    "image": "object",  # uint8 [height, width, channels]
+    "perturbed": "object",
+}

@@ -14,7 +14,16 @@ from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
 from deltaball.study.grids import all_axes
 from deltaball.study.methods import METHODS
-from deltaball.tables.columns import ABSENT_IN_OLD_TABLES, COLUMN_TYPES, CONVERGENCE, CURVES, JOBS, RESULTS, ROBUSTNESS
+from deltaball.tables.columns import (
+    ABSENT_IN_OLD_TABLES,
+    COLUMN_TYPES,
+    CONVERGENCE,
+    CURVES,
+    EXAMPLES,
+    JOBS,
+    RESULTS,
+    ROBUSTNESS,
+)
 
 # What says which of a method's networks are the same: the trajectory, and how far along it.
 CHECKPOINT = ["method", "trajectory_id", *sorted({method.along for method in METHODS.values()})]
@@ -134,6 +143,15 @@ def distinct(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
     ranked = networks.loc[estimates.sort_values(ascending=False, kind="stable").index]
     repeated = ranked.duplicated(CHECKPOINT)
     return networks[~repeated.sort_index()].reset_index(drop=True)
+
+
+def load_examples(plan: Plan) -> pd.DataFrame:
+    """examples.parquet, the plan's networks alone; no row where a study has no such file, which nothing depends on."""
+    path = plan.study.folder / "examples.parquet"
+    if not path.exists():
+        return pd.DataFrame(columns=list(EXAMPLES)).astype(EXAMPLES)
+    examples = read(path, EXAMPLES)
+    return examples[examples["network_id"].isin({network.id for network in plan.networks})].reset_index(drop=True)
 
 
 def measured(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:

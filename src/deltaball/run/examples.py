@@ -1,0 +1,165 @@
+"""Pictures for the report: a few test points of a few networks, with the twins that attacks found.
+
+``examples.parquet`` stands beside the tables and is no part of them: nothing is estimated from it. Networks are drawn by
+their ids, which are hashes, so that nobody picks them; points are the first of those that every network is measured on.
+Weights that the store has let go are not trained again for a picture.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from deltaball.analysis.judges import strength
+from deltaball.base.errors import InputError
+from deltaball.base.statuses import MEASURABLE
+from deltaball.plan.measures import Measure
+from deltaball.plan.networks import Network
+from deltaball.plan.plan import Plan
+from deltaball.run.libraries import prepare_torch
+from deltaball.tables import columns, frames
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from deltaball.data.datasets import Dataset
+    from deltaball.networks.models import Model
+    from deltaball.store.store import Store
+
+NETWORKS, POINTS, BALLS = 24, 6, 3  # per study, per network, per point
+NOTIONS = ("class_change", "softmax_variation", "variation_above")  # what is shown of, the first that is attacked
+
+
+def write(plan: Plan) -> Path:
+    """Write ``examples.parquet``, on the CPU whatever the study's device is. Returns its path."""
+    prepare_torch("cpu")
+    from deltaball.store.store import Store
+
+    store = Store(plan.study.store)
+    rows: list[dict[str, Any]] = []
+    shown = 0
+    for network, measures in drawn(plan):
+        if shown == NETWORKS:
+            break
+        found = _rows(plan, store, network, measures)
+        rows += found
+        shown += bool(found)
+    path = plan.study.folder / "examples.parquet"
+    frames.write(pd.DataFrame(rows, columns=list(columns.EXAMPLES)).astype(columns.EXAMPLES), path)
+    return path
+
+
+def drawn(plan: Plan) -> Iterator[tuple[Network, list[Measure]]]:
+    """The networks that attacks are asked of, in the order of their ids, each kind of network in its turn."""
+    kinds: dict[tuple[str, str, str], list[Network]] = {}
+    for network in sorted(plan.networks, key=lambda one: one.id):
+        kinds.setdefault((network.dataset, network.method, network.architecture), []).append(network)
+    for network in chain.from_iterable(zip_longest(*kinds.values())):
+        measures = _shown(plan.measures_of(network)) if network else []
+        if measures:
+            yield network, measures
+
+
+def _shown(measures: Sequence[Measure]) -> list[Measure]:
+    """Of the first notion that is attacked, the strongest attack in the smallest, the middle and the largest ball."""
+    for notion in NOTIONS:
+        attacks = sorted((one for one in measures if one.attack and one.notion == notion), key=_strength)
+        balls = {(one.norm, one.delta): one for one in attacks}
+        if balls:
+            ordered = [balls[key] for key in sorted(balls)]
+            places = {0, len(ordered) // 2, len(ordered) - 1} if len(ordered) > BALLS else range(len(ordered))
+            return [ordered[place] for place in sorted(places)]
+    return []
+
+
+def _strength(one: Measure) -> tuple[int, float]:
+    return strength(one.judge)
+
+
+def _rows(plan: Plan, store: "Store", network: Network, measures: Sequence[Measure]) -> list[dict[str, Any]]:
+    """A row per point and ball; none where the store no longer has the network, or never had it."""
+    place, facts = (network.trajectory_id, network.checkpoint), plan.facts[network.dataset]
+    try:
+        if not store.has(*place) or store.facts(*place)["status"] not in MEASURABLE:
+            return []
+        model = _model(plan, store, network)
+        dataset = store.load_dataset(facts)
+    except InputError:
+        return []
+    from deltaball.estimation.points import draw_points
+    from deltaball.local.points import IMAGES_MULTIPLE
+
+    # As many as a call of an attack takes, so that what is found is what was measured.
+    points = draw_points(facts, min(IMAGES_MULTIPLE, facts.test), plan.study.guarantee.seed)
+    twins = _twins(model, dataset.x_test[points], measures)
+    return [
+        {"network_id": network.id, "dataset": network.dataset, **row}
+        for row in _described(model, dataset, points[:POINTS], twins)
+    ]
+
+
+def _model(plan: Plan, store: "Store", network: Network) -> "Model":
+    from deltaball.networks.packs import Pack
+    from deltaball.networks.posteriors import Posterior
+
+    place, layers = (network.trajectory_id, network.checkpoint), plan.layers(network)
+    if network.method == "hmc":
+        return Posterior.of(layers, store.samples(*place))
+    return Pack.of(layers, [store.weights(*place)])
+
+
+def _twins(model: "Model", images: "np.ndarray", measures: Sequence[Measure]) -> dict[Measure, "np.ndarray"]:
+    """The worst points [n, h, w, c] that each measure's attack finds around the images [n, h, w, c]."""
+    import torch
+
+    from deltaball.estimation.outcomes import notion_of
+    from deltaball.local.balls import Ball
+    from deltaball.local.judges import attack
+
+    found = {}
+    for one in measures:
+        ball, notion = Ball(one.norm, one.delta), notion_of(one)
+        search = attack(one.by, **dict(one.settings))
+        ((_, _, result),) = search(model, torch.from_numpy(images), 1, {ball: [notion]}, range(len(images)))
+        found[one] = result.perturbed[0].numpy()
+    return found
+
+
+def _described(
+    model: "Model", dataset: "Dataset", points: "np.ndarray", twins: Mapping[Measure, "np.ndarray"]
+) -> Iterator[dict[str, Any]]:
+    images = dataset.x_test[points]
+    predicted = _classes(model, images)
+    height, width, channels = images.shape[1:]
+    for one, perturbed in twins.items():
+        became = _classes(model, perturbed[: len(points)])
+        for place, index in enumerate(points):
+            yield {
+                "point": place,
+                "label": int(dataset.y_test[index]),
+                "measure": one.name,
+                "attack": one.judge,
+                "delta": one.delta,
+                "norm": one.norm,
+                "predicted": int(predicted[place]),
+                "became": int(became[place]),
+                "height": height,
+                "width": width,
+                "channels": channels,
+                "image": _bytes(images[place]),
+                "perturbed": _bytes(perturbed[place]),
+            }
+
+
+def _classes(model: "Model", images: "np.ndarray") -> "np.ndarray":
+    import torch
+
+    with torch.no_grad():
+        return model(torch.from_numpy(images))[0].argmax(-1).numpy()
+
+
+def _bytes(image: "np.ndarray") -> bytes:
+    """An image as 256 levels, which is what a screen shows of it."""
+    return (255 * image).round().astype("uint8").tobytes()
