@@ -4,6 +4,7 @@ rule report:
         expand(f"{RESULTS}/{{table}}.parquet", table=["robustness", "curves", "convergence"]),
         rules.analyse.output,
         rules.figures.output,
+        f"{RESULTS}/examples.parquet" if stages.pictures(PLAN) else [],
         code=sorted(CODE.glob("report/*.*")) + sorted(CODE.glob("analysis/*.py")),
     output:
         report(f"{RESULTS}/report.html", caption="captions/page.rst", category="Report"),

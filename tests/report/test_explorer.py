@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,7 +22,7 @@ from synthetic_tables import both_sides, write_tables
 
 from deltaball.analysis import writing
 from deltaball.plan.plan import Plan
-from deltaball.tables import frames
+from deltaball.tables import columns, frames
 from deltaball.workflow import stages
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -68,6 +69,19 @@ def scorecard() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def examples(plan: Plan) -> pd.DataFrame:
+    """Of two networks, images of two points and their twins in two balls: each image one shade of grey."""
+    rows = []
+    for place, network in enumerate(plan.networks[:2]):
+        for point in (0, 1):
+            for delta, became in ((0.03, 3), (0.1, 8)):
+                row = {"network_id": network.id, "dataset": network.dataset, "point": point, "label": 3, "norm": "linf"}
+                row |= {"measure": "some", "attack": "pgd", "delta": delta, "predicted": 3, "became": became}
+                row |= {"height": 4, "width": 3, "channels": 1}
+                rows.append({**row, "image": bytes([40 * place + point] * 12), "perturbed": bytes([200 + became] * 12)})
+    return pd.DataFrame(rows, columns=list(columns.EXAMPLES)).astype(columns.EXAMPLES)
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """A finished study of SGD, pruned and convolutional networks, reported, with a scorecard."""
@@ -81,6 +95,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     write_tables(plan)
     writing.write_tables(plan)
     frames.write_csv(scorecard(), plan.study.folder / "tables/scorecard.csv")
+    frames.write(examples(plan), plan.study.folder / "examples.parquet")
     (folder / "config.yaml").write_text("study: test\n")
     page_without_pictures(plan, folder / "config.yaml")
     return plan
@@ -226,6 +241,7 @@ def test_axe_finds_nothing_that_keeps_people_out(study: Plan, page: webdriver.Ch
         for details in page.find_elements(By.CSS_SELECTOR, "details:not(.data), #table-regressions"):
             page.execute_script("arguments[0].open = true", details)
         until(page, lambda: page.find_elements(By.CSS_SELECTOR, "#table-regressions table"))
+        select(page, 0)
         page.execute_script((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
         found = page.execute_async_script(
             "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}).then(arguments[0])"
@@ -300,6 +316,103 @@ def test_a_selection_in_one_panel_is_lit_in_the_other(page: webdriver.Chrome) ->
     shade = source(page, "colour")
     assert {shade[one] for one in chosen(page)} == {shade[chosen(page)[0]]}
     assert len(chosen(page)) == shade.count(shade[chosen(page)[0]])
+
+
+def select(page: webdriver.Chrome, *places: int) -> None:
+    page.execute_script("explorer.source.selected.indices = arguments[0]", list(places))
+
+
+def test_the_images_of_a_network_are_its_own_and_say_what_they_became(study: Plan, page: webdriver.Chrome) -> None:
+    network = study.networks[1].id
+    listed = Select(page.find_element(By.ID, "explorer-images"))
+    assert len(listed.options) == 1 + 2
+    listed.select_by_value(str(ids(page).index(network)))
+    gallery = until(page, lambda: page.find_elements(By.CSS_SELECTOR, ".gallery"))[0]
+    rows = [
+        [cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, td")]
+        for row in gallery.find_elements(By.TAG_NAME, "tr")
+    ]
+    assert rows == [["image", "3", "3"], ["L∞ δ = 0.03", "still 3", "still 3"], ["L∞ δ = 0.1", "→ 8", "→ 8"]]
+    shades = page.execute_script(
+        "return [...arguments[0].querySelectorAll('canvas')]"
+        ".map((one) => one.getContext('2d').getImageData(2, 3, 1, 1).data[0])",
+        gallery,
+    )
+    assert shades == [40, 41, 203, 203, 208, 208]
+    labels = [one.get_attribute("aria-label") for one in gallery.find_elements(By.TAG_NAME, "canvas")]
+    assert labels[-1] == "its twin at δ = 0.1, taken for 8"
+
+
+def test_two_networks_are_compared_by_what_differs_and_by_their_intervals(study: Plan, page: webdriver.Chrome) -> None:
+    networks, robustness = frames.load(study)
+    first, second = 0, 5
+    select(page, first)
+    page.find_element(By.XPATH, "//button[text()='compare with the next']").click()
+    select(page, second)
+    said = {}
+    for row in page.find_elements(By.CSS_SELECTOR, "#compared tbody tr"):
+        name, *values = [cell.text for cell in row.find_elements(By.TAG_NAME, "td")]
+        said[name] = values
+    names = [ids(page)[place] for place in (first, second)]
+    facts = networks.set_index("network_id").loc[names]
+    assert said["test accuracy"][:2] == [f"{value:.4g}" for value in facts["test_accuracy"]]
+    for axis in ("width", "depth", "learning_rate"):
+        assert (axis.replace("_", " ") in said) == (facts[axis].nunique() == 2), axis
+    measure = next(name for name in said if "class change, δ = 0.1, FGSM" in name)
+    rows = robustness[
+        (robustness["notion"] == "class_change") & (robustness["delta"] == 0.1) & (robustness["attack"] == "fgsm")
+    ]
+    one, two = rows.set_index("network_id").loc[names].itertuples()
+    assert said[measure][:2] == [f"{row.estimate:.3f} [{row.lower:.3f}, {row.upper:.3f}]" for row in (one, two)]
+    apart = one.lower > two.upper or two.lower > one.upper
+    assert said[measure][2].endswith("intervals apart" if apart else "intervals overlap")
+    page.find_element(By.XPATH, "//button[text()='stop comparing']").click()
+    assert not page.find_elements(By.CSS_SELECTOR, "#compared")
+
+
+def test_a_link_brings_back_the_view_and_the_selection(study: Plan, page: webdriver.Chrome) -> None:
+    assert "#" not in page.current_url
+    choose(page, "colour", "learning_rate")
+    choose(page, "x", "parameters")
+    select(page, 2, 4)
+    page.find_element(By.ID, "copy-link").click()
+    link = until(page, lambda: "#view:" in page.current_url and page.current_url)
+    state = page.execute_script("return {...explorer.state}")
+    page.get("about:blank")
+    page.get(link)
+    until(page, lambda: page.execute_script("return document.body.dataset.drawn"))
+    assert page.execute_script("return {...explorer.state}") == state
+    until(page, lambda: chosen(page) == [2, 4])
+    assert (
+        Select(page.find_element(By.ID, "explorer-colour")).first_selected_option.get_attribute("value")
+        == "learning_rate"
+    )
+
+
+def test_a_link_to_what_is_no_longer_there_opens_the_page_all_the_same(study: Plan, page: webdriver.Chrome) -> None:
+    page.get("about:blank")
+    page.get((study.study.folder / "report.html").as_uri() + "#view:x=gone&colour=kind&selected=0123&beside=45")
+    until(page, lambda: page.execute_script("return document.body.dataset.drawn"))
+    assert page.execute_script("return explorer.state.x") == "test_accuracy"
+    assert chosen(page) == []
+
+
+def test_the_selection_comes_down_as_csv(study: Plan, page: webdriver.Chrome, tmp_path: Path) -> None:
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    select(page, 1, 3, 6)
+    page.find_element(By.ID, "download").click()
+    path = tmp_path / "networks.csv"
+    until(page, lambda: path.exists() and path.stat().st_size)
+    table = pd.read_csv(path).set_index("network_id")
+    assert list(table.index) == [ids(page)[place] for place in (1, 3, 6)]
+    networks, robustness = frames.load(study)
+    facts = networks.set_index("network_id").loc[table.index]
+    assert table["test_accuracy"].tolist() == pytest.approx(facts["test_accuracy"].tolist(), rel=1e-6)
+    assert table["learning_rate"].tolist() == facts["learning_rate"].tolist()
+    for name, rows in robustness.groupby("measure"):
+        there = rows.set_index("network_id").reindex(table.index)
+        for column, kind in ((name, "estimate"), (f"{name} lower", "lower"), (f"{name} upper", "upper")):
+            assert table[column].tolist() == pytest.approx(there[kind].tolist(), rel=1e-6, nan_ok=True), column
 
 
 def test_tables_sort_by_number_and_back(page: webdriver.Chrome) -> None:

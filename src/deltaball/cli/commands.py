@@ -101,6 +101,12 @@ def figures(given: Namespace) -> None:
     drawing.draw(loading.planned(given.study))
 
 
+def examples(given: Namespace) -> None:
+    from deltaball.run import examples
+
+    print(examples.write(loading.planned(given.study)))
+
+
 def report(given: Namespace) -> None:
     from deltaball.report import page
 

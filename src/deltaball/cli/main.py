@@ -58,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     command("robustness", commands.robustness, "collect the shards' rows in robustness.parquet and outcomes.parquet")
     command("analyse", commands.analyse, "write the statistical tables")
     command("figures", commands.figures, "draw the figures")
+    command(
+        "examples",
+        commands.examples,
+        "draw test points of a few networks, and what attacks made of them, for the report",
+    )
     command("report", commands.report, "write the report page")
     run = command("run", commands.run, "train and measure on this machine without Snakemake, as much as fits in a time")
     run.add_argument("--grids", nargs="+", default=[], metavar="GRID", help="default: all")

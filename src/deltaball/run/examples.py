@@ -1,7 +1,8 @@
 """Pictures for the report: a few test points of a few networks, with the twins that attacks found.
 
-``examples.parquet`` stands beside the tables and is no part of them: nothing is estimated from it. Networks are drawn by
-their ids, which are hashes, so that nobody picks them; points are the first of those that every network is measured on.
+``examples.parquet`` stands beside the tables and is no part of them: nothing is estimated from it. Networks are drawn
+by their ids, which are hashes, so that nobody picks them; points are the first of those that every network is measured
+on.
 Weights that the store has let go are not trained again for a picture.
 """
 

@@ -93,6 +93,11 @@ def figure_kind(name: str) -> str:
     return name.partition("_")[0]
 
 
+def pictures(plan: Plan) -> bool:
+    """Whether the page waits for images of networks: not where there are tables alone, and no store to draw from."""
+    return plan.study.store.exists() or not (plan.study.folder / "networks.parquet").exists()
+
+
 def paper_figure(plan: Plan, name: str) -> str:
     """The name, of PAPER, itself. Raises InputError when the study plans nothing that the figure could show."""
     if not _has(plan, name):
