@@ -1,4 +1,5 @@
 # make study   train, measure and report the study in config.yaml (STUDY=studies/paper.yaml for another)
+#              (VERBOSE=1 shows all that Snakemake says, which else goes to a file)
 # make test    the tests
 # make lint    style of code and rules
 # make redraw  statistics, figures and report from the tables alone; trains nothing
@@ -8,12 +9,13 @@
 PYTHON ?= python3
 STUDY ?= config.yaml
 BIN := .venv/bin
-PINNED := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint envs/pins.txt
+# Twice quiet: of warnings there may be hundreds, and of errors all are shown.
+PINNED := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint envs/pins.txt
 
 .PHONY: study test lint redraw
 
 study: .venv/.ready
-	@$(BIN)/deltaball study --study "$(STUDY)"
+	@$(BIN)/deltaball study --study "$(STUDY)" $(if $(VERBOSE),--verbose)
 
 redraw: .venv/.ready
 	@$(BIN)/deltaball redraw --study "$(STUDY)"

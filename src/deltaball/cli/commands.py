@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def study(given: Namespace) -> None:
     from deltaball.run import pipeline
 
-    status = pipeline.run(given.study)
+    status = pipeline.run(given.study, given.verbose)
     if status:
         sys.exit(status)
 

@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         return added
 
-    command("study", commands.study, "run the whole study on this machine, with Snakemake")
+    study = command("study", commands.study, "run the whole study on this machine, with Snakemake")
+    study.add_argument("--verbose", action="store_true", help="show what Snakemake says, instead of one line")
     plan = command("plan", commands.plan, "print what the study would train and measure, and what it costs")
     plan.add_argument("--shards", action="store_true", help="list the shards too")
     calibrate = command("calibrate", commands.calibrate, "measure what training takes here, for the plan's estimates")

@@ -104,7 +104,7 @@ def pictures(examples: pd.DataFrame, ids: list[str]) -> tuple[list[dict[str, Any
             one = twins.iloc[0]
             known = {"label": int(one["label"]), "predicted": int(one["predicted"]), "at": kept(one["image"])}
             perturbed = [
-                {"delta": row.delta, "ball": BALLS[row.norm], "became": int(row.became), "at": kept(row.perturbed)}
+                {"delta": row.delta, "ball": NORMS[row.norm], "became": int(row.became), "at": kept(row.perturbed)}
                 for row in twins.itertuples()
             ]
             points.append({**known, "twins": perturbed})

@@ -1,15 +1,21 @@
 """The whole study on this machine, with Snakemake."""
 
+import sys
 from pathlib import Path
 
 from deltaball.plan import loading
+from deltaball.report import findings
 from deltaball.run import devices, preview
 from deltaball.store.store import Store
 from deltaball.workflow import launch
+from deltaball.workflow.watching import Watch
 
 
-def run(study: Path) -> int:
-    """Run Snakemake on a study file; returns its exit status. What fails in part is collected all the same."""
+def run(study: Path, verbose: bool = False) -> int:
+    """Run Snakemake on a study file; returns its exit status. What fails in part is collected all the same.
+
+    One line says how far it is, and what Snakemake says goes to a file; with `verbose` it is shown instead.
+    """
     planned = loading.planned(study)
     store = Store(planned.study.store)
     quiet = ["--quiet", "host", "reason"]
@@ -17,11 +23,15 @@ def run(study: Path) -> int:
     if planned.study.compute.device == "cuda":
         resumed += ["--resources", f"gpu={max(1, len(devices.listed()))}"]
     before = preview.in_store(planned, store)
-    status = launch.snakemake([*resumed, *quiet, "--configfile", str(study)])
+    watch = None if verbose else Watch(planned, store.has, sys.stdout, planned.study.folder / "logs/snakemake.log")
+    status = launch.snakemake([*resumed, *quiet, "--configfile", str(study)], watch=watch)
+    if watch:
+        watch.close(failed=status not in (0, launch.INTERRUPTED))
     after = preview.in_store(planned, store)
     print(f"{len(planned.networks)} networks planned: {len(before)} were there, {len(after - before)} trained now")
     if status not in (0, launch.INTERRUPTED):
         launch.collect(planned, study)
     if not status:
+        print("\n".join(findings.lines(planned)))
         print(f"the report is {(planned.study.folder / 'report.html').resolve()}")
     return status

@@ -1,10 +1,12 @@
 """Snakemake started so that one run at a time works in a folder, and a killed one does not block the next."""
 
+import contextlib
 import errno
 import fcntl
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,9 +14,11 @@ from typing import Any, TextIO
 from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
 from deltaball.plan.plan import Plan
+from deltaball.workflow.watching import Watch
 
 LOCK_HELD = "DELTABALL_RUN"  # set for the Snakemake that `snakemake` starts: the lock is held for it
 RETRIES = "DELTABALL_RETRIES"
+TICK, LISTENING = 0.25, 10.0  # seconds: between two looks, and for the last lines of a process that has ended
 INTERRUPTED = 130  # a shell's status for SIGINT
 
 
@@ -55,8 +59,10 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"{folder}: {problem.strerror}; a run needs to write its results there") from None
 
 
-def snakemake(arguments: Sequence[str], folder: Path = Path()) -> int:
+def snakemake(arguments: Sequence[str], folder: Path = Path(), watch: Watch | None = None) -> int:
     """Run Snakemake in `folder`; returns its exit status, INTERRUPTED if the user stopped it.
+
+    With a `watch`, that hears what Snakemake says, and the terminal does not.
 
     Raises InputError while another run is under way.
 
@@ -69,14 +75,33 @@ def snakemake(arguments: Sequence[str], folder: Path = Path()) -> int:
         if any((folder / ".snakemake/locks").glob("*")):
             unlock = [*command, "--unlock", *arguments]
             subprocess.run(unlock, cwd=folder, check=False, capture_output=True, env=environment)
-        process = subprocess.Popen([*command, *arguments], cwd=folder, pass_fds=[lock.fileno()], env=environment)
+        heard = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if watch else {}
+        process = subprocess.Popen(
+            [*command, *arguments], cwd=folder, pass_fds=[lock.fileno()], env=environment, **heard
+        )
+        listener = threading.Thread(target=_listen, args=(process, watch), daemon=True)
+        listener.start()
         interrupted = False
         while True:
             try:
-                status = process.wait()
+                status = _waited(process, watch)
+                listener.join(LISTENING)
                 return INTERRUPTED if interrupted and status else status
             except KeyboardInterrupt:  # Snakemake was told too, and stops its jobs first
                 interrupted = True
+
+
+def _listen(process: subprocess.Popen[str], watch: Watch | None) -> None:
+    for line in process.stdout or ():
+        watch.hear(line)
+
+
+def _waited(process: subprocess.Popen[str], watch: Watch | None) -> int:
+    while watch:
+        watch.tick()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(TICK)
+    return process.wait()
 
 
 def tries_left(workflow: Any, attempt: int) -> int:
