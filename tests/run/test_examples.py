@@ -7,10 +7,11 @@ import pytest
 from builders import grid, planned
 
 from deltaball.data import datasets
-from deltaball.estimation import outcomes
+from deltaball.estimation import measuring
 from deltaball.estimation.points import draw_points
-from deltaball.local.points import IMAGES_MULTIPLE
+from deltaball.estimation.stored import StoredOutcomes
 from deltaball.networks.initial import initial_weights
+from deltaball.plan.batches import IMAGES_MULTIPLE
 from deltaball.plan.plan import Plan
 from deltaball.run import examples
 from deltaball.store.store import Checkpoint, Store
@@ -57,17 +58,17 @@ def test_a_twin_changes_class_exactly_where_the_outcome_says_so(plan: Plan) -> N
     examples.write(plan)
     table = frames.load_examples(plan)
     network, store = plan.networks[1], Store(plan.study.store)
-    measures = [one for one in plan.measures_of(network) if one.by == "pgd"]
+    measures = [one for one in plan.measures_of(network) if one.judge == "pgd"]
     place, layers = (network.trajectory_id, network.checkpoint), plan.layers(network)
     dataset = store.load_dataset(plan.facts["mnist5k"])
     images = dataset.x_test[draw_points(dataset.facts, IMAGES_MULTIPLE, plan.study.guarantee.seed)]
-    outcomes.measure(
+    measuring.measure(
         {place: dict.fromkeys(measures, len(images))}, layers, images, plan.study.guarantee.seed, store, "cpu"
     )
-    kept = store.find_outcomes(network.trajectory_id)
+    kept = StoredOutcomes(store, plan.study.guarantee.seed)
     for one in measures:
         rows = table[(table["network_id"] == network.id) & (table["measure"] == one.name)]
-        values = kept[outcomes.outcome_key(place[1], one, plan.study.guarantee.seed)]
+        values = kept.of(place, one).outcomes
         robust = values[rows["point"]] == 1
         assert ((rows["predicted"] == rows["became"]).to_numpy() == robust).all()
 

@@ -102,6 +102,9 @@ def figures(given: Namespace) -> None:
 
 
 def examples(given: Namespace) -> None:
+    from deltaball.run.libraries import prepare_torch
+
+    prepare_torch("cpu")
     from deltaball.run import examples
 
     print(examples.write(loading.planned(given.study)))

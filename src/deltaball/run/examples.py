@@ -9,25 +9,30 @@ Weights that the store has let go are not trained again for a picture.
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
 from deltaball.analysis.judges import strength
 from deltaball.base.errors import InputError
-from deltaball.base.statuses import MEASURABLE
+from deltaball.data.datasets import Dataset
+from deltaball.estimation.measuring import is_measurable
+from deltaball.estimation.outcomes import ball_of, notion_of
+from deltaball.estimation.points import draw_points
+from deltaball.estimation.stored import checkpoint_of
+from deltaball.local.judges import judge
+from deltaball.networks.models import Model
+from deltaball.networks.packs import Pack
+from deltaball.networks.posteriors import Posterior
+from deltaball.plan.batches import IMAGES_MULTIPLE
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Network
 from deltaball.plan.plan import Plan
-from deltaball.run.libraries import prepare_torch
+from deltaball.store.store import Store
+from deltaball.study.methods import METHODS
 from deltaball.tables import columns, frames
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from deltaball.data.datasets import Dataset
-    from deltaball.networks.models import Model
-    from deltaball.store.store import Store
 
 NETWORKS, POINTS, BALLS = 24, 6, 3  # per study, per network, per point
 NOTIONS = ("class_change", "softmax_variation", "variation_above")  # what is shown of, the first that is attacked
@@ -35,9 +40,6 @@ NOTIONS = ("class_change", "softmax_variation", "variation_above")  # what is sh
 
 def write(plan: Plan) -> Path:
     """Write ``examples.parquet``, on the CPU whatever the study's device is. Returns its path."""
-    prepare_torch("cpu")
-    from deltaball.store.store import Store
-
     store = Store(plan.study.store)
     rows: list[dict[str, Any]] = []
     shown = 0
@@ -76,60 +78,45 @@ def _shown(measures: Sequence[Measure]) -> list[Measure]:
 
 
 def _strength(one: Measure) -> tuple[int, float]:
-    return strength(one.judge)
+    return strength(one.label)
 
 
-def _rows(plan: Plan, store: "Store", network: Network, measures: Sequence[Measure]) -> list[dict[str, Any]]:
+def _rows(plan: Plan, store: Store, network: Network, measures: Sequence[Measure]) -> list[dict[str, Any]]:
     """A row per point and ball; none where the store no longer has the network, or never had it."""
-    place, facts = (network.trajectory_id, network.checkpoint), plan.facts[network.dataset]
+    checkpoint, facts = checkpoint_of(network), plan.facts[network.dataset]
     try:
-        if not store.has(*place) or store.facts(*place)["status"] not in MEASURABLE:
+        if not store.has(*checkpoint) or not is_measurable(checkpoint, store):
             return []
         model = _model(plan, store, network)
         dataset = store.load_dataset(facts)
     except InputError:
         return []
-    from deltaball.estimation.points import draw_points
-    from deltaball.local.points import IMAGES_MULTIPLE
-
     # As many as a call of an attack takes, so that what is found is what was measured.
     points = draw_points(facts, min(IMAGES_MULTIPLE, facts.test), plan.study.guarantee.seed)
     twins = _twins(model, dataset.x_test[points], measures)
-    return [
-        {"network_id": network.id, "dataset": network.dataset, **row}
-        for row in _described(model, dataset, points[:POINTS], twins)
-    ]
+    rows = _described(model, dataset, points[:POINTS], twins)
+    return [{"network_id": network.id, "dataset": network.dataset, **row} for row in rows]
 
 
-def _model(plan: Plan, store: "Store", network: Network) -> "Model":
-    from deltaball.networks.packs import Pack
-    from deltaball.networks.posteriors import Posterior
-
-    place, layers = (network.trajectory_id, network.checkpoint), plan.layers(network)
-    if network.method == "hmc":
-        return Posterior.of(layers, store.samples(*place))
-    return Pack.of(layers, [store.weights(*place)])
+def _model(plan: Plan, store: Store, network: Network) -> Model:
+    checkpoint, layers = checkpoint_of(network), plan.layers(network)
+    if METHODS[network.method].averages_samples:
+        return Posterior.of(layers, store.samples(*checkpoint))
+    return Pack.of(layers, [store.weights(*checkpoint)])
 
 
-def _twins(model: "Model", images: "np.ndarray", measures: Sequence[Measure]) -> dict[Measure, "np.ndarray"]:
+def _twins(model: Model, images: np.ndarray, measures: Sequence[Measure]) -> dict[Measure, np.ndarray]:
     """The worst points [n, h, w, c] that each measure's attack finds around the images [n, h, w, c]."""
-    import torch
-
-    from deltaball.estimation.outcomes import notion_of
-    from deltaball.local.balls import Ball
-    from deltaball.local.judges import attack
-
-    found = {}
+    twins = {}
     for one in measures:
-        ball, notion = Ball(one.norm, one.delta), notion_of(one)
-        search = attack(one.by, **dict(one.settings))
-        ((_, _, result),) = search(model, torch.from_numpy(images), 1, {ball: [notion]}, range(len(images)))
-        found[one] = result.perturbed[0].numpy()
-    return found
+        asked, keys = {ball_of(one): [notion_of(one)]}, range(len(images))
+        ((_, _, verdict),) = judge(one.judge, **dict(one.settings))(model, torch.from_numpy(images), asked, keys)
+        twins[one] = verdict.perturbed[0].numpy()
+    return twins
 
 
 def _described(
-    model: "Model", dataset: "Dataset", points: "np.ndarray", twins: Mapping[Measure, "np.ndarray"]
+    model: Model, dataset: Dataset, points: np.ndarray, twins: Mapping[Measure, np.ndarray]
 ) -> Iterator[dict[str, Any]]:
     images = dataset.x_test[points]
     predicted = _classes(model, images)
@@ -141,7 +128,7 @@ def _described(
                 "point": place,
                 "label": int(dataset.y_test[index]),
                 "measure": one.name,
-                "attack": one.judge,
+                "attack": one.attack,
                 "delta": one.delta,
                 "norm": one.norm,
                 "predicted": int(predicted[place]),
@@ -154,13 +141,11 @@ def _described(
             }
 
 
-def _classes(model: "Model", images: "np.ndarray") -> "np.ndarray":
-    import torch
-
+def _classes(model: Model, images: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         return model(torch.from_numpy(images))[0].argmax(-1).numpy()
 
 
-def _bytes(image: "np.ndarray") -> bytes:
+def _bytes(image: np.ndarray) -> bytes:
     """An image as 256 levels, which is what a screen shows of it."""
     return (255 * image).round().astype("uint8").tobytes()
