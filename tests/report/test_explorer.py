@@ -1,255 +1,24 @@
-"""The report in a browser: the explorer, tables that sort, a phone's width, and nothing fetched from anywhere."""
+"""The explorer in a browser, and tables that sort."""
 
-import json
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from builders import grid
-from drawn_figures import page_without_pictures
+from report_browser import choose, chosen, ids, move, needs_browser, panels, place, select, source, until
 from selenium import webdriver
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import Select, WebDriverWait
-from synthetic_tables import both_sides, write_tables
+from selenium.webdriver.support.ui import Select
 
-from deltaball.analysis import writing
 from deltaball.plan.plan import Plan
-from deltaball.tables import columns, frames
-from deltaball.workflow import stages
+from deltaball.tables import frames
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium and chromedriver are here")
-PATIENCE = 120  # seconds, of a busy machine
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-unsafe-swiftshader",
-    "--window-size=1280,900",
-]
+pytestmark = needs_browser
 # Finds elements inside the shadow roots in which BokehJS draws.
 DEEP = """
 const deep = (root, wanted) => [...root.querySelectorAll("*")].flatMap((one) =>
   [...(one.matches(wanted) ? [one] : []), ...(one.shadowRoot ? deep(one.shadowRoot, wanted) : [])]);
 """
 TITLES = "return [...Bokeh.index.roots].flatMap((one) => (one.model.title ? [one.model.title.text] : []))"
-VERDICTS = {
-    "harder_is_noisier": "not run",
-    "training_lowers_robustness": "supported",
-    "pruning_has_no_effect": "contradicted",
-    "capacity_lowers_robustness": "undecided",
-}
-KNOWN = ("claim", "section", "says", "part", "verdict", "why", "rule")  # of a claim that was not run
-
-
-def scorecard() -> pd.DataFrame:
-    """A claim of each verdict, each with two parts."""
-    rows = []
-    for claim, verdict in VERDICTS.items():
-        section = "4.3" if claim.startswith("pruning") else "4.2"
-        for part in ("overall", "mnist5k, class_change δ 0.1", "mnist5k, class_change δ 0.06"):
-            row = {"claim": claim, "section": section, "says": f"Of {claim}.", "part": part, "effect": -0.4}
-            row |= {"dataset": "mnist5k", "measure": None, "statistic": "slope", "lower": -0.6, "upper": -0.2}
-            row |= {"p": 0.01, "confidence": 0.95, "unit": "per doubling", "p_holm": 0.02, "p_bh": 0.02}
-            row |= {"networks": 12, "trajectories": 6, "verdict": verdict, "why": f"why {claim}"}
-            row |= {"rule": "the rule of <b>signs</b>"}
-            rows.append(row if verdict != "not run" else {**dict.fromkeys(row), **{key: row[key] for key in KNOWN}})
-    return pd.DataFrame(rows)
-
-
-def examples(plan: Plan) -> pd.DataFrame:
-    """Of two networks, images of two points and their twins in two balls: each image one shade of grey."""
-    rows = []
-    for place, network in enumerate(plan.networks[:2]):
-        for point in (0, 1):
-            for delta, became in ((0.03, 3), (0.1, 8)):
-                row = {"network_id": network.id, "dataset": network.dataset, "point": point, "label": 3, "norm": "linf"}
-                row |= {"measure": "some", "attack": "pgd", "delta": delta, "predicted": 3, "became": became}
-                row |= {"height": 4, "width": 3, "channels": 1}
-                rows.append({**row, "image": bytes([40 * place + point] * 12), "perturbed": bytes([200 + became] * 12)})
-    return pd.DataFrame(rows, columns=list(columns.EXAMPLES)).astype(columns.EXAMPLES)
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """A finished study of SGD, pruned and convolutional networks, reported, with a scorecard."""
-    folder = tmp_path_factory.mktemp("page")
-    grids = [
-        grid(name="one", width=[64, 128], depth=[1, 2], learning_rate=[0.1, 0.01]),
-        grid("cnn", name="two", filters=[4, 8], learning_rate=[0.1, 0.01]),
-        grid("fcn", "imp", name="four", proportion=[0.5, 0.9], width=[64, 128], epochs=5),
-    ]
-    plan = both_sides(folder, grids=grids, convergence=[])
-    write_tables(plan)
-    writing.write_tables(plan)
-    frames.write_csv(scorecard(), plan.study.folder / "tables/scorecard.csv")
-    frames.write(examples(plan), plan.study.folder / "examples.parquet")
-    (folder / "config.yaml").write_text("study: test\n")
-    page_without_pictures(plan, folder / "config.yaml")
-    return plan
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.binary_location = BROWSER
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.get("about:blank")
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def page(study: Plan, browser: webdriver.Chrome) -> webdriver.Chrome:
-    """The page, freshly opened and its explorer drawn."""
-    for kind in ("browser", "performance"):
-        browser.get_log(kind)
-    browser.get((study.study.folder / "report.html").as_uri())
-    until(browser, lambda: browser.execute_script("return document.body.dataset.drawn"))
-    return browser
-
-
-def until(browser: webdriver.Chrome, found: Callable[[], Any]) -> Any:
-    return WebDriverWait(browser, PATIENCE, 0.05).until(lambda _: found())
-
-
-def panels(page: webdriver.Chrome) -> list[WebElement]:
-    return page.find_elements(By.CSS_SELECTOR, "#panels > div")
-
-
-def source(page: webdriver.Chrome, column: str) -> list[Any]:
-    return page.execute_script("return Array.from(explorer.source.data[arguments[0]])", column)
-
-
-def chosen(page: webdriver.Chrome) -> list[int]:
-    return page.execute_script("return explorer.source.selected.indices")
-
-
-def choose(page: webdriver.Chrome, control: str, value: str) -> None:
-    """Choose a value of a control, and wait until the panels are drawn anew."""
-    before = panels(page)[0]
-    Select(page.find_element(By.ID, f"explorer-{control}")).select_by_value(value)
-    until(page, lambda: panels(page) and panels(page)[0] != before)
-
-
-def ids(page: webdriver.Chrome) -> list[str]:
-    return page.execute_script("return Array.from(explorer.source.data.index, (one) => explorer.id(one))")
-
-
-def place(page: webdriver.Chrome, panel: int, x: float, y: float) -> tuple[int, int]:
-    """Where in the window a point of a panel's axes is drawn; the panel is scrolled into view."""
-    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", panels(page)[panel])
-    found = page.execute_script(
-        "const view = [...Bokeh.index.roots].find((one) => one.el.closest('#panels > div') === arguments[0]);"
-        "const [whole, frame] = [view.el.getBoundingClientRect(), view.frame];"
-        "return [whole.x + frame.x_scale.compute(arguments[1]), whole.y + frame.y_scale.compute(arguments[2])]",
-        panels(page)[panel],
-        x,
-        y,
-    )
-    return round(found[0]), round(found[1])
-
-
-def move(page: webdriver.Chrome, *places: tuple[int, int], drag: bool = False) -> None:
-    """Move the pointer from place to place; with `drag`, its button is down on the way."""
-    actions = ActionChains(page, duration=50)
-    for number, (x, y) in enumerate(places):
-        actions.w3c_actions.pointer_action.move_to_location(x, y)
-        if drag and number == 0:
-            actions.w3c_actions.pointer_action.pointer_down()
-    if drag:
-        actions.w3c_actions.pointer_action.pointer_up()
-    actions.perform()
-
-
-def test_nothing_is_fetched_and_nothing_goes_wrong(page: webdriver.Chrome) -> None:
-    for details in page.find_elements(By.CSS_SELECTOR, "details"):
-        page.execute_script("arguments[0].open = true", details)
-    page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
-    until(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "details.data table")) == len(stages.TABLES))
-    events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    asked = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
-    assert asked
-    assert [url for url in asked if not url.startswith(("file://", "data:", "blob:"))] == []
-    assert len([url for url in asked if url.startswith("file://")]) == 1
-    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
-
-
-def test_the_first_screen_is_title_claims_and_figure(page: webdriver.Chrome) -> None:
-    height = page.execute_script("return innerHeight")
-    for wanted in ("h1", ".first img", "#scorecard"):
-        assert page.find_element(By.CSS_SELECTOR, wanted).location["y"] < height / 2
-    claims = page.find_elements(By.CSS_SELECTOR, ".claims > li")
-    assert [one.find_element(By.CSS_SELECTOR, ".chip").text for one in claims] == [
-        VERDICTS[name] for name in sorted(VERDICTS, key=lambda name: name.startswith("pruning"))
-    ]
-    first = next(one for one in claims if "training_lowers_robustness" in one.text)
-    first.find_element(By.TAG_NAME, "summary").click()
-    assert "the rule of <b>signs</b>" in first.text
-    assert "why training_lowers_robustness" in first.text
-
-
-def test_each_claim_has_a_mark_per_part_told_apart_without_colour(page: webdriver.Chrome) -> None:
-    for claim in page.find_elements(By.CSS_SELECTOR, ".claims > li"):
-        verdict = claim.get_attribute("data-verdict")
-        plots = claim.find_elements(By.CSS_SELECTOR, ".picture svg")
-        assert len(plots) == (verdict != "not run")
-        for plot in plots:
-            assert "2 estimates" in plot.get_attribute("aria-label")
-            assert len(plot.find_elements(By.CSS_SELECTOR, "g")) == 2
-            assert len(plot.find_elements(By.CSS_SELECTOR, "g rect.estimate")) == 2 * (verdict == "contradicted")
-            ring = plot.find_element(By.CSS_SELECTOR, ".estimate").value_of_css_property("fill") == "rgb(255, 255, 255)"
-            assert ring == (verdict == "undecided")
-
-
-def test_the_summary_bar_shows_the_claims_of_a_verdict_and_all_again(page: webdriver.Chrome) -> None:
-    button = page.find_element(By.CSS_SELECTOR, ".verdicts [data-verdict=contradicted]")
-    for shown in (["contradicted"], list(VERDICTS.values())):
-        button.click()
-        there = [one for one in page.find_elements(By.CSS_SELECTOR, ".claims > li") if one.is_displayed()]
-        assert sorted(one.get_attribute("data-verdict") for one in there) == sorted(shown)
-
-
-def test_a_figure_fills_the_window_when_pressed_and_goes_by_escape(page: webdriver.Chrome) -> None:
-    page.find_element(By.CSS_SELECTOR, "figure button").send_keys(Keys.ENTER)
-    dialog = page.find_element(By.TAG_NAME, "dialog")
-    assert dialog.is_displayed()
-    ActionChains(page).send_keys(Keys.ESCAPE).perform()
-    until(page, lambda: not dialog.is_displayed())
-
-
-@pytest.mark.parametrize("width", [1440, 390])
-def test_axe_finds_nothing_that_keeps_people_out(study: Plan, page: webdriver.Chrome, width: int) -> None:
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    try:
-        for details in page.find_elements(By.CSS_SELECTOR, "details:not(.data), #table-regressions"):
-            page.execute_script("arguments[0].open = true", details)
-        until(page, lambda: page.find_elements(By.CSS_SELECTOR, "#table-regressions table"))
-        select(page, 0)
-        page.execute_script((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
-        found = page.execute_async_script(
-            "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}).then(arguments[0])"
-        )
-        assert found["passes"]
-        assert [(one["id"], one["impact"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
-    finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_every_measured_network_is_a_dot_with_its_own_numbers(study: Plan, page: webdriver.Chrome) -> None:
@@ -316,10 +85,6 @@ def test_a_selection_in_one_panel_is_lit_in_the_other(page: webdriver.Chrome) ->
     shade = source(page, "colour")
     assert {shade[one] for one in chosen(page)} == {shade[chosen(page)[0]]}
     assert len(chosen(page)) == shade.count(shade[chosen(page)[0]])
-
-
-def select(page: webdriver.Chrome, *places: int) -> None:
-    page.execute_script("explorer.source.selected.indices = arguments[0]", list(places))
 
 
 def test_the_images_of_a_network_are_its_own_and_say_what_they_became(study: Plan, page: webdriver.Chrome) -> None:
@@ -450,20 +215,3 @@ def test_large_tables_are_unpacked_sorted_and_filtered(study: Plan, page: webdri
     at_once = len(shown)
     assert matching < len(written)
     until(page, lambda: len(table.find_elements(By.CSS_SELECTOR, "tbody tr")) == min(matching, at_once))
-
-
-def test_a_phone_needs_no_sideways_scroll(study: Plan, browser: webdriver.Chrome) -> None:
-    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    try:
-        browser.get((study.study.folder / "report.html").as_uri())
-        until(browser, lambda: browser.execute_script("return document.body.dataset.drawn"))
-        for details in browser.find_elements(By.CSS_SELECTOR, "details"):
-            browser.execute_script("arguments[0].open = true", details)
-        time.sleep(0.3)
-        assert browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [390, 390]
-        boxes = [one.rect for one in panels(browser)]
-        assert all(0 <= box["x"] and box["x"] + box["width"] <= 390 for box in boxes)
-        assert boxes[0]["y"] < boxes[1]["y"]
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
