@@ -19,8 +19,9 @@ from deltaball.workflow import jobs, resources
 EVERY = {True: 0.5, False: 30.0}  # seconds between two lines, by whether a terminal shows them
 IN_PLACE = "\r\x1b[K"  # to the start of the line, which is erased
 OURS = "deltaball: "  # what begins like this is meant for the reader and not for the log alone
+STARTING, TABLES_LAST = 0.1, 1.0  # minutes: of each job before it works, and of statistics, figures and report
 TELLING = 0.03  # share of the work from which on its own pace says more than the plan's estimates
-TABLES = {
+MAKING = {
     "analyse": "statistics",
     "figures": "figures",
     "examples": "images",
@@ -57,7 +58,7 @@ class Watch:
         self.waiting = [one for one in plan.networks if not trained(one.trajectory_id, one.checkpoint)]
         self.first = len(plan.networks) - len(self.waiting), self._measured()
         self.minutes = {
-            stage: {name: minutes(shard) for name, shard in plan.shards.items()}
+            stage: {name: STARTING + minutes(shard) for name, shard in plan.shards.items()}
             for stage, minutes in (
                 ("train", lambda shard: shard.minutes),
                 ("measure", lambda shard: resources.measuring(plan, shard).minutes),
@@ -97,7 +98,7 @@ class Watch:
         trained, measured = count - len(self.waiting), self._measured()
         tables = self._tables()
         if trained == count == measured or (tables and not self._at(*jobs.STAGES)):
-            stage = tables or "getting ready"
+            stage = tables or ("finishing" if 0 < self.steps == self.step else "getting ready")
             steps = f"step {self.step} of {self.steps}" if self.steps else ""
             variants = [f"{stage}: {steps}, {self._took()}", f"{stage}, {self._took()}", stage]
         else:
@@ -106,7 +107,7 @@ class Watch:
             rate, left = self._rate(trained, measured), f"{self._time_left()} left"
             stage = self._stage()
             variants = [f"{stage}: {numbers}, {rate}, {left}", f"{numbers}, {rate}, {left}", f"{numbers}, {left}"]
-            variants += [f"{short}, {left}", short]
+            variants += [f"{short}, {left}", f"{trained}/{count}, {left}", short]
         return next((text for text in variants if len(text) <= columns), variants[-1][:columns])
 
     def _show(self) -> None:
@@ -139,7 +140,7 @@ class Watch:
         return any(rule in rules for rule, _ in self.running.values())
 
     def _tables(self) -> str:
-        names = [name for rule, name in TABLES.items() if self._at(rule)]
+        names = [name for rule, name in MAKING.items() if self._at(rule)]
         return " and ".join(dict.fromkeys(names))
 
     def _stage(self) -> str:
@@ -157,9 +158,9 @@ class Watch:
         return f"{rate:.2g} networks/s" if rate >= 0.1 or not made else f"{60 * rate:.2g} networks/min"
 
     def _left(self) -> float:
-        """Minutes of the plan's estimate that are to come; of a shard in training, those of its networks."""
+        """Minutes of work that are to come, by the plan's estimates; of a shard in training, those of its networks."""
         waiting = {(one.trajectory_id, one.checkpoint) for one in self.waiting}
-        left = 0.0
+        left = TABLES_LAST
         for name, shard in self.plan.shards.items():
             if name not in self.done["train"]:
                 places = [(one.id, step) for one in shard.trajectories for step in one.checkpoints]
