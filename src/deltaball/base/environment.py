@@ -14,13 +14,14 @@ ARITHMETIC = {
 }
 # Keras chooses its backend when it is imported; a process that samples chains sets another (`libraries.prepare_jax`).
 KERAS = {"KERAS_BACKEND": "torch"}
-# JAX reads every option from a variable of this prefix; these say where it computes and what it tells, not what.
-JAX, JAX_KEPT = "JAX_", ("JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_LOG_COMPILES")
+# JAX reads every option from a variable of this prefix; these say where it computes, what it tells and what it keeps.
+JAX = "JAX_"
+JAX_KEPT = ("JAX_PLATFORMS", "JAX_LOG_COMPILES", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_")
 
 
 def pin() -> None:
     """Set the variables that change numbers, whatever they were, and print in any encoding."""
-    for name in [name for name in os.environ if name.startswith(JAX) and name not in JAX_KEPT]:
+    for name in [name for name in os.environ if name.startswith(JAX) and not name.startswith(JAX_KEPT)]:
         del os.environ[name]
     os.environ.update(ARITHMETIC | KERAS)
     for stream in (sys.stdout, sys.stderr):
