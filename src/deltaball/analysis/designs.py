@@ -78,7 +78,9 @@ def thin(design: pd.DataFrame, clusters: np.ndarray) -> bool:
 
     With one to three clusters at a level, clustered errors claim effects that are not there far too often.
     """
-    levels = [column == value for _, column in design.items() if column.nunique() == 2 for value in column.unique()]
-    if design.shape[1] > 1 and design.isin([0.0, 1.0]).all(axis=None):
-        levels.append((design == 0).all(axis=1))
-    return any(len(np.unique(clusters[level.to_numpy()])) < FEWEST_AT_A_LEVEL for level in levels)
+    values, clusters = design.to_numpy(float), np.asarray(clusters)
+    distinct = [np.unique(column) for column in values.T]
+    levels = [column == one for column, both in zip(values.T, distinct, strict=True) if len(both) == 2 for one in both]
+    if design.shape[1] > 1 and np.isin(values, (0.0, 1.0)).all():
+        levels.append((values == 0).all(axis=1))
+    return any(len(np.unique(clusters[level])) < FEWEST_AT_A_LEVEL for level in levels)

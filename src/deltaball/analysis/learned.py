@@ -41,6 +41,7 @@ def learned(groups: Groups) -> pd.DataFrame:
 
 def _bands(names: dict[str, object], members: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
     yield {"networks_of": EVERY, **_ends(members), "accuracy_from": names["accuracy_from"]}, members
+    members = members[[ACCURACY, "estimate", "cluster"]]
     # Networks of one accuracy stay in one band.
     band = np.minimum((members[ACCURACY].rank(pct=True, method="average") * BANDS).to_numpy(), BANDS - 1e-9).astype(int)
     for number in range(BANDS):
