@@ -229,6 +229,6 @@ def test_every_claim_is_complete_and_every_test_is_used() -> None:
     assert {one["test"] for one in RULES["claims"]} == set(TESTS)
     for claim in RULES["claims"]:
         assert set(claim) - {"of", "smallest", "range"} == {
-            *("claim", "section", "says", "test", "effect", "unit", "holds", "over")
+            *("claim", "section", "says", "test", "effect", "unit", "plain", "holds", "over")
         }
         assert set(claim["holds"]) <= {"from", "to"}
