@@ -25,13 +25,17 @@ def data_sets(draw: st.DrawFn) -> Arrays:
     channels = draw(st.sampled_from([(), (1,), (3,)]))
     arrays = {}
     for split in ("train", "test"):
-        count = draw(st.integers(1, 7))
+        count = draw(st.integers(2, 7))
         random = np.random.default_rng(draw(st.integers(0, 2**32)))
         images = random.integers(0, 256, (count, *size, *channels), dtype=np.uint8)
         if draw(st.booleans()):
             images = images.astype(np.float32) / np.float32(255)
-        labels = random.integers(0, 128, count).astype(draw(st.sampled_from(LABEL_DTYPES)))
-        arrays |= {f"x_{split}": images, f"y_{split}": labels.reshape(draw(st.sampled_from([(-1,), (-1, 1)])))}
+        arrays |= {f"x_{split}": images, f"y_{split}": np.array([0, 1, *random.integers(0, 128, count - 2)])}
+    # From 0 without a gap, over both splits.
+    _, ranks = np.unique(np.concatenate([arrays["y_train"], arrays["y_test"]]), return_inverse=True)
+    for split, labels in zip(("train", "test"), np.split(ranks, [len(arrays["y_train"])]), strict=True):
+        labels = labels.astype(draw(st.sampled_from(LABEL_DTYPES)))
+        arrays[f"y_{split}"] = labels.reshape(draw(st.sampled_from([(-1,), (-1, 1)])))
     return arrays
 
 

@@ -262,7 +262,7 @@ def test_only_the_first_error_is_spelt_out_and_the_others_counted(tmp_path: Path
 @pytest.mark.parametrize("points", [3, 7, 40, 1000])
 @pytest.mark.parametrize("confidence", [0.6, 0.95])
 def test_the_epsilon_that_can_be_had_can_be_had(tmp_path: Path, points: int, confidence: float):
-    images, labels = np.zeros((points, 2, 2), np.uint8), np.zeros(points, np.uint8)
+    images, labels = np.zeros((points, 2, 2), np.uint8), np.arange(points, dtype=np.uint8) % 2
     np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
 
     def asked(epsilon: float) -> Path:
@@ -277,7 +277,7 @@ def test_the_epsilon_that_can_be_had_can_be_had(tmp_path: Path, points: int, con
 
 
 def test_the_smallest_test_split_decides(tmp_path: Path):
-    images, labels = np.zeros((50, 28, 28), np.uint8), np.zeros(50, np.uint8)
+    images, labels = np.zeros((50, 28, 28), np.uint8), np.arange(50, dtype=np.uint8) % 2
     np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     content = study(grid(), grid(name="own", dataset="own"), data=str(tmp_path))
     assert "own has 50" in refusal(written(tmp_path, yaml.safe_dump(content)))

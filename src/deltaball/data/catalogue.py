@@ -19,6 +19,8 @@ from deltaball.base.errors import InputError, alternatives
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 NPY_STARTS = (b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00", b"\x93NUMPY\x03\x00")
+# How many channels an image of these data sets may be taken to have.
+CHANNELS = (1, 3, 4)
 IMAGE_DTYPES = ("|u1", "<f4")
 LABEL_CODES = {"|u1": "B", "|i1": "b", "<u2": "H", "<i2": "h", "<u4": "I", "<i4": "i", "<u8": "Q", "<i8": "q"}
 
@@ -88,7 +90,10 @@ def read_facts(path: Path) -> DatasetFacts:
             missing = [name for name in ARRAYS if f"{name}.npy" not in archive.namelist()]
             if missing:
                 raise InputError(f"{path}: no array {', '.join(missing)}; needed are {', '.join(ARRAYS)}")
-            return facts_of(path.stem, {name: _read_npy(archive, name) for name in ARRAYS}, str(path))
+            arrays = {name: _read_npy(archive, name) for name in ARRAYS}
+            facts = facts_of(path.stem, arrays, str(path))
+            _check_meant(arrays, facts, str(path))
+            return facts
     # NotImplementedError and RuntimeError: a damaged header that asks for encryption or another zip version.
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError) as problem:
         raise InputError(f"{path}: not a readable .npz file ({problem}); write it again, with numpy.savez") from None
@@ -124,7 +129,7 @@ def facts_of(name: str, arrays: dict[str, RawArray], source: str) -> DatasetFact
                 f"for each of the {images.shape[0]} images of x_{split}"
             )
         try:
-            values = bytes(memoryview(labels.data).cast(LABEL_CODES[labels.dtype]).tolist())
+            values = _labels(labels)
         except ValueError:
             raise InputError(f"{source}: y_{split} holds a class below 0 or above 255") from None
         shape = (*images.shape, 1)[1:4]
@@ -137,6 +142,30 @@ def facts_of(name: str, arrays: dict[str, RawArray], source: str) -> DatasetFact
         raise InputError(f"{source}: the images of x_train and x_test have different shapes, {sorted(shapes)}")
     train, test = arrays["x_train"].shape[0], arrays["x_test"].shape[0]
     return DatasetFacts(name, shapes.pop(), classes, train, test, digest.hexdigest())
+
+
+def _check_meant(arrays: dict[str, RawArray], facts: DatasetFacts, source: str) -> None:
+    """Refuse what is a data set by its form, and surely not the one that is meant."""
+    height, width, channels = facts.shape
+    if height in CHANNELS and width > 1 and channels not in CHANNELS:
+        raise InputError(
+            f"{source}: the images are {height}×{width} with {channels} channels, which looks like channels first; "
+            "save numpy.moveaxis(x, 1, -1)"
+        )
+    labels = {value for split in ("train", "test") for value in _labels(arrays[f"y_{split}"])}
+    absent = sorted(set(range(facts.classes)) - labels)
+    if absent:
+        raise InputError(
+            f"{source}: the classes go from {min(labels)} to {max(labels)}, and no image has class {absent[0]}; "
+            "number them from 0 without a gap"
+        )
+    if facts.classes < 2:
+        raise InputError(f"{source}: all images have class 0; a classifier needs two classes or more")
+
+
+def _labels(array: RawArray) -> bytes:
+    """Labels, each a byte. Raises ValueError for one below 0 or above 255."""
+    return bytes(memoryview(array.data).cast(LABEL_CODES[array.dtype]).tolist())
 
 
 def _read_npy(archive: zipfile.ZipFile, name: str) -> RawArray:
@@ -156,7 +185,8 @@ def _read_npy(archive: zipfile.ZipFile, name: str) -> RawArray:
     if fortran and len(shape) > 1:
         raise InputError(f"{archive.filename}: {name} is in Fortran order; save numpy.ascontiguousarray of it")
     array = RawArray(str(dtype), tuple(shape), content[start + length :])
-    item = int(array.dtype[2:]) if array.dtype[2:].isdigit() else 0
+    # Of text (<U5) the number counts characters, and what is wrong is said where arrays are looked at.
+    item = int(array.dtype[2:]) if array.dtype[1:2] in "uifb" and array.dtype[2:].isdigit() else 0
     if item and len(array.data) != item * math.prod(array.shape):
         raise InputError(
             f"{archive.filename}: {name} is cut: {len(array.data)} bytes for {array.dtype} of shape {array.shape}"

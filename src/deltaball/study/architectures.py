@@ -12,7 +12,7 @@ from pydantic import Field
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layer, Layers, MaxPool
-from deltaball.study.axes import Activations, Counts, Strict
+from deltaball.study.axes import Activations, Counts, Repeats, Strict
 
 
 class Architecture(Strict):
@@ -38,7 +38,7 @@ class Fcn(Architecture):
     """Axes of a fully connected network."""
 
     architecture: Literal["fcn"]
-    depth: Counts = Field(description="hidden layers")
+    depth: Repeats = Field(description="hidden layers")
     width: Counts = Field(description="units of each hidden layer")
     activation: Activations
 
@@ -55,12 +55,12 @@ class Cnn(Architecture):
     CONVOLUTIONS: ClassVar[int] = 1  # before each pool
 
     architecture: Literal["cnn"]
-    fc_depth: Counts = Field(description="hidden dense layers after the convolutions")
+    fc_depth: Repeats = Field(description="hidden dense layers after the convolutions")
     fc_width: Counts = Field(description="units of each hidden dense layer")
     activation: Activations
     filters: Counts = Field(description="filters of each convolution")
     kernel: Counts = Field(description="side of the convolution kernel, pixels")
-    conv_depth: Counts = Field(description="how many times convolution and pool are repeated")
+    conv_depth: Repeats = Field(description="how many times convolution and pool are repeated")
 
     @classmethod
     def layers(cls, axes: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Layers:

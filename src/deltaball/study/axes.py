@@ -1,5 +1,6 @@
 """What an axis of a grid may hold. Standard library and pydantic only."""
 
+import re
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -26,15 +27,32 @@ def axis(kind: Any) -> Any:
     return Annotated[several, AfterValidator(distinct), BeforeValidator(_listed, json_schema_input_type=kind | several)]
 
 
-Count = Annotated[int, Field(ge=1)]
+# Bounds that no study of small networks reaches, so that a slip of the keyboard is told and not planned.
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+# Of what is repeated: layers, and rounds of pruning.
+Repeats = TypeAliasType("Repeats", axis(Annotated[int, Field(ge=1, le=1000)]))
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _quotient(value: Any) -> Any:
+    """8/255, as peers write a radius, as a number; anything else as it is."""
+    found = re.fullmatch(r"\s*(\d+)\s*/\s*([1-9]\d*)\s*", value) if isinstance(value, str) else None
+    return int(found[1]) / int(found[2]) if found else value
+
+
+def radius(kind: Any) -> Any:
+    """A number of `kind`, which may be written as a quotient: 8/255."""
+    quotient = Annotated[str, StringConstraints(pattern=r"^\s*\d+\s*/\s*[1-9]\d*\s*$")]
+    return Annotated[kind, BeforeValidator(_quotient, json_schema_input_type=kind | quotient)]
+
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 Proportion = Annotated[float, Field(ge=0, lt=1)]
 
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 ActivationName = Literal["relu", "tanh", "sigmoid"]
 
@@ -47,7 +65,7 @@ Proportions = TypeAliasType("Proportions", axis(Proportion))
 
 Seeds = TypeAliasType("Seeds", axis(Seed))
 
-Delays = TypeAliasType("Delays", axis(Annotated[int, Field(ge=0)]))
+Delays = TypeAliasType("Delays", axis(Annotated[int, Field(ge=0, le=1_000_000)]))
 
 Activations = TypeAliasType("Activations", axis(ActivationName))
 

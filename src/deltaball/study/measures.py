@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
-from deltaball.study.axes import VALUES, Count, Positive, Share, Strict, axis
+from deltaball.study.axes import VALUES, Count, Positive, Share, Strict, axis, radius
 from deltaball.study.grids import PARTS, all_axes
 from deltaball.study.judges import JUDGES, Judge, judges_by_key, settings_takers
 from deltaball.study.neighbourhoods import NORMS
@@ -47,7 +47,7 @@ class AnyMeasure(_Settings):
     """What entries of all notions have in common."""
 
     norm: axis(Literal[tuple(NORMS)]) = Field(["linf"], description="of the ball, which is cut by [0, 1]")
-    delta: axis(Annotated[float, Field(ge=0, allow_inf_nan=False)]) = Field(
+    delta: axis(radius(Annotated[float, Field(ge=0, allow_inf_nan=False)])) = Field(
         description="radii of the ball, in pixel units of [0, 1]"
     )
     attack: axis(Literal[judges_by_key("attack")]) | None = Field(

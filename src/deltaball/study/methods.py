@@ -21,6 +21,7 @@ from deltaball.study.axes import (
     Precisions,
     Proportions,
     Rates,
+    Repeats,
     Seeds,
     Strict,
     axis,
@@ -123,7 +124,7 @@ class Imp(Method):
     ranking: Annotated[axis(Literal["global", "layer"]), WITHIN_PACK] = Field(
         ["global"], description="smallest magnitudes of all hidden kernels together, or of each"
     )
-    iterations: Counts = Field(description="rounds of pruning, each removing an equal share of what remains")
+    iterations: Repeats = Field(description="rounds of pruning, each removing an equal share of what remains")
     optimizer: Optimizers = Field(["sgd"])
     learning_rate: Annotated[Rates, WITHIN_PACK]
     epochs: Counts = Field(description="passes over the training split in each round")

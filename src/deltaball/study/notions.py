@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from deltaball.study.axes import Positive, Share, axis
+from deltaball.study.axes import Positive, Share, axis, radius
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ NOTIONS = {
             usual_attack="fmn",
             keys={
                 "delta": (
-                    axis(Positive),
+                    axis(radius(Positive)),
                     Field(description="distances are cut at δ, which is the range of the measure"),
                 )
             },

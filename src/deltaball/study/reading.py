@@ -19,6 +19,8 @@ from deltaball.study.notions import NOTIONS
 from deltaball.study.objectives import OBJECTIVES
 from deltaball.study.study import Analysis, Compute, Guarantee, Study
 
+# Characters of a value that a message quotes.
+MOST_QUOTED = 80
 # A figure of the convergence of more networks than this is not read.
 MOST_CONVERGING = 6
 
@@ -31,6 +33,8 @@ def load(path: Path) -> Study:
         raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file in UTF-8") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply to be a study") from None
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -128,7 +132,8 @@ def _check_judges(measure: AnyMeasure, grid: Grid, where: str) -> None:
 
 def _check_epsilon(epsilon: float, confidence: float, at_once: int, facts: catalogue.DatasetFacts, key: str) -> None:
     reached = epsilon_reached(facts.test, confidence, estimates=at_once)
-    can_be_had = f"epsilon = {_rounded_up(reached)} can be had"
+    least = _rounded_up(reached)
+    can_be_had = f"epsilon = {least} can be had" if least < 1 else "no epsilon below 1 can be had"
     try:
         needed = samples_needed(epsilon, confidence, estimates=at_once)
     except ValueError:
@@ -143,10 +148,27 @@ def _rounded_up(epsilon: float) -> float:
     return round(epsilon + 0.00005, 4)
 
 
+def shown(value: Any) -> str:
+    """A value as a message quotes it: what would fill a page is cut."""
+    text = repr(value)
+    return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}…"
+
+
 class StudyLoader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number, as in YAML 1.2, and a repeated key is an error."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        # What Python's own readers raise: of a number of too many digits, of the 31st of June, of `!!bool maybe`.
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
+            kind, text = node.tag.rpartition(":")[2], shown(node.value)
+            reason = f"{text} cannot be read as {kind}; put quotes around it if it is a word"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(None, None, "it should be a mapping", node.start_mark)
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -223,7 +245,7 @@ def _what(error: Any, sections: list[tuple[str, Any]]) -> str:
         case "extra_forbidden":
             wrong = error["loc"][-1]
             around = sections[:-1] if isinstance(value, dict) else sections
-            return f"unknown key '{wrong}' (value {value!r}); {alternatives(wrong, _model(around).model_fields)}"
+            return f"unknown key '{wrong}' (value {shown(value)}); {alternatives(wrong, _model(around).model_fields)}"
         case "missing":
             kind = _model(sections).model_fields[error["loc"][-1]].description
             return f"missing key '{error['loc'][-1]}'" + (f" ({kind})" if kind else "")
@@ -235,15 +257,15 @@ def _what(error: Any, sections: list[tuple[str, Any]]) -> str:
             return str(context["error"])
         case "literal_error":
             names = re.findall(r"'([^']*)'", context["expected"])
-            return f"{value!r} is not known; {alternatives(value, names)}"
+            return f"{shown(value)} is not known; {alternatives(value, names)}"
         case "string_pattern_mismatch":
-            return f"{value!r} cannot be a name; use letters, digits, '.', '_' and '-'"
-    return f"{value!r} is wrong: {error['msg'][0].lower()}{error['msg'][1:]}"
+            return f"{shown(value)} cannot be a name; use letters, digits, '.', '_' and '-'"
+    return f"{shown(value)} is wrong: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def _without_notion(measure: Any) -> str:
     if not isinstance(measure, dict):
-        return f"{measure!r} should be a mapping with keys of its own"
+        return f"{shown(measure)} should be a mapping with keys of its own"
     if "notion" not in measure:
         return f"missing key 'notion'; {alternatives('', NOTIONS)}"
-    return f"notion {measure['notion']!r} is not known; {alternatives(measure['notion'], NOTIONS)}"
+    return f"notion {shown(measure['notion'])} is not known; {alternatives(measure['notion'], NOTIONS)}"

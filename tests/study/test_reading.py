@@ -1,0 +1,96 @@
+"""Study files that cannot be read, or ask what nobody means, get one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from builders import grid, study
+
+from deltaball.base.errors import InputError
+from deltaball.plan.loading import planned
+from deltaball.study import reading
+
+
+def refusal(path: Path, text: str) -> str:
+    path.write_text(text)
+    with pytest.raises(InputError) as refused:
+        reading.load(path)
+    message = str(refused.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    assert len(message) < 400
+    return message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 2000,
+        "a: " + "[" * 800 + "]" * 800,
+        f"seed: {'9' * 5000}",
+        "date: 2021-02-31",
+        "n: !!int abc",
+        "n: !!float abc",
+        'n: !!int ""',
+        "n: !!bool maybe",
+        "n: !!map [1, 2]",
+        "n: !!timestamp soon",
+        "? [1, 2]\n: 3",
+    ],
+)
+def test_what_yaml_cannot_read_is_one_line(tmp_path: Path, text: str) -> None:
+    refusal(tmp_path / "study.yaml", text)
+
+
+@pytest.mark.parametrize("key", ["depth", "width", "epochs", "batch_size", "seed"])
+def test_numbers_that_nobody_means_are_refused(tmp_path: Path, key: str) -> None:
+    message = refusal(tmp_path / "study.yaml", yaml.safe_dump(study(grid(**{key: 10**30}))))
+    assert f"grids[0].{key}" in message
+
+
+def test_a_long_value_is_cut(tmp_path: Path) -> None:
+    message = refusal(tmp_path / "study.yaml", yaml.safe_dump(study(nonsense=[*range(5000)])))
+    assert "unknown key 'nonsense'" in message
+
+
+def test_a_radius_may_be_a_quotient(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(study(measures=[{"notion": "class_change", "delta": ["8/255", "16 / 255"]}])))
+    assert [one.delta for one in planned(path).measures] == [8 / 255, 16 / 255]
+    names = [one.name for one in planned(path).measures]
+    path.write_text(yaml.safe_dump(study(measures=[{"notion": "class_change", "delta": [8 / 255, 16 / 255]}])))
+    assert [one.name for one in planned(path).measures] == names
+    assert "8/0" in refusal(path, yaml.safe_dump(study(measures=[{"notion": "class_change", "delta": "8/0"}])))
+
+
+def own(folder: Path, images: tuple[int, ...], labels: list[object]) -> str:
+    """A study on own.npz, whose images have this shape and cycle through these labels."""
+    x, y = np.zeros((40, *images), np.uint8), np.array([labels[index % len(labels)] for index in range(40)])
+    np.savez(folder / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    guarantee = {"epsilon": 0.25, "confidence": 0.95}
+    return yaml.safe_dump(study({**grid(), "dataset": "own"}, data=str(folder), guarantee=guarantee))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        ((8, 8), [1, 2, 3], "no image has class 0"),
+        ((8, 8), [0, 1, 200], "no image has class 2"),
+        ((8, 8), [0], "two classes"),
+        ((3, 6, 6), [0, 1], "channels first"),
+        ((8, 8), ["cat", "dog"], "it should hold one integer class"),
+    ],
+)
+def test_a_data_set_that_is_surely_not_meant_is_refused(
+    tmp_path: Path, images: tuple[int, ...], labels: list[object], said: str
+) -> None:
+    assert said in refusal(tmp_path / "study.yaml", own(tmp_path, images, labels))
+
+
+def test_one_test_point_gives_no_epsilon(tmp_path: Path) -> None:
+    text = own(tmp_path, (8, 8), [0, 1])
+    arrays = dict(np.load(tmp_path / "own.npz"))
+    arrays |= {"x_test": arrays["x_test"][:1], "y_test": arrays["y_test"][:1]}
+    np.savez(tmp_path / "own.npz", **arrays)
+    assert "no epsilon below 1 can be had" in refusal(tmp_path / "study.yaml", text)
