@@ -13,6 +13,9 @@ PACK_PARAMETERS = {"cpu": 2_000_000, "cuda": 64_000_000}
 
 PACK_NETWORKS = 64
 
+# Packs that a job trains at a time, at most, and no more networks than a full pack has.
+SIDE_BY_SIDE = {"cpu": 1, "cuda": 8}
+
 
 def shards(
     trajectories: Iterable[Trajectory], seconds: Callable[[Sequence[Trajectory]], float], minutes: float, device: str

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
 
 from deltaball.plan.networks import Trajectory
-from deltaball.plan.packing import PACK_NETWORKS
+from deltaball.plan.packing import PACK_NETWORKS, SIDE_BY_SIDE
 from deltaball.study.methods import METHODS
 from deltaball.training.progress import Progress
-
-# Packs that a job trains at a time, at most, and no more networks than a full pack has.
-SIDE_BY_SIDE = {"cpu": 1, "cuda": 8}
 
 
 def side_by_side(
@@ -28,8 +28,9 @@ def side_by_side(
     workers = 1 if chains else max(1, min(SIDE_BY_SIDE[device], PACK_NETWORKS // most))
     if workers == 1:
         return sum(map(work, packs))
+    on_stream = partial(_on_a_stream, work, _free_streams()) if device == "cuda" else work
     with ThreadPoolExecutor(workers) as pool:
-        under_way = [pool.submit(_on_a_stream, work, pack, device) for pack in packs]
+        under_way = [pool.submit(on_stream, pack) for pack in packs]
         try:
             return sum(one.result() for one in as_completed(under_way))
         except BaseException:
@@ -38,10 +39,23 @@ def side_by_side(
             raise
 
 
-def _on_a_stream(work: Callable[[Sequence[Trajectory]], int], pack: Sequence[Trajectory], device: str) -> int:
-    if device == "cpu":
-        return work(pack)
+def _free_streams() -> SimpleQueue:
+    """The CUDA streams of packs, none of which trains yet."""
+    from deltaball.training import graphs
+
+    free: SimpleQueue = SimpleQueue()
+    with graphs.CAPTURING:
+        for stream in graphs.streams().packs:
+            free.put(stream)
+    return free
+
+
+def _on_a_stream(work: Callable[[Sequence[Trajectory]], int], free: SimpleQueue, pack: Sequence[Trajectory]) -> int:
     import torch
 
-    with torch.cuda.stream(torch.cuda.Stream()):
-        return work(pack)
+    stream: Any = free.get()
+    try:
+        with torch.cuda.stream(stream):
+            return work(pack)
+    finally:
+        free.put(stream)

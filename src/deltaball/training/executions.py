@@ -15,10 +15,10 @@ import torch
 
 from deltaball.base.files import written_whole
 from deltaball.networks.layers import Conv, Layers, Shape
+from deltaball.training.graphs import CAPTURING, LANES
 from deltaball.training.steps import Execution, Members, Recipe, Steps
 
 STEPS = 32  # of a trial, after as many that warm up
-LANES = 8
 
 
 def candidates(layers: Layers, networks: int, device: str) -> list[Execution]:
@@ -93,6 +93,10 @@ def _trial(
             print(f"{one} fails here: {problem}".splitlines()[0], flush=True)
             if one == possible[-1] and not seconds:
                 raise
+        if images.is_cuda:
+            # What its graphs reserved; torch lets it go by itself, but not while another thread captures.
+            with CAPTURING:
+                torch.cuda.empty_cache()
     return seconds
 
 
