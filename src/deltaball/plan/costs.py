@@ -40,6 +40,9 @@ UNITS = {
     "chain_flop": "of Hamiltonian Monte Carlo",
     "compilation": "of a pack of chains",
 }
+# Of these, in which a GPU waits for the host or is filled by none of its kernels, so that packs side by side overlap.
+WAITING = ("step", "layer", "product", "convolution", "point", "checkpoint")
+
 Work = Mapping[str, float]  # how many of each unit
 
 # Filters that are computed at once, by a CPU's vectors and in a GPU's tiles: 5 take as long as 16.

@@ -7,8 +7,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from deltaball.plan.networks import Trajectory
-from deltaball.plan.packing import PACK_NETWORKS, SIDE_BY_SIDE
-from deltaball.study.methods import METHODS
+from deltaball.plan.together import at_a_time
 from deltaball.training.progress import Progress
 
 
@@ -22,10 +21,7 @@ def side_by_side(
 
     Whatever ends it early (a signal, an error) ends what is under way at the next epoch or transition.
     """
-    # JAX has the GPU to itself, and a pack of chains fills it.
-    chains = any(METHODS[one.method].on_jax for pack in packs for one in pack)
-    most = max(map(len, packs), default=1)
-    workers = 1 if chains else max(1, min(SIDE_BY_SIDE[device], PACK_NETWORKS // most))
+    workers = at_a_time(packs, device)
     if workers == 1:
         return sum(map(work, packs))
     on_stream = partial(_on_a_stream, work, _free_streams()) if device == "cuda" else work

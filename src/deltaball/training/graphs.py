@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from deltaball.plan.packing import SIDE_BY_SIDE
+from deltaball.plan.together import SIDE_BY_SIDE
 
 # Steps of one replay. A graph of more starts no faster and takes longer to capture.
 BLOCK = 16
