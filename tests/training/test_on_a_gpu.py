@@ -58,9 +58,7 @@ def test_steps_in_graphs_are_the_steps_as_a_cpu_takes_them(
         assert gpu.graphs == 3  # a block, a single step, the last minibatch
     assert "not captured" not in capsys.readouterr().out
     exact = (
-        {"rtol": 0, "atol": 0}
-        if execution.convolution == "looped" or kind == "fcn"
-        else {"rtol": 1e-4, "atol": 1e-5}
+        {"rtol": 0, "atol": 0} if execution.convolution == "looped" or kind == "fcn" else {"rtol": 1e-4, "atol": 1e-5}
     )
     torch.testing.assert_close(again, losses, **exact)
     torch.testing.assert_close(weights, list(here.members.weights), **exact)
