@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pretended_gpu import pretended
-from step_cases import NETWORKS, made, trained
+from step_cases import BATCH, NETWORKS, made, trained
 
 from deltaball.data.datasets import Dataset
 from deltaball.plan.networks import Trajectory
@@ -155,5 +155,5 @@ def test_every_trial_leaves_its_memory(tmp_path: Path) -> None:
         tensors = (there.members, there.images, there.labels)
         before = gpu.bytes
         found = executions.fastest(steps.recipe, *tensors, tmp_path)
-        assert found in executions.candidates(steps.recipe.layers, NETWORKS, "cuda")
+        assert found in executions.candidates(steps.recipe.layers, NETWORKS, BATCH, "cuda")
         assert gpu.bytes == before

@@ -221,6 +221,6 @@ def test_a_trial_trains_nothing_and_takes_time(convolution: str) -> None:
 
 
 def test_no_stopwatch_decides_on_a_cpu() -> None:
-    assert executions.candidates(SHAPES["cnn"], 4, "cpu") == [LOOPED]
-    assert executions.candidates(SHAPES["fcn"], 4, "cuda") == [LOOPED]
-    assert {one.convolution for one in executions.candidates(SHAPES["cnn"], 4, "cuda")} == set(CONVOLUTIONS)
+    assert executions.candidates(SHAPES["cnn"], 4, BATCH, "cpu") == [LOOPED]
+    assert executions.candidates(SHAPES["fcn"], 4, BATCH, "cuda") == [LOOPED]
+    assert {one.convolution for one in executions.candidates(SHAPES["cnn"], 4, BATCH, "cuda")} == set(CONVOLUTIONS)

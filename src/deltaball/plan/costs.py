@@ -40,8 +40,9 @@ UNITS = {
     "chain_flop": "of Hamiltonian Monte Carlo",
     "compilation": "of a pack of chains",
 }
-# Of these, in which a GPU waits for the host or is filled by none of its kernels, so that packs side by side overlap.
-WAITING = ("step", "layer", "product", "convolution", "point", "checkpoint")
+# Of these, in which a GPU waits for the host or its kernels are too small to fill it: packs side by side overlap there.
+# Not a convolution's own time: the rates that ship were measured with several of them at once.
+WAITING = ("step", "layer", "product", "point", "checkpoint")
 
 Work = Mapping[str, float]  # how many of each unit
 

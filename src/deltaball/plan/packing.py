@@ -14,7 +14,11 @@ PACK_PARAMETERS = {"cpu": 2_000_000, "cuda": 64_000_000}
 
 
 def shards(
-    trajectories: Iterable[Trajectory], alone: Callable[[Sequence[Trajectory]], Alone], minutes: float, device: str
+    trajectories: Iterable[Trajectory],
+    alone: Callable[[Sequence[Trajectory]], Alone],
+    minutes: float,
+    device: str,
+    most: Callable[[Trajectory], int] = lambda _: PACK_NETWORKS,
 ) -> Iterator[Shard]:
     """Each grid's packs, cut to jobs of about so many minutes; `alone` estimates what a pack takes."""
     by_grid: dict[str, list[Trajectory]] = {}
@@ -23,7 +27,7 @@ def shards(
     for members in by_grid.values():
         current: list[tuple[Trajectory, ...]] = []
         together, taken = Together(device), 0.0
-        for pack in packs(members, device):
+        for pack in packs(members, device, most):
             own = alone(pack)
             together.add(pack, own)
             if current and together.minutes > minutes:
@@ -36,11 +40,14 @@ def shards(
             yield _shard(current, taken)
 
 
-def packs(members: Iterable[Trajectory], device: str) -> Iterator[tuple[Trajectory, ...]]:
+def packs(
+    members: Iterable[Trajectory], device: str, most: Callable[[Trajectory], int] = lambda _: PACK_NETWORKS
+) -> Iterator[tuple[Trajectory, ...]]:
+    """Trajectories of one shape together, as many as a device profits from; `most` says how many it has memory for."""
     ordered = sorted(members, key=lambda one: (one.shape, one.id))
     for _, group in groupby(ordered, key=lambda one: one.shape):
         alike = list(group)
-        size = max(1, min(PACK_NETWORKS, PACK_PARAMETERS[device] // alike[0].parameters))
+        size = max(1, min(PACK_NETWORKS, PACK_PARAMETERS[device] // alike[0].parameters, most(alike[0])))
         for start in range(0, len(alike), size):
             yield tuple(alike[start : start + size])
 

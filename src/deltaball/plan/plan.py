@@ -9,12 +9,12 @@ from typing import Any
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Layers
-from deltaball.plan import costs
+from deltaball.plan import costs, memory
 from deltaball.plan.identities import Identity
 from deltaball.plan.measures import Experiment, Measure, measures, of_entry
 from deltaball.plan.networks import CheckpointId, Network, Shard, Trajectory
 from deltaball.plan.packing import packs, shards
-from deltaball.plan.together import Alone, Together
+from deltaball.plan.together import PACK_NETWORKS, Alone, Together
 from deltaball.plan.trajectories import Trajectories
 from deltaball.study import architectures
 from deltaball.study.methods import METHODS
@@ -35,7 +35,7 @@ class Plan:
     def shards(self) -> dict[str, Shard]:
         """The jobs by id, cut to the study's `shard_minutes`."""
         compute = self.study.compute
-        cut = shards(self.trajectories.values(), self.alone, compute.shard_minutes, compute.device)
+        cut = shards(self.trajectories.values(), self.alone, compute.shard_minutes, compute.device, self.most_networks)
         return {shard.id: shard for shard in cut}
 
     @cached_property
@@ -106,7 +106,14 @@ class Plan:
         found = [
             replace(self.trajectories[identity], checkpoints=tuple(sorted(steps))) for identity, steps in wanted.items()
         ]
-        return list(packs(found, self.study.compute.device))
+        return list(packs(found, self.study.compute.device, self.most_networks))
+
+    def most_networks(self, one: Trajectory) -> int:
+        """How many networks like this one the study's device has memory for in a pack."""
+        if self.study.compute.device == "cpu":  # packs are small there for other reasons
+            return PACK_NETWORKS
+        each = memory.training_bytes(one.method, one.axes, self.layers(one), self.facts[one.dataset].train)
+        return memory.most_networks(one.method, each)
 
     def layers(self, trajectory: Trajectory | Network) -> Layers:
         """The layers of a trajectory's networks."""
