@@ -8,16 +8,17 @@ Both sides attack the predicted class with the same number of steps. "Equal work
 exit. Ours then also finds the predicted class, judges every iterate, keeps the worst and judges that again; foolbox is
 given the predicted class and judges the last iterate.
 
-They take turns on one thread, and the median of their CPU times counts: other jobs on the machine do not.
+The median of several turns counts: on a CPU of the CPU times of one thread, which other jobs do not stretch; on a
+GPU of the clock's.
 """
 
 import os
 import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,6 +26,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 
 import numpy as np
 import torch
+from training import seconds
 
 from deltaball.data.datasets import Dataset, load
 from deltaball.local.attacks.attack import Attack
@@ -36,6 +38,7 @@ from deltaball.local.notions import ClassChange
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Activation, Dense, Flatten, Layers
 from deltaball.networks.packs import Pack, logits
+from deltaball.run.libraries import prepare_torch
 from deltaball.study.architectures import layers
 from deltaball.training.objectives.cross_entropy import cross_entropy as training_loss
 from deltaball.training.optimizers import sgd_step
@@ -44,9 +47,20 @@ NETWORKS, POINTS, TURNS = 64, 738, 5
 EPOCHS, RATE, BATCH = 5, 0.1, 50
 BALL = Ball("linf", 0.05)
 STEPS, TRAVEL = 40, 2.5
-# Networks of a pack that are attacked in one call: their images, and what a step makes of them, stay in the cache.
-NETWORKS_AT_ONCE = 16
-POINTS_AT_ONCE = 128
+# Networks and points that are attacked in one call: on a CPU, what a step makes of them stays in the cache.
+NETWORKS_AT_ONCE = {"cpu": 16, "cuda": 64}
+POINTS_AT_ONCE = {"cpu": 128, "cuda": 768}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of attacking a pack, and what it took."""
+
+    attack: str
+    who: str
+    seconds: float
+    ratio: float  # of foolbox' seconds to these
+    changed: float  # share of the points whose class it changed
 
 
 @dataclass(frozen=True)
@@ -56,12 +70,13 @@ class ClassChangeByCrossEntropy(ClassChange):
     losses = (cross_entropy,)
 
 
-def trained(network: Layers, dataset: Dataset) -> Pack:
+def trained(network: Layers, dataset: Dataset, device: str, networks: int = NETWORKS, epochs: int = EPOCHS) -> Pack:
     """A pack of networks from different initial weights, trained by SGD on the same batches."""
-    weights = Pack.of(network, [initial_weights(network, np.random.default_rng(k)) for k in range(NETWORKS)]).weights
-    x, y = torch.from_numpy(dataset.x_train), torch.from_numpy(dataset.y_train)
-    rates = torch.full((NETWORKS,), RATE)
-    for epoch in range(EPOCHS):
+    drawn = [initial_weights(network, np.random.default_rng(k)) for k in range(networks)]
+    weights = Pack.of(network, drawn, device).weights
+    x, y = (torch.from_numpy(one).to(device) for one in (dataset.x_train, dataset.y_train))
+    rates = torch.full((networks,), RATE, device=device)
+    for epoch in range(epochs):
         for batch in np.array_split(np.random.default_rng(epoch).permutation(len(x)), len(x) // BATCH):
             weights = tuple(weight.requires_grad_() for weight in weights)
             loss = training_loss(logits(network, weights, x[batch]), y[batch]).sum()
@@ -73,11 +88,12 @@ def trained(network: Layers, dataset: Dataset) -> Pack:
 
 def ours(attack: Attack, pack: Pack, x: torch.Tensor, notion: ClassChange) -> torch.Tensor:
     """bool [K, n]: where a violation was found."""
-    found = torch.empty(len(pack), len(x), dtype=torch.bool)
-    for start in range(0, len(pack), NETWORKS_AT_ONCE):
-        some = pack.part(slice(start, start + NETWORKS_AT_ONCE))
-        for first in range(0, len(x), POINTS_AT_ONCE):
-            block = x[first : first + POINTS_AT_ONCE]
+    found = torch.empty(len(pack), len(x), dtype=torch.bool, device=x.device)
+    networks, points = NETWORKS_AT_ONCE[x.device.type], POINTS_AT_ONCE[x.device.type]
+    for start in range(0, len(pack), networks):
+        some = pack.part(slice(start, start + networks))
+        for first in range(0, len(x), points):
+            block = x[first : first + points]
             keys = range(first, first + len(block))
             ((_, _, one),) = attack(some, block, {BALL: [notion]}, keys)
             found[start : start + len(some), first : first + len(block)] = one.outcome == 0
@@ -110,7 +126,7 @@ def theirs(attack: object, pack: Pack, x: torch.Tensor) -> Callable[[], torch.Te
     images = x.permute(0, 3, 1, 2).contiguous()
     with torch.no_grad():
         predicted = pack(x).argmax(-1)
-    models = [foolbox.PyTorchModel(as_module(pack, k), bounds=(0, 1), device="cpu") for k in range(len(pack))]
+    models = [foolbox.PyTorchModel(as_module(pack, k), bounds=(0, 1), device=x.device) for k in range(len(pack))]
 
     def run() -> torch.Tensor:
         pairs = zip(models, predicted, strict=True)
@@ -119,43 +135,43 @@ def theirs(attack: object, pack: Pack, x: torch.Tensor) -> Callable[[], torch.Te
     return run
 
 
-def attacks(pack: Pack, x: torch.Tensor) -> None:
-    """Print a table of times and success rates."""
-    import foolbox
-    from foolbox.attacks import LinfFastGradientAttack, LinfProjectedGradientDescentAttack
-
+def attacks(pack: Pack, x: torch.Tensor, turns: int = TURNS, steps: int = STEPS) -> Iterator[Row]:
+    """What each attack took, by foolbox first where that is installed."""
     alike, both = ClassChangeByCrossEntropy(), ClassChange()
-    pgd = LinfProjectedGradientDescentAttack(rel_stepsize=TRAVEL / STEPS, steps=STEPS, random_start=True)
-    equal = Pgd(steps=STEPS, restarts=1, early_exit=False)
-    rows = {
-        "FGSM": {
-            f"foolbox {foolbox.__version__}": theirs(LinfFastGradientAttack(), pack, x),
-            "equal work": lambda: ours(Fgsm(), pack, x, alike),
-        },
-        f"PGD-{STEPS}": {
-            f"foolbox {foolbox.__version__}": theirs(pgd, pack, x),
+    equal = Pgd(steps=steps, restarts=1, early_exit=False)
+    table = {
+        "FGSM": {"equal work": lambda: ours(Fgsm(), pack, x, alike)},
+        f"PGD-{steps}": {
             "equal work": lambda: ours(equal, pack, x, alike),
-            "early exit": lambda: ours(Pgd(steps=STEPS, restarts=1), pack, x, alike),
-            "as a study runs it: margin, then cross-entropy": lambda: ours(Pgd(steps=STEPS), pack, x, both),
+            "early exit": lambda: ours(Pgd(steps=steps, restarts=1), pack, x, alike),
+            "as a study runs it: margin, then cross-entropy": lambda: ours(Pgd(steps=steps), pack, x, both),
         },
     }
-    print(f"\nL∞, δ = {BALL.delta}, {len(pack)} networks × {len(x)} points; medians of {TURNS} turns\n")
-    print(f"{'':9}{'':50}{'seconds':>9}{'× foolbox':>11}{'µs a point':>12}{'changed':>9}")
-    for name, columns in rows.items():
-        seconds: dict[str, list[float]] = {column: [] for column in columns}
-        changed = {}
-        for turn in range(TURNS + 1):  # the first warms up
-            for column, run in columns.items():
-                started = time.process_time()
-                changed[column] = run()
-                if turn:
-                    seconds[column].append(time.process_time() - started)
-        reference = statistics.median(next(iter(seconds.values())))
-        for column, times in seconds.items():
-            median = statistics.median(times)
-            each = median / len(pack) / len(x) * 1e6
-            share = changed[column].float().mean().item()
-            print(f"{name:9}{column:50}{median:9.2f}{reference / median:11.2f}{each:12.1f}{share:9.4f}")
+    if find_spec("foolbox"):
+        import foolbox
+        from foolbox.attacks import LinfFastGradientAttack, LinfProjectedGradientDescentAttack
+
+        pgd = LinfProjectedGradientDescentAttack(rel_stepsize=TRAVEL / steps, steps=steps, random_start=True)
+        for name, attack in (("FGSM", LinfFastGradientAttack()), (f"PGD-{steps}", pgd)):
+            table[name] = {f"foolbox {foolbox.__version__}": theirs(attack, pack, x), **table[name]}
+    for name, columns in table.items():
+        times = {who: [timed(run, x.device.type) for _ in range(turns)] for who, run in warmed(columns).items()}
+        medians = {who: statistics.median(taken for taken, _ in turns) for who, turns in times.items()}
+        reference = next((taken for who, taken in medians.items() if who.startswith("foolbox")), float("nan"))
+        for who, taken in medians.items():
+            yield Row(name, who, taken, reference / taken, times[who][-1][1])
+
+
+def warmed(columns: dict[str, Callable[[], torch.Tensor]]) -> dict[str, Callable[[], torch.Tensor]]:
+    for run in columns.values():
+        run()
+    return columns
+
+
+def timed(run: Callable[[], torch.Tensor], device: str) -> tuple[float, float]:
+    """Seconds of a call, and the share of points that it changed."""
+    changed: list[torch.Tensor] = []
+    return seconds(lambda: changed.append(run()), device), changed[0].float().mean().item()
 
 
 def processor() -> str:
@@ -165,17 +181,27 @@ def processor() -> str:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    prepare_torch(device)
     shape = sys.argv[1] if len(sys.argv) > 1 else "2x64"
     depth, width = map(int, shape.split("x"))
     dataset = load("mnist5k", Path("data"))
     network = layers("fcn", {"depth": depth, "width": width, "activation": "relu"}, dataset.x_train.shape[1:], 10)
-    pack = trained(network, dataset)
-    x = torch.from_numpy(dataset.x_test[:POINTS])
-    accuracy = (pack(torch.from_numpy(dataset.x_test)).argmax(-1) == torch.from_numpy(dataset.y_test)).float().mean()
-    print(f"{processor()}, 1 thread, Python {platform.python_version()}, torch {torch.__version__}")
+    pack = trained(network, dataset, device)
+    x, tested, labels = (
+        torch.from_numpy(one).to(device) for one in (dataset.x_test[:POINTS], dataset.x_test, dataset.y_test)
+    )
+    accuracy = (pack(tested).argmax(-1) == labels).float().mean()
+    hardware = torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, 1 thread"
+    print(f"{hardware}, Python {platform.python_version()}, torch {torch.__version__}")
     print(f"{len(pack)} FCNs {shape}, relu, trained {EPOCHS} epochs on {dataset.facts.name}: accuracy {accuracy:.3f}")
-    attacks(pack, x)
+    print(f"\nL∞, δ = {BALL.delta}, {len(pack)} networks × {len(x)} points; medians of {TURNS} turns\n")
+    print(f"{'':9}{'':50}{'seconds':>9}{'× foolbox':>11}{'µs a point':>12}{'changed':>9}")
+    for one in attacks(pack, x):
+        each = one.seconds / len(pack) / len(x) * 1e6
+        print(
+            f"{one.attack:9}{one.who:50}{one.seconds:9.2f}{one.ratio:11.2f}{each:12.1f}{one.changed:9.4f}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -50,8 +50,10 @@ NETWORKS: dict[str, tuple[Layers, int]] = {
 }
 # Networks in a pack, and packs at a time: on a GPU, small packs of several shapes fill it together.
 PACKS = {"cpu": ((1, 1), (4, 1), (16, 1)), "cuda": ((1, 1), (4, 8), (16, 1), (64, 1), (256, 1))}
-# A CPU's epochs are this much longer on a GPU, which would be over before they began.
-LONGER = {"cpu": 1, "cuda": 16}
+# A CPU's epochs are this much longer on a GPU, where they would be over before they began, and as many are timed at
+# once: as in a study, the next one's order of the data is drawn meanwhile.
+LONGER = {"cpu": 1, "cuda": 4}
+EPOCHS = {"cpu": 1, "cuda": 4}
 
 
 def arrays(shape: tuple[int, int, int], points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +62,7 @@ def arrays(shape: tuple[int, int, int], points: int) -> tuple[np.ndarray, np.nda
 
 
 def keras_fit(name: str, device: str) -> Callable[[], object]:
-    """An epoch of `fit` as its users write it."""
+    """Some epochs of `fit` as its users write it."""
     import keras
 
     network, points = NETWORKS[name]
@@ -68,11 +70,11 @@ def keras_fit(name: str, device: str) -> Callable[[], object]:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.01), loss, metrics=["accuracy"])
     x, y = arrays(network.shape, points * LONGER[device])
-    return lambda: model.fit(x, y, batch_size=BATCH, epochs=1, verbose=0)
+    return lambda: model.fit(x, y, batch_size=BATCH, epochs=EPOCHS[device], verbose=0)
 
 
 def plain_torch(name: str, device: str) -> Callable[[], object]:
-    """An epoch of one network as a torch user writes it who keeps the data on the device."""
+    """Some epochs of one network as a torch user writes it who keeps the data on the device."""
     import torch
 
     from deltaball.networks.layers import Activation, Conv, Dense, Flatten, MaxPool
@@ -90,13 +92,19 @@ def plain_torch(name: str, device: str) -> Callable[[], object]:
     images, labels = arrays(network.shape, points * LONGER[device])
     x, y = torch.from_numpy(images).permute(0, 3, 1, 2).to(device), torch.from_numpy(labels).long().to(device)
 
-    def epoch() -> None:
-        for chosen in torch.randperm(len(x), device=device).split(BATCH):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(x[chosen]), y[chosen]).backward()
-            optimizer.step()
+    def epochs() -> None:
+        for _ in range(EPOCHS[device]):
+            for chosen in torch.randperm(len(x), device=device).split(BATCH):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(model(x[chosen]), y[chosen]).backward()
+                optimizer.step()
 
-    return epoch
+    return epochs
+
+
+def samples_of(name: str, device: str) -> int:
+    """Images that pass one network in what is timed at once."""
+    return NETWORKS[name][1] * LONGER[device] * EPOCHS[device]
 
 
 def bytes_moved(network: Layers) -> float:
@@ -113,7 +121,7 @@ def bytes_moved(network: Layers) -> float:
 def ours(
     name: str, device: str, networks: int, folder: str, precision: str = "float32", packs: int = 1
 ) -> Callable[[], object]:
-    """An epoch of so many packs of so many networks each, side by side as a job trains them."""
+    """Some epochs of so many packs of so many networks each, side by side as a job trains them."""
     from deltaball.base.draws import generator
     from deltaball.data.datasets import from_arrays
     from deltaball.networks.initial import initial_weights
@@ -142,7 +150,7 @@ def ours(
 
     def train(pack: tuple[Trajectory, ...]) -> int:
         for run in runs[pack[0].id]:
-            run.until(run.epoch + 1)
+            run.until(run.epoch + EPOCHS[device])
         return 0
 
     return lambda: side_by_side(whole, train, device, SILENT)
@@ -201,8 +209,8 @@ def main(names: list[str]) -> None:
     print(f"{'network':14} {'trained by':32} {'sample-steps/s':>14} {'TFLOP/s':>9} {'of product':>10} ", end="")
     print(f"{'of memory':>9} {'ratio':>7} {'first':>7}")
     for name in names or NETWORKS:
-        network, points = NETWORKS[name]
-        samples = points * LONGER[device]
+        network, _ = NETWORKS[name]
+        samples = samples_of(name, device)
         took = {f"Keras fit, {one}": (1, *keras_timed(one, name, device)) for one in ("torch", "jax")}
         took["plain torch, 1 network"] = (1, *timed(plain_torch(name, device), device))
         for precision in ("float32", "bfloat16"):

@@ -94,6 +94,10 @@ class Function(Model):
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self.function(x)
 
+    @property
+    def numbers(self) -> int:
+        return 1
+
     def one(self, k: int) -> "Function":
         return Function(lambda x: self.function(x.expand(self.networks, *x.shape[-4:]))[k : k + 1], 1)
 

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 # What takes longest begins first, so that no core waits for the last of it.
 LONGEST = (
     "cluster/test_slurm.py",
+    "test_gpu_rehearsal.py",
     "workflow/test_edits.py",
     "workflow/test_faults.py",
     "workflow/test_snakemake.py",

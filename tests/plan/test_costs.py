@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -281,6 +282,13 @@ def test_calibrating_measures_fits_and_is_used(
     assert list(path.parent.iterdir()) == [path]
     assert main.main(["plan"]) == 0
     assert str(path) in capsys.readouterr().out
+
+
+def test_no_probe_begins_when_the_time_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    some = [probes.fcn(4, 1, 32, 1, shape=(4, 4, 1)), probes.fcn(8, 1, 32, 1, shape=(4, 4, 1))]
+    found = calibration.calibrated("cpu", tmp_path, some, until=time.monotonic() - 1)
+    assert [name.startswith(f"{some[0]}") for name in found.ratios] == [True, True]
+    assert "1 probes are left out: the time is over" in capsys.readouterr().out
 
 
 def test_a_study_under_way_is_not_cut_anew(

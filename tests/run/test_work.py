@@ -11,10 +11,10 @@ import torch
 from builders import grid, study
 
 from deltaball.base.errors import InputError
-from deltaball.plan import costs, packing
+from deltaball.plan import costs, packing, together
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan, plan
-from deltaball.run import devices, needs, streams, work
+from deltaball.run import devices, streams, work
 from deltaball.store.store import Store
 from deltaball.study.study import Study
 from deltaball.training.progress import Progress, Stopped
@@ -86,7 +86,7 @@ def test_packs_and_shards_of_any_size_give_the_same_bits(
 def test_packs_side_by_side_are_the_packs_one_after_another(
     reference: dict, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(streams.SIDE_BY_SIDE, "cpu", 4)
+    monkeypatch.setitem(together.SIDE_BY_SIDE, "cpu", 4)
     threads = set()
     one_epoch = Steps.epoch
 
@@ -109,7 +109,7 @@ def test_memory_for_two_networks_at_a_time_trains_them_all(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(streams.SIDE_BY_SIDE, "cpu", side_by_side)
+    monkeypatch.setitem(together.SIDE_BY_SIDE, "cpu", side_by_side)
     one_epoch = Steps.epoch
 
     def in_little_memory(steps: Steps, order: np.ndarray, *arguments: object) -> torch.Tensor:
@@ -168,7 +168,7 @@ def packs_of(planned: Plan) -> list[tuple[Trajectory, ...]]:
 
 def test_what_is_pruned_comes_in_a_later_wave(data_folder: Path, tmp_path: Path) -> None:
     packs = packs_of(cut(tmp_path, data_folder))
-    found = needs.waves(packs)
+    found = together.waves(packs)
     wave_of = {one.id: number for number, wave in enumerate(found) for pack in wave for one in pack}
     pruned = [one for pack in packs for one in pack if one.parents]
     assert pruned
@@ -176,7 +176,7 @@ def test_what_is_pruned_comes_in_a_later_wave(data_folder: Path, tmp_path: Path)
     assert sorted(map(id, packs)) == sorted(id(pack) for wave in found for pack in wave)
     assert len(found[0]) >= 3
     # Where the parents are another job's, there is nothing to wait for.
-    assert needs.waves(pack for pack in packs if pack[0].parents)[0]
+    assert together.waves(pack for pack in packs if pack[0].parents)[0]
 
 
 class Worked:
@@ -197,8 +197,8 @@ class Worked:
 def test_whatever_ends_a_job_ends_all_its_packs(
     problem: BaseException, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(streams.SIDE_BY_SIDE, "cpu", 2)
-    monkeypatch.setattr(streams, "PACK_NETWORKS", 640)
+    monkeypatch.setitem(together.SIDE_BY_SIDE, "cpu", 2)
+    monkeypatch.setattr(together, "PACK_NETWORKS", 640)
     progress = Progress(1, 1)
     endless = Worked(problem, progress)
     with pytest.raises((type(problem), Stopped)):

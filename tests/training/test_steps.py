@@ -50,6 +50,7 @@ def test_steps_replayed_are_the_steps_as_written(kind: str, optimizer: str, prun
         assert torch.equal(one, other)
 
 
+@pytest.mark.gpu
 @ON_A_GPU
 @pytest.mark.parametrize(
     "execution",
@@ -93,11 +94,11 @@ def test_no_step_is_left_out_or_taken_twice(whole: int, left: int, epochs: int) 
         mine = recorded[-1]
         return lambda: taken.extend(mine)
 
-    take = graphs.Replayed(taken.append, record)
+    take = graphs.Replayed(record)
     for _ in range(epochs):
-        take(BATCH, whole)
+        take(taken.append, BATCH, whole)
         if left:
-            take(left, 1)
+            take(taken.append, left, 1)
     assert taken == ([BATCH] * whole + ([left] if left else [])) * epochs
     assert Counter(map(len, recorded)).keys() <= {1, graphs.BLOCK}
     assert all(take.warm[size] <= WARM_UP for size in (BATCH, left))
@@ -220,6 +221,6 @@ def test_a_trial_trains_nothing_and_takes_time(convolution: str) -> None:
 
 
 def test_no_stopwatch_decides_on_a_cpu() -> None:
-    assert executions.candidates(SHAPES["cnn"], 4, "cpu") == [LOOPED]
-    assert executions.candidates(SHAPES["fcn"], 4, "cuda") == [LOOPED]
-    assert {one.convolution for one in executions.candidates(SHAPES["cnn"], 4, "cuda")} == set(CONVOLUTIONS)
+    assert executions.candidates(SHAPES["cnn"], 4, BATCH, "cpu") == [LOOPED]
+    assert executions.candidates(SHAPES["fcn"], 4, BATCH, "cuda") == [LOOPED]
+    assert {one.convolution for one in executions.candidates(SHAPES["cnn"], 4, BATCH, "cuda")} == set(CONVOLUTIONS)

@@ -42,10 +42,11 @@ def calibrate(given: Namespace) -> None:
     What is trained and measured is found in the store all the same, but a study that is under way would meet shards
     that it does not know: so not while one runs here.
     """
-    from deltaball.run import devices, libraries
+    from deltaball.run import devices, libraries, limited
     from deltaball.study import reading
     from deltaball.workflow import launch
 
+    limit = limited.seconds(given.time_limit) if given.time_limit else None
     study = reading.load(given.study)
     device = given.device or study.compute.device
     with launch.claim(), devices.held(device):
@@ -53,7 +54,7 @@ def calibrate(given: Namespace) -> None:
         libraries.prepare_jax()
         from deltaball.run import calibration
 
-        print(calibration.calibrate(device, study.store))
+        print(calibration.calibrate(device, study.store, limit))
     print("shards are cut by them from now on; what is trained stays, and is found in the store")
 
 

@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--shards", action="store_true", help="list the shards too")
     calibrate = command("calibrate", commands.calibrate, "measure what training takes here, for the plan's estimates")
     calibrate.add_argument("--device", choices=("cpu", "cuda"), help="default: the study's")
+    calibrate.add_argument("--time-limit", metavar="TIME", help="such as 2m, after which no other pack is measured")
     command("data", commands.data, "prepare a data set in the store").add_argument("dataset")
     _add_shard(command("train", commands.train, "train what the store lacks of a shard"))
     _add_shard(command("measure", commands.measure, "measure what the store lacks of a shard"))

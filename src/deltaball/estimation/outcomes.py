@@ -15,6 +15,7 @@ from deltaball.local.points import filled
 from deltaball.networks.models import Model
 from deltaball.plan.batches import IMAGES_AT_ONCE, IMAGES_MULTIPLE
 from deltaball.plan.measures import Measure
+from deltaball.plan.memory import images_at_once
 
 Settled = Mapping[Measure, np.ndarray]  # of one network: outcomes [n] that are known beforehand, NaN where not
 
@@ -52,7 +53,8 @@ def _attacked(
 ) -> dict[Measure, Judged]:
     searches = _grouped(measures, lambda measure: (measure.judge, measure.settings, measure.norm))
     parts: dict[Measure, list[tuple[torch.Tensor, torch.Tensor]]] = {measure: [] for measure in measures}
-    at_once = max(1, IMAGES_AT_ONCE[device] // len(model) // IMAGES_MULTIPLE) * IMAGES_MULTIPLE
+    most = IMAGES_AT_ONCE[device] if device == "cpu" else min(IMAGES_AT_ONCE[device], images_at_once(model.numbers))
+    at_once = max(1, most // len(model) // IMAGES_MULTIPLE) * IMAGES_MULTIPLE
     padded, numbered = filled(torch.from_numpy(images), keys)
     for start in range(0, len(padded), at_once):
         block = slice(start, start + at_once)

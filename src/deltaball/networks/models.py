@@ -22,6 +22,11 @@ class Model(ABC):
         Differentiable by x. What it gives for a network depends on no other one.
         """
 
+    @property
+    @abstractmethod
+    def numbers(self) -> int:
+        """How many numbers a network makes of one image, and holds at once."""
+
     @abstractmethod
     def one(self, k: int) -> Self:
         """Network k as a model of its own."""
@@ -32,6 +37,10 @@ class Layered(Model):
 
     layers: Layers
     weights: tuple[torch.Tensor, ...]  # each [K, *shape], in the order of the layers
+
+    @property
+    def numbers(self) -> int:
+        return sum(self.layers.activations)
 
     @abstractmethod
     def part(self, networks: slice) -> Self:

@@ -33,6 +33,10 @@ class Posterior(Model):
     def __len__(self) -> int:
         return 1
 
+    @property
+    def numbers(self) -> int:
+        return SAMPLES_AT_ONCE * sum(self.layers.activations)
+
     def one(self, k: int) -> "Posterior":
         assert k == 0, f"network {k} of 1"
         return self

@@ -40,6 +40,10 @@ UNITS = {
     "chain_flop": "of Hamiltonian Monte Carlo",
     "compilation": "of a pack of chains",
 }
+# Of these, in which a GPU waits for the host or its kernels are too small to fill it: packs side by side overlap there.
+# Not a convolution's own time: the rates that ship were measured with several of them at once.
+WAITING = ("step", "layer", "product", "point", "checkpoint")
+
 Work = Mapping[str, float]  # how many of each unit
 
 # Filters that are computed at once, by a CPU's vectors and in a GPU's tiles: 5 take as long as 16.

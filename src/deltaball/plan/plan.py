@@ -9,11 +9,12 @@ from typing import Any
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Layers
-from deltaball.plan import costs
+from deltaball.plan import costs, memory
 from deltaball.plan.identities import Identity
 from deltaball.plan.measures import Experiment, Measure, measures, of_entry
 from deltaball.plan.networks import CheckpointId, Network, Shard, Trajectory
 from deltaball.plan.packing import packs, shards
+from deltaball.plan.together import PACK_NETWORKS, Alone, Together
 from deltaball.plan.trajectories import Trajectories
 from deltaball.study import architectures
 from deltaball.study.methods import METHODS
@@ -34,7 +35,7 @@ class Plan:
     def shards(self) -> dict[str, Shard]:
         """The jobs by id, cut to the study's `shard_minutes`."""
         compute = self.study.compute
-        cut = shards(self.trajectories.values(), self.seconds, compute.shard_minutes, compute.device)
+        cut = shards(self.trajectories.values(), self.alone, compute.shard_minutes, compute.device, self.most_networks)
         return {shard.id: shard for shard in cut}
 
     @cached_property
@@ -105,7 +106,14 @@ class Plan:
         found = [
             replace(self.trajectories[identity], checkpoints=tuple(sorted(steps))) for identity, steps in wanted.items()
         ]
-        return list(packs(found, self.study.compute.device))
+        return list(packs(found, self.study.compute.device, self.most_networks))
+
+    def most_networks(self, one: Trajectory) -> int:
+        """How many networks like this one the study's device has memory for in a pack."""
+        if self.study.compute.device == "cpu":  # packs are small there for other reasons
+            return PACK_NETWORKS
+        each = memory.training_bytes(one.method, one.axes, self.layers(one), self.facts[one.dataset].train)
+        return memory.most_networks(one.method, each)
 
     def layers(self, trajectory: Trajectory | Network) -> Layers:
         """The layers of a trajectory's networks."""
@@ -113,11 +121,23 @@ class Plan:
         return architectures.layers(trajectory.architecture, trajectory.axes, facts.shape, facts.classes)
 
     def seconds(self, pack: Sequence[Trajectory]) -> float:
-        """Estimated seconds of training a pack on the study's device."""
+        """Estimated seconds of training a pack alone on the study's device."""
+        return self.alone(pack).seconds
+
+    def minutes(self, packs: Iterable[Sequence[Trajectory]]) -> float:
+        """Estimated minutes of training packs on the study's device, which may train several side by side."""
+        together = Together(self.study.compute.device)
+        for pack in packs:
+            together.add(pack, self.alone(pack))
+        return together.minutes
+
+    def alone(self, pack: Sequence[Trajectory]) -> Alone:
+        """What training a pack takes when the study's device does nothing else."""
         first, checkpoints = pack[0], [one.checkpoints for one in pack]
         facts, device = self.facts[first.dataset], self.study.compute.device
         work = costs.training(first.method, first.axes, self.layers(first), facts, checkpoints, device)
-        return self.rates.of(work)
+        waiting = {unit: amount for unit, amount in work.items() if unit in costs.WAITING}
+        return Alone(self.rates.of(work), self.rates.of(waiting))
 
 
 def plan(study: Study) -> Plan:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
+import deltaball
 from deltaball.base.draws import generator
 from deltaball.base.errors import InputError
 from deltaball.data.datasets import Dataset, from_arrays
@@ -39,33 +40,48 @@ PRUNED_DENSITY = 0.25  # share of its weights that a pruned network keeps
 Row = tuple[str, Work, float]  # which probe, what it did, and in how many seconds
 
 
-def calibrate(device: str, store: Path) -> str:
-    """Measure a device and keep its rates beside a store's; returns in words which, and how well they fit."""
-    rates = calibrated(device, store, PROBES)
+# Where the time is limited, every so many probes come first: they span the others.
+SPREAD = 6
+
+
+def calibrate(device: str, store: Path, limit: float | None = None) -> str:
+    """Measure a device and keep its rates beside a store's; returns in words which, and how well they fit.
+
+    After `limit` seconds no other probe begins.
+    """
+    until = None if limit is None else time.monotonic() + limit
+    probes = PROBES if limit is None else [probe for start in range(SPREAD) for probe in PROBES[start::SPREAD]]
+    rates = calibrated(device, store, probes, until)
     share = costs.share_within(rates.ratios.values(), 1.5)
     return f"{costs.write(rates, store)}: rates of {rates.hardware}; {share:.0%} of the probes within 1.5 ×"
 
 
-def calibrated(device: str, store: Path, probes: Sequence[Probe]) -> Rates:
+def calibrated(device: str, store: Path, probes: Sequence[Probe], until: float | None = None) -> Rates:
     """Measure the probes on a device ('cpu' or 'cuda') and fit its rates; prints each probe's seconds.
+
+    None but the first begins after `until`, by time.monotonic().
 
     On a CPU processor time of one thread, on a GPU the clock's. Checkpoints are written beside those of the studies,
     below the folder `store`, and removed. Rates of units that no probe has are those that ship.
     """
     before, rows = costs.shipped(device), []
     store.mkdir(parents=True, exist_ok=True)
-    for probe in [one for given in probes for one in on_device(device, given)]:
+    left = [one for given in probes for one in on_device(device, given)]
+    while left and not (rows and until is not None and time.monotonic() > until):
+        probe = left.pop(0)
         with tempfile.TemporaryDirectory(prefix="calibrating-", dir=store) as folder:
             measure = _chain_rows if METHODS[probe.method].averages_samples else _descent_rows
             try:
                 rows += measure(probe, device, Store(Path(folder)), before)
-            except (InputError, torch.OutOfMemoryError) as problem:  # InputError: JAX has no GPU here
+            except (InputError, RuntimeError) as problem:  # JAX has no GPU here; a library or the memory fails
                 print(f"{probe}: left out: {' '.join(str(problem).split())}", flush=True)
+    if left:
+        print(f"{len(left)} probes are left out: the time is over", flush=True)
     fitted = fit([(work, taken) for _, work, taken in rows], before.seconds)
     seconds = {unit: float(f"{one:.4g}") for unit, one in fitted.items()}
     hardware = torch.cuda.get_device_name() if device == "cuda" else jobs.processor()
-    software = [f"Python {platform.python_version()}"]
-    software += [f"{name} {version(name)}" for name in ("deltaball", "torch", "numpy", "jax")]
+    software = [f"Python {platform.python_version()}", f"deltaball {deltaball.__version__}"]
+    software += [f"{name} {version(name)}" for name in ("torch", "numpy", "jax")]
     found = Rates(device, hardware, f"{datetime.now(UTC):%Y-%m-%d} with {', '.join(software)}", seconds)
     ratios = {}
     print(f"{'seconds of':80} {'measured':>8} {'by fit':>10} {'ratio':>8}")

@@ -7,10 +7,9 @@ from itertools import chain
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import CheckpointId, Shard, Trajectory
 from deltaball.plan.plan import Plan
+from deltaball.plan.together import Pack, waves
 from deltaball.store.store import Store
 from deltaball.study.methods import METHODS
-
-Pack = tuple[Trajectory, ...]
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,6 @@ def needs(plan: Plan, shard: Shard, store: Store, settled: Collection[str]) -> N
     trunks = _trunks(plan, shard)
     packs = [pack for whole in shard.packs if (pack := tuple(one for one in whole if one.id not in settled))]
     return Needs(trunks, waves(packs), *_lacking(plan, [*trunks, *packs], store))
-
-
-def waves(packs: Iterable[Pack]) -> list[list[Pack]]:
-    """Packs so that what is pruned comes in a later wave than what it is pruned from; `packs` are in such an order."""
-    in_order: list[list[Pack]] = []
-    wave_of: dict[str, int] = {}
-    for pack in packs:
-        parents = (parent for one in pack for parent, _ in one.parents)
-        wave = max((wave_of[parent] + 1 for parent in parents if parent in wave_of), default=0)
-        wave_of |= dict.fromkeys((one.id for one in pack), wave)
-        in_order += [[] for _ in range(wave + 1 - len(in_order))]
-        in_order[wave].append(pack)
-    return in_order
 
 
 def asked(plan: Plan, shard: Shard) -> dict[CheckpointId, dict[Measure, int]]:

@@ -42,7 +42,7 @@ class Pace:
         if stage == "measure":
             return 60 * resources.measuring(self.plan, shard).minutes
         packs = [[left for one in pack if (left := self._left(one))] for pack in shard.packs]
-        return sum(self.plan.seconds(pack) for pack in packs if pack)
+        return 60 * self.plan.minutes(pack for pack in packs if pack)
 
     def _corrected(self, stage: str, shard: Shard) -> float:
         estimate, kind = self.estimate(stage, shard), self._kind(stage, shard)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deltaball.networks.layers import Layers
-from deltaball.plan.packing import PACK_NETWORKS, PACK_PARAMETERS
+from deltaball.plan.packing import PACK_PARAMETERS
+from deltaball.plan.together import PACK_NETWORKS
 from deltaball.study.architectures import layers
 from deltaball.study.methods import METHODS
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
 
 from deltaball.plan.networks import Trajectory
-from deltaball.plan.packing import PACK_NETWORKS
-from deltaball.study.methods import METHODS
+from deltaball.plan.together import at_a_time
 from deltaball.training.progress import Progress
-
-# Packs that a job trains at a time, at most, and no more networks than a full pack has.
-SIDE_BY_SIDE = {"cpu": 1, "cuda": 8}
 
 
 def side_by_side(
@@ -22,14 +21,12 @@ def side_by_side(
 
     Whatever ends it early (a signal, an error) ends what is under way at the next epoch or transition.
     """
-    # JAX has the GPU to itself, and a pack of chains fills it.
-    chains = any(METHODS[one.method].on_jax for pack in packs for one in pack)
-    most = max(map(len, packs), default=1)
-    workers = 1 if chains else max(1, min(SIDE_BY_SIDE[device], PACK_NETWORKS // most))
+    workers = at_a_time(packs, device)
     if workers == 1:
         return sum(map(work, packs))
+    on_stream = partial(_on_a_stream, work, _free_streams()) if device == "cuda" else work
     with ThreadPoolExecutor(workers) as pool:
-        under_way = [pool.submit(_on_a_stream, work, pack, device) for pack in packs]
+        under_way = [pool.submit(on_stream, pack) for pack in packs]
         try:
             return sum(one.result() for one in as_completed(under_way))
         except BaseException:
@@ -38,10 +35,23 @@ def side_by_side(
             raise
 
 
-def _on_a_stream(work: Callable[[Sequence[Trajectory]], int], pack: Sequence[Trajectory], device: str) -> int:
-    if device == "cpu":
-        return work(pack)
+def _free_streams() -> SimpleQueue:
+    """The CUDA streams of packs, none of which trains yet."""
+    from deltaball.training import graphs
+
+    free: SimpleQueue = SimpleQueue()
+    with graphs.CAPTURING:
+        for stream in graphs.streams().packs:
+            free.put(stream)
+    return free
+
+
+def _on_a_stream(work: Callable[[Sequence[Trajectory]], int], free: SimpleQueue, pack: Sequence[Trajectory]) -> int:
     import torch
 
-    with torch.cuda.stream(torch.cuda.Stream()):
-        return work(pack)
+    stream: Any = free.get()
+    try:
+        with torch.cuda.stream(stream):
+            return work(pack)
+    finally:
+        free.put(stream)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 import deltaball
-from deltaball.base.draws import generator
 from deltaball.base.statuses import DIVERGED, TRAINED
 from deltaball.data.datasets import Dataset
 from deltaball.networks.layers import Layers
@@ -22,6 +21,7 @@ from deltaball.training import draws
 from deltaball.training.executions import fastest
 from deltaball.training.objectives.cross_entropy import cross_entropy
 from deltaball.training.objectives.objective import objective_of, varying_axes
+from deltaball.training.orders import Orders
 from deltaball.training.progress import SILENT, Progress
 from deltaball.training.steps import Members, Recipe, Steps
 
@@ -88,7 +88,7 @@ class Descent:
             varying_axes([one.axes for one in self.trajectories], device),
             draws.keys([one.origin for one in self.trajectories], device),
         )
-        self.steps = self._steps()
+        self._prepare()
 
     def _stacked(self, arrays: Sequence[Sequence[np.ndarray]]) -> tuple[torch.Tensor, ...]:
         """Of each network's arrays, each one's stack [K, ...] on the device."""
@@ -109,25 +109,27 @@ class Descent:
         while self.epoch < last and self.starts:
             loss = self.train_epoch()
             self.epoch += 1
+            if self.epoch < last:
+                self.orders.draw_ahead(self.epoch)
             self.progress.advance(len(loss) * len(self.x_train))
             self._drop(~(loss < DIVERGED_LOSS))
             if any(self.epoch in one.checkpoints for one in self.trajectories):
                 self._write_checkpoints()
 
-    def _steps(self) -> Steps:
+    def _prepare(self) -> None:
+        """Everything that has the size of the pack."""
         precision = self.axes.get("precision", "float32")
         objective = objective_of(self.axes)
         recipe = Recipe(self.layers, self.axes["batch_size"], self.axes["optimizer"], precision, objective)
         tensors = (self.members, self.x_train, self.y_train)
-        return Steps(recipe, *tensors, fastest(recipe, *tensors, self.store.trials))
+        self.steps = Steps(recipe, *tensors, fastest(recipe, *tensors, self.store.trials))
+        self.orders = Orders([one.origin for one in self.trajectories], len(self.x_train), self.device)
 
     def train_epoch(self) -> torch.Tensor:
         """Take the steps of the next epoch; returns each network's mean loss [K]."""
-        purpose = f"order of epoch {self.epoch}"
-        points = len(self.x_train)
-        order = np.stack([generator(one.origin, purpose).permutation(points) for one in self.trajectories])
         rates = torch.tensor([one.axes["learning_rate"] for one in self.trajectories])
-        return self.steps.epoch(order, rates, self.epoch * -(-points // self.axes["batch_size"]))
+        before = self.epoch * -(-len(self.x_train) // self.axes["batch_size"])
+        return self.steps.epoch(self.orders.of(self.epoch), rates, before)
 
     def _write_checkpoints(self) -> None:
         with torch.no_grad():
@@ -172,8 +174,9 @@ class Descent:
         keep = torch.nonzero(~broken).flatten()
         self.members = self.members[keep]
         self.starts = [self.starts[k] for k in keep.tolist()]
+        del self.steps  # with the memory of its graphs, before others are made
         if self.starts:
-            self.steps = self._steps()
+            self._prepare()
 
 
 @lru_cache(maxsize=2)

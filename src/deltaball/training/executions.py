@@ -15,18 +15,32 @@ import torch
 
 from deltaball.base.files import written_whole
 from deltaball.networks.layers import Conv, Layers, Shape
+from deltaball.training.graphs import CAPTURING, LANES
 from deltaball.training.steps import Execution, Members, Recipe, Steps
 
 STEPS = 32  # of a trial, after as many that warm up
-LANES = 8
+
+# Numbers of unfolded convolutions, above which their windows are not tried: eight packs have a GPU's memory.
+MOST_WINDOWS = 2**28
 
 
-def candidates(layers: Layers, networks: int, device: str) -> list[Execution]:
+def candidates(layers: Layers, networks: int, batch: int, device: str) -> list[Execution]:
     """The executions that a device may take."""
     if device == "cpu" or not _tried(layers):
         return [Execution()]
     lanes = [Execution(lanes=min(networks, LANES))] if networks > 1 else []
-    return [Execution(), *lanes, Execution("grouped"), Execution("unfolded")]
+    unfolded = [Execution("unfolded")] if _windows(layers) * batch * networks <= MOST_WINDOWS else []
+    return [Execution(), *lanes, Execution("grouped"), *unfolded]
+
+
+def _windows(layers: Layers) -> int:
+    """Numbers in the windows that the largest convolution sees of an image."""
+    sizes = [height * width * layer.size**2 * channels for layer, (height, width, channels) in _convolutions(layers)]
+    return max(sizes, default=0)
+
+
+def _convolutions(layers: Layers) -> list[tuple[Conv, Shape]]:
+    return [(layer, shape) for layer, shape in layers.walk() if isinstance(layer, Conv)]
 
 
 def fastest(recipe: Recipe, members: Members, images: torch.Tensor, labels: torch.Tensor, folder: Path) -> Execution:
@@ -35,7 +49,7 @@ def fastest(recipe: Recipe, members: Members, images: torch.Tensor, labels: torc
     The other arguments are those of `Steps`. A candidate that fails in the trial (it may need more memory than there
     is) is passed over. Raises what the last one raised if all fail.
     """
-    possible = candidates(recipe.layers, len(members), images.device.type)
+    possible = candidates(recipe.layers, len(members), recipe.batch_size, images.device.type)
     if len(possible) == 1:
         return possible[0]
     subject = {
@@ -93,6 +107,10 @@ def _trial(
             print(f"{one} fails here: {problem}".splitlines()[0], flush=True)
             if one == possible[-1] and not seconds:
                 raise
+        if images.is_cuda:
+            # What its graphs reserved; torch lets it go by itself, but not while another thread captures.
+            with CAPTURING:
+                torch.cuda.empty_cache()
     return seconds
 
 

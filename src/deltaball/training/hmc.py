@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import torch
 
 import deltaball
 from deltaball.base import statuses
@@ -69,6 +70,8 @@ def train(
             progress.finish(len(missing))
         else:
             groups[step, missing[-1]].append(Chain(trajectory, step, segments))
+    if groups and device == "cuda":  # torch keeps memory that it does not use, and JAX has its own
+        torch.cuda.empty_cache()
     for (_, last), chains in groups.items():
         for together in [chains] if device == "cuda" else [[chain] for chain in chains]:
             Sampling(together, layers, dataset, store, device, progress).until(last)

@@ -5,7 +5,7 @@ moments in place, and it counts itself, on the device. So it is the same work wh
 of it, repeated, is captured in a CUDA graph and replayed (`graphs`). A CPU takes it as it is written.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from deltaball.networks.layers import Layers
 from deltaball.networks.models import Layered
 from deltaball.networks.packs import logits
 from deltaball.training.draws import Draws
-from deltaball.training.graphs import Captured, Replayed
+from deltaball.training.graphs import CAPTURING, Captured, Record, Replayed, streams
 from deltaball.training.objectives.cross_entropy import CrossEntropy
 from deltaball.training.objectives.objective import Batch, Objective
 from deltaball.training.optimizers import adam_step, corrections, sgd_step
@@ -99,7 +99,7 @@ class Steps:
         images: torch.Tensor,
         labels: torch.Tensor,
         execution: Execution = Execution(),
-        record: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
+        record: Record | None = None,
     ) -> None:
         self.recipe, self.execution = recipe, execution
         # All bits of a weight that stays and none of one that is pruned.
@@ -113,29 +113,32 @@ class Steps:
         self.loss = torch.zeros(networks, device=device)
         size = -(-networks // execution.lanes)
         self.parts = [slice(start, start + size) for start in range(0, networks, size)]
-        self.lanes = [torch.cuda.Stream() for _ in self.parts] if execution.lanes > 1 else []
         record = record or (Captured() if device.type == "cuda" else None)
-        self.take = Replayed(self._step, record) if record else self._take_as_written
+        self.replayed = Replayed(record) if record else None
 
     def epoch(self, order: np.ndarray, rates: torch.Tensor, before: int) -> torch.Tensor:
         """Take an epoch's steps; returns the mean loss [K] of its minibatches.
 
         `order` [K, n] is each network's permutation of the points, `rates` [K], on the CPU, are learning rates, and
-        `before` is the number of steps taken in earlier epochs. The last minibatch has what is left.
+        `before` is the number of steps taken in earlier epochs. The last minibatch has what is left. A GPU may still
+        work when this returns; `order` stays as it is until then.
         """
         steps = self.rates.shape[1]
-        self.order.copy_(torch.from_numpy(order))
+        self.order.copy_(torch.from_numpy(order), non_blocking=True)
         self.rates.copy_(rates[:, None] * corrections(self.recipe.optimizer, before, steps))
         self.before.fill_(before)
         self.taken.zero_()
         self.loss.zero_()
         whole, left = divmod(len(self.images), self.recipe.batch_size)
-        self.take(self.recipe.batch_size, whole)
+        self._take(self.recipe.batch_size, whole)
         if left:
-            self.take(left, 1)
+            self._take(left, 1)
         return self.loss / steps
 
-    def _take_as_written(self, size: int, count: int) -> None:
+    def _take(self, size: int, count: int) -> None:
+        if self.replayed:
+            self.replayed(self._step, size, count)
+            return
         for _ in range(count):
             self._step(size)
 
@@ -150,12 +153,14 @@ class Steps:
 
     def _descend_side_by_side(self, points: torch.Tensor, rates: torch.Tensor) -> None:
         here = torch.cuda.current_stream()
-        for part, lane in zip(self.parts, self.lanes, strict=True):
-            lane.wait_stream(here)
-            with torch.cuda.stream(lane):
-                self._descend(part, points, rates)
-        for lane in self.lanes:
-            here.wait_stream(lane)
+        with CAPTURING:
+            lanes = streams().lanes[: len(self.parts)]
+            for part, lane in zip(self.parts, lanes, strict=True):
+                lane.wait_stream(here)
+                with torch.cuda.stream(lane):
+                    self._descend(part, points, rates)
+            for lane in lanes:
+                here.wait_stream(lane)
 
     def _descend(self, part: slice, points: torch.Tensor, rates: torch.Tensor) -> None:
         members = self.members[part]

@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import deltaball
 from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
 from deltaball.plan.networks import Shard, Trajectory
@@ -117,7 +118,10 @@ def recorded(plan: Plan, stage: str, shard: Shard) -> Iterator[Job]:
 
 
 def _beginning(job: Job, started: datetime) -> dict[str, Any]:
-    versions = ", ".join(f"{name} {version(name)}" for name in ("deltaball", "torch", "numpy"))
+    # A tree that is run where it lies has no version that is installed.
+    versions = ", ".join(
+        [f"deltaball {deltaball.__version__}", *(f"{name} {version(name)}" for name in ("torch", "numpy"))]
+    )
     return {
         "stage": job.stage,
         "shard": job.shard.id,
