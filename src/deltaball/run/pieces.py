@@ -12,8 +12,7 @@ from deltaball.base.statuses import FAILED, FINISHED, STATUSES
 from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan
 from deltaball.tables import columns as contract
-from deltaball.tables import frames
-from deltaball.workflow import jobs
+from deltaball.tables import frames, parts
 
 COLUMNS: dict[str, Mapping[str, str]] = {
     "networks": {"network_id": "str", **contract.RESULTS},
@@ -58,12 +57,12 @@ def of_folder(folder: Path) -> Piece:
 
 def of_shard(plan: Plan, shard: Shard) -> Piece | None:
     """The parts of tables that a shard's jobs left; None when it is not trained."""
-    parts = {"trained": "networks", "measured": "robustness", "outcomes": "outcomes"}
+    kinds = {"trained": "networks", "measured": "robustness", "outcomes": "outcomes"}
     tables = _empty()
-    for kind, name in parts.items():
-        path = jobs.part(plan, shard.id, kind)
-        if path.exists():
-            tables[name] = frames.read(path, COLUMNS[name])
+    for kind, name in kinds.items():
+        found = parts.read(plan, shard, kind, COLUMNS[name])
+        if found is not None:
+            tables[name] = found
         elif kind == "trained":
             return None
     return of_tables(f"shard {shard.id}", tables)
