@@ -14,6 +14,7 @@ from deltaball.base.errors import InputError
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
+from deltaball.store.tensors import DamagedFileError
 from deltaball.tables import frames
 from deltaball.workflow import jobs, resources
 
@@ -63,9 +64,14 @@ def test_a_pack_too_large_for_the_memory_is_halved(plan: Plan, shard: Shard) -> 
     assert one.failures == {}
 
 
-def test_a_full_disk_is_no_networks_failure(plan: Plan, shard: Shard) -> None:
-    with pytest.raises(OSError, match="full"):
-        job(plan, shard).isolated(shard.trajectories, Work(most=0, problem=OSError("full")))
+@pytest.mark.parametrize("problem", [OSError("the disk is full"), DamagedFileError("the disk is full of holes")])
+def test_what_goes_wrong_outside_the_network_is_no_networks_failure(
+    plan: Plan, shard: Shard, problem: Exception
+) -> None:
+    one = job(plan, shard)
+    with pytest.raises(type(problem), match="full"):
+        one.isolated(shard.trajectories, Work(most=0, problem=problem))
+    assert one.failures == {}
 
 
 def test_a_job_with_failures_is_tried_again_or_says_so(

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import deltaball
-from deltaball.base.errors import InputError
+from deltaball.base.errors import InputError, OutsideError
 from deltaball.base.files import written_whole
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
@@ -56,14 +56,14 @@ class Job:
     def isolated(self, pack: Sequence[Trajectory], work: Callable[[Sequence[Trajectory]], int]) -> int:
         """`work` on a pack. Where it raises, on its halves, down to the network that fails; the others go on.
 
-        So a pack that is too large for the memory is halved, too. A disk that is full or gone, or a GPU that is lost
-        (raised as OSError), is no network's failure. Returns the sum of what `work` returns.
+        So a pack that is too large for the memory is halved, too. A disk that is full or gone, a GPU that is lost
+        (raised as OSError) or a damaged file is no network's failure. Returns the sum of what `work` returns.
         """
         if not pack:
             return 0
         try:
             return work(pack)
-        except OSError:
+        except (OSError, OutsideError):
             raise
         except Exception as problem:
             if type(problem).__name__ == "AcceleratorError":  # torch's, which this light room does not import
