@@ -72,6 +72,7 @@ rule all:
         expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=stages.figures(PLAN), kind=["png", "svg", "csv"]),
         f"{RESULTS}/report.html",
         f"{RESULTS}/PROVENANCE.md",
+        f"{RESULTS}/complete.txt",
 
 
 include: "rules/data.smk"

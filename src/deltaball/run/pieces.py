@@ -38,10 +38,11 @@ class Piece:
     tables: Mapping[str, pd.DataFrame]
 
 
-def of_folder(folder: Path) -> Piece:
+def of_folder(folder: Path, own: bool = False) -> Piece:
     """The tables of a results folder; all but networks.parquet may be missing.
 
-    Raises InputError when a table is damaged or contradicts itself.
+    Raises InputError when a table is damaged or contradicts itself. In the study's `own` folder, rows of networks that
+    are not among the trained ones are what an edit of the study left behind, and are left out.
     """
     if not (folder / "networks.parquet").exists():
         raise InputError(
@@ -52,7 +53,7 @@ def of_folder(folder: Path) -> Piece:
         path = folder / f"{name}.parquet"
         if path.exists():
             tables[name] = frames.read(path, columns)
-    return of_tables(str(folder), tables)
+    return of_tables(str(folder), _without_strays(tables) if own else tables)
 
 
 def of_shard(plan: Plan, shard: Shard) -> Piece | None:
@@ -98,6 +99,16 @@ def _empty() -> dict[str, pd.DataFrame]:
     return {name: pd.DataFrame(columns=list(columns)) for name, columns in COLUMNS.items()}
 
 
+def _finished(networks: pd.DataFrame) -> pd.Series:
+    return networks["network_id"][networks["status"].isin(FINISHED)]
+
+
+def _without_strays(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    finished = _finished(tables["networks"])
+    kept = {name: table[table["network_id"].isin(finished)] for name, table in tables.items() if name != "networks"}
+    return {**tables, **kept}
+
+
 def _typed(name: str, table: pd.DataFrame, source: str) -> pd.DataFrame:
     """A table with its columns in their types. Raises InputError where a key is missing or there twice."""
     where = f"{name} of {source}"
@@ -122,8 +133,7 @@ def _check_statuses(networks: pd.DataFrame, source: str) -> None:
 
 
 def _check_of_one_run(tables: Mapping[str, pd.DataFrame], source: str) -> None:
-    networks = tables["networks"]
-    finished = networks["network_id"][networks["status"].isin(FINISHED)]
+    finished = _finished(tables["networks"])
     for name in ("robustness", "outcomes", "curves", "convergence"):
         stray = tables[name][~tables[name]["network_id"].isin(finished)]
         if len(stray):

@@ -187,8 +187,9 @@ def read(path: Path, columns: Mapping[str, Any] | Iterable[str] = ()) -> pd.Data
     missing = [name for name in columns if name not in table and name not in ABSENT_IN_OLD_TABLES]
     if missing:
         raise InputError(f"{path} has no column {', '.join(missing)}; delete it and run again")
-    absent = [name for name in ABSENT_IN_OLD_TABLES if name in columns and name not in table]
-    return table.assign(**dict.fromkeys(absent))
+    wanted = set(columns)
+    absent = {name: value for name, value in ABSENT_IN_OLD_TABLES.items() if name in wanted and name not in table}
+    return table.assign(**absent)
 
 
 def _joined(parts: Iterable[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:

@@ -28,4 +28,10 @@ def read(plan: Plan, shard: Shard, kind: str, columns: Iterable[str] = ()) -> pd
     if damage:
         print(f"{damage}; it is made again", flush=True)
         remove(path)
-    return frames.read(path, columns) if path.exists() else None
+    if not path.exists():
+        return None
+    table = frames.read(path, columns)
+    if kind == "measured" and "points_seed" not in pyarrow.parquet.read_schema(path).names:
+        # Of an earlier version, whose jobs ran again when the seed was changed.
+        table["points_seed"] = plan.study.guarantee.seed
+    return table
