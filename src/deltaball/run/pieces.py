@@ -1,6 +1,6 @@
 """The tables that one run left, each checked by itself, and that they are of one run."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,16 @@ def of_tables(source: str, given: Mapping[str, pd.DataFrame]) -> Piece:
         values=[np.asarray(values, np.float32) for values in tables["outcomes"]["values"]]
     )
     return Piece(source, tables)
+
+
+def finished(given: Iterable[Piece]) -> set[str]:
+    """The ids of the networks that are trained in one of the pieces, or diverged."""
+    return {identity for piece in given for identity in _finished(piece.tables["networks"])}
+
+
+def without(piece: Piece, ids: Collection[str]) -> Piece:
+    """A piece without everything of these networks."""
+    return Piece(piece.source, {name: table[~table["network_id"].isin(ids)] for name, table in piece.tables.items()})
 
 
 def row_name(row: pd.Series, keys: list[str]) -> str:

@@ -41,24 +41,24 @@ def given_up(job: Job) -> set[str]:
     return {network.trajectory_id for network in job.plan.networks if network.id in failed}
 
 
-def collect_networks(plan: Plan, whole: bool = True) -> str:
+def collect_networks(plan: Plan) -> str:
     """Write networks.parquet; returns what it holds, in words.
 
-    Raises InputError when a shard's part is not there and the `whole` study is asked for.
+    Raises InputError when a shard's part is not there.
     """
     path = plan.study.folder / "networks.parquet"
-    table = frames.networks(plan, _parts(plan, "trained", whole), jobs.lost(plan))
+    table = frames.networks(plan, _parts(plan, "trained"))
     frames.write(table, path)
     return f"{path}: {len(table)} networks ({status_counts(table)})"
 
 
-def collect_robustness(plan: Plan, whole: bool = True) -> str:
+def collect_robustness(plan: Plan) -> str:
     """Write robustness.parquet and what is derived from outcomes; returns and raises as `collect_networks` does."""
     from deltaball.estimation import convergence, curves
 
     folder = plan.study.folder
-    table = frames.robustness(plan, _parts(plan, "measured", whole))
-    outcomes = frames.outcomes(plan, _parts(plan, "outcomes", whole))
+    table = frames.robustness(plan, _parts(plan, "measured"))
+    outcomes = frames.outcomes(plan, _parts(plan, "outcomes"))
     frames.write(outcomes, folder / "outcomes.parquet")
     frames.write(curves.curves(plan, outcomes), folder / "curves.parquet")
     frames.write(convergence.convergence(plan, outcomes), folder / "convergence.parquet")
@@ -71,10 +71,10 @@ def status_counts(networks: pd.DataFrame) -> str:
     return ", ".join(f"{count} {status}" for status, count in networks["status"].value_counts().items())
 
 
-def _parts(plan: Plan, kind: str, whole: bool) -> list[pd.DataFrame]:
+def _parts(plan: Plan, kind: str) -> list[pd.DataFrame]:
     found = {shard.id: parts.read(plan, shard, kind) for shard in plan.shards.values()}
     # Snakemake has seen every part; but a job that another Snakemake left behind may be writing its own anew.
     missing = [jobs.part(plan, identity, kind) for identity, table in found.items() if table is None]
-    if missing and whole:
+    if missing:
         raise InputError(f"{missing[0]} is not there, nor {len(missing) - 1} more; run again, or `deltaball collect`")
-    return [table for table in found.values() if table is not None]
+    return list(found.values())

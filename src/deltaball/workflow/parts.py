@@ -91,6 +91,7 @@ def _problem_without_label(plan: Plan, shard: Shard, path: Path) -> str | None:
         ids = set(pyarrow.parquet.read_table(path, columns=["network_id"])["network_id"].to_pylist())
     except (OSError, ValueError) as problem:  # pyarrow's errors are ValueErrors
         return f"{path} is damaged ({' '.join(str(problem).split())})"
-    own = {network.id for network in plan.networks_of(shard.trajectories)}
-    others = {network.id for network in plan.networks} - own
-    return f"{path} holds networks of another shard" if ids & others else None
+    strangers = ids - {network.id for network in plan.networks_of(shard.trajectories)}
+    if strangers and not strangers.isdisjoint(network.id for network in plan.networks):
+        return f"{path} holds networks of another shard"
+    return None
