@@ -25,7 +25,8 @@ LABEL = re.compile(rb"sha256=([0-9a-f]{64}) (\{[^{}]*\})")
 
 def blank_label(plan: Plan, shard: Shard, kind: str) -> str:
     """What a part says of itself, to be put in the file's metadata; `sealed` fills the checksum in."""
-    return f"sha256={BLANK} {json.dumps(_identity(plan, shard, kind), sort_keys=True)}"
+    identity = {"shard": shard.id, "part": kind, "asked": _asked(plan, shard)[kind]}
+    return f"sha256={BLANK} {json.dumps(identity, sort_keys=True)}"
 
 
 def sealed(content: bytes) -> bytes:
@@ -62,26 +63,28 @@ def problem(plan: Plan, shard: Shard, kind: str) -> str | None:
 def remove_damaged(plan: Plan) -> Iterator[str]:
     """Remove the parts that are not what they should be, so that they are made again; says of each why."""
     for shard in plan.shards.values():
-        for kind in KINDS:
-            said = problem(plan, shard, kind)
+        there = [kind for kind in KINDS if jobs.part(plan, shard.id, kind).exists()]
+        asked = _asked(plan, shard) if there else {}
+        for kind in there:
+            path, said = jobs.part(plan, shard.id, kind), problem(plan, shard, kind)
             if said:
-                remove(jobs.part(plan, shard.id, kind))
+                remove(path)
                 yield f"{said}; it is made again"
-            elif _asked_otherwise(plan, shard, kind):
+            elif _answers(path) not in (None, asked[kind]):
                 # It stays until its rule, which runs again for what is older than its input, has made another.
-                os.utime(jobs.part(plan, shard.id, kind), (0, 0))
+                os.utime(path, (0, 0))
 
 
-def _identity(plan: Plan, shard: Shard, kind: str) -> dict[str, str]:
-    digest = stages.shard_digest if kind == "trained" else stages.measures_digest
-    return {"shard": shard.id, "part": kind, "asked": digest(plan, shard)}
+def _asked(plan: Plan, shard: Shard) -> dict[str, str]:
+    """A digest of what is asked of each kind of part of a shard."""
+    measures = stages.measures_digest(plan, shard)
+    return {"trained": stages.shard_digest(plan, shard), "measured": measures, "outcomes": measures}
 
 
-def _asked_otherwise(plan: Plan, shard: Shard, kind: str) -> bool:
-    """Whether a part answers what the study asked before it was edited."""
-    path = jobs.part(plan, shard.id, kind)
-    labels = list(LABEL.finditer(path.read_bytes())) if path.exists() else []
-    return bool(labels) and json.loads(labels[-1][2])["asked"] != _identity(plan, shard, kind)["asked"]
+def _answers(path: Path) -> str | None:
+    """The digest of what was asked when a part was made; None where it does not say."""
+    labels = list(LABEL.finditer(path.read_bytes()))
+    return json.loads(labels[-1][2])["asked"] if labels else None
 
 
 def _problem_without_label(plan: Plan, shard: Shard, path: Path) -> str | None:
