@@ -15,16 +15,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 from deltaball.base.errors import InputError
 from deltaball.plan import loading
-from deltaball.workflow import jobs, launch, resources, stages
+from deltaball.workflow import jobs, launch, parts, resources, stages
 
 try:
     STUDY = loading.chosen_study(workflow.configfiles, workflow.config_settings.config)
     PLAN = loading.planned(STUDY)
     CLAIM = None
-    if workflow.is_main_process and not workflow.dryrun:
+    if workflow.is_main_process and not launch.only_looks(workflow):
         # Held until Snakemake ends: `deltaball study` must not take its lock for a dead run's.
         CLAIM = launch.claim()
         launch.check_writable(PLAN.study.folder)
+        launch.tell(parts.remove_damaged(PLAN))
 except InputError as problem:
     sys.exit(f"deltaball: {problem}")
 
@@ -71,6 +72,7 @@ rule all:
         expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=stages.figures(PLAN), kind=["png", "svg", "csv"]),
         f"{RESULTS}/report.html",
         f"{RESULTS}/PROVENANCE.md",
+        f"{RESULTS}/complete.txt",
 
 
 include: "rules/data.smk"

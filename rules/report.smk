@@ -27,6 +27,32 @@ rule report:
         "deltaball report --study {params.study:q} > {log:q} 2>&1"
 
 
+# The last: fails where a row that the study asks for is in no table, and names it.
+rule complete:
+    input:
+        f"{RESULTS}/networks.parquet",
+        f"{RESULTS}/robustness.parquet",
+        f"{RESULTS}/PROVENANCE.md",
+    output:
+        f"{RESULTS}/complete.txt",
+    log:
+        f"{RESULTS}/logs/complete.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/complete.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/deltaball.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime="30m",
+    params:
+        study=STUDY,
+    shell:
+        "deltaball complete --study {params.study:q} > {output:q} 2> {log:q}"
+
+
 rule provenance:
     input:
         f"{RESULTS}/networks.parquet",

@@ -17,6 +17,8 @@ HEAVY = ["torch", "jax", "keras", "numpy", "pandas", "scipy"]
         "networks.layers",
         "study.reading",
         "plan.loading",
+        "workflow.launch",
+        "workflow.parts",
         "workflow.stages",
     ],
 )

@@ -59,6 +59,7 @@ def piece(plan: Plan, networks: Sequence[Network], where: dict[str, str] = CPU, 
             lower, upper = Mean.of(one).tight_interval(first[None], one.confidence)
             tight = {"tight_lower": lower[0], "tight_upper": upper[0], "lower": 0.0, "upper": 1.0, "side": "upper"}
             estimate = first.mean(dtype=np.float64)
+            tight["points_seed"] = plan.study.guarantee.seed
             estimates.append({"network_id": network.id, **described(one), "estimate": estimate, **tight})
     columns = pieces.COLUMNS
     found = {
@@ -171,6 +172,7 @@ def flip(table: pd.DataFrame) -> pd.DataFrame:
         ("robustness", add("estimate", 1e-12), r"class_change_linf_0\.1_fgsm: estimate is 0\.\d+ in here and"),
         ("robustness", add("lower", 0.1), r"lower is 0\.0 in here and 0\.1 in there"),
         ("robustness", add("samples", 1), r"samples is 83 in there and 82 in this study"),
+        ("robustness", add("points_seed", 1), r"points_seed is 1 in there and 0 in this study; measure it again"),
         ("outcomes", flip, r"outcome of test point 3 is \d in \w+ and \d in \w+"),
     ],
 )
@@ -361,3 +363,14 @@ def test_what_is_missing_is_in_the_provenance_with_its_reason(plan: Plan, tmp_pa
         f"| fcn-sgd | 1 | failed: no / room | {third.id} |",
         f"| fcn-sgd | 3 | not trained yet | {', '.join(one.id for one in here.networks[3:])} |",
     ]
+
+
+def test_a_folder_of_another_study_is_refused_by_name(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(STUDY.replace("width: 8", "width: 24").replace("width: 16", "width: 48"))
+    written(Path("other"), piece(plan, plan.networks))
+    assert main.main(["merge", "other"]) == 2
+    assert "other has no network of the study 'small'; give a folder of the same study" in capsys.readouterr().err
+    assert not Path("results/small/networks.parquet").exists()

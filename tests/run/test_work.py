@@ -1,7 +1,7 @@
 """However a study is cut and whatever fails on the way, its networks are the same and all there."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -11,10 +11,11 @@ import torch
 from builders import grid, study
 
 from deltaball.base.errors import InputError
+from deltaball.data.datasets import Dataset
 from deltaball.plan import costs, packing, together
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan, plan
-from deltaball.run import devices, streams, work
+from deltaball.run import devices, preparing, streams, work
 from deltaball.store.store import Store
 from deltaball.study.study import Study
 from deltaball.training.progress import Progress, Stopped
@@ -205,3 +206,44 @@ def test_whatever_ends_a_job_ends_all_its_packs(
         streams.side_by_side(packs_of(cut(tmp_path, data_folder)), endless, "cpu", progress)
     # Two were under way; of those that waited at most one began before all were called off.
     assert endless.begun <= 3
+
+
+def damaged_dataset(store: Path) -> Path:
+    (path,) = (store / "datasets").iterdir()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def folder_for_a_checkpoint(store: Path) -> Path:
+    path = sorted((store / "trajectories").glob("*/*/[0-9]*.safetensors"))[0]
+    path.unlink()
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("damage", [damaged_dataset, folder_for_a_checkpoint])
+def test_damage_in_the_store_heals_itself_and_is_no_networks_failure(
+    damage: Callable[[Path], Path],
+    reference: dict,
+    data_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    planned = cut(tmp_path, data_folder)
+    store = trained(planned)
+    path = damage(store.folder)
+    assert everything(planned, trained(planned)) == reference
+    assert f"store: {path} is" in capsys.readouterr().out
+    assert {(one["status"], len(one["failures"])) for one in jobs.records(planned)} == {("done", 0)}
+
+
+def test_a_read_only_store_with_the_data_in_it_is_used_as_it_is(
+    few: Dataset, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = cut(tmp_path, data_folder)
+    Store(planned.study.store).save_dataset(few)
+    # Whoever may do everything writes in read-only folders, too.
+    monkeypatch.setattr(Store, "save_dataset", lambda *_: pytest.fail("written"))
+    assert preparing.prepared(planned, "few").facts == few.facts

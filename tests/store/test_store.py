@@ -117,7 +117,9 @@ def test_a_data_set_comes_back_as_it_was(store: Store, few: Dataset):
         np.testing.assert_array_equal(array, twin)
 
 
-def test_a_data_set_that_is_missing_or_damaged_says_what_to_run(store: Store, few: Dataset):
+def test_a_data_set_that_is_missing_says_what_to_run_and_a_damaged_one_is_missing(
+    store: Store, few: Dataset, capsys: pytest.CaptureFixture[str]
+):
     with pytest.raises(InputError, match="data set 'few' is not prepared; run `deltaball data few`"):
         store.load_dataset(few.facts)
     store.save_dataset(few)
@@ -125,9 +127,23 @@ def test_a_data_set_that_is_missing_or_damaged_says_what_to_run(store: Store, fe
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"damaged.*delete it and run `deltaball data few`") as refused:
+    with pytest.raises(InputError, match="not prepared"):
         store.load_dataset(few.facts)
-    assert str(path) in str(refused.value)
+    assert f"store: {path} is damaged" in capsys.readouterr().out
+    assert not path.exists()
+    store.save_dataset(few)
+    assert store.load_dataset(few.facts).facts == few.facts
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_named_and_removed(store: Store, capsys: pytest.CaptureFixture[str]):
+    store.save(IDENTITY, 5, checkpoint())
+    (path,) = files(store)
+    path.unlink()
+    (path / "inside").mkdir(parents=True)
+    assert store.find(IDENTITY, 5) is None
+    assert f"{path} is a folder; it is made again" in capsys.readouterr().out
+    store.save(IDENTITY, 5, checkpoint())
+    assert store.find(IDENTITY, 5) is not None
 
 
 def test_what_is_missing_is_none(store: Store):

@@ -11,7 +11,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tiny_study import FCN, ROOT, TABLES, TINY, assert_equal_tables, checkpoints, command, jobs, tables, write_study
+from tiny_study import (
+    FCN,
+    ROOT,
+    TABLES,
+    TINY,
+    assert_equal_tables,
+    checkpoints,
+    command,
+    deltaball,
+    jobs,
+    tables,
+    write_study,
+)
 
 from deltaball.cli import main
 from deltaball.plan import loading
@@ -113,6 +125,11 @@ def test_networks_that_fail_are_rows_and_the_others_go_on(
     for stage in stages:
         ends = [one["status"] for one in records(plan) if one["stage"] == stage]
         assert sorted(ends) == ["done", "failed", "partial"]
+    # The tables are there, and are not all that was asked for.
+    done = deltaball(tmp_path, "complete")
+    assert done.returncode == 2
+    assert "2 networks are missing" in done.stderr
+    assert "8 estimates are missing" in done.stderr
     # What failed is tried again, in every run; what did not is left alone.
     planned = jobs(run(tmp_path, *TABLES, "-n")[1])
     assert planned["train"] == 1

@@ -24,6 +24,8 @@ def test_every_planned_network_is_trained_and_measured(finished: Path) -> None:
     assert len(robustness) == NETWORKS * 4
     assert set(robustness["samples"]) == {82}  # ⌈ln(2/.05) / (2 × .15²)⌉
     assert (robustness["upper"] - robustness["lower"] <= 0.3 + 1e-12).all()
+    all_there = f"results/tiny: all {NETWORKS} networks and {NETWORKS * 4} estimates are there\n"
+    assert (finished / "results/tiny/complete.txt").read_text() == all_there
     means = found["outcomes"].set_index(["network_id", "measure"])["values"].map(lambda values: sum(values) / 82)
     joined = robustness.set_index(["network_id", "measure"])["estimate"]
     assert (joined - means).abs().max() < 1e-6

@@ -13,7 +13,9 @@ from builders import grid, planned
 from deltaball.base.errors import InputError
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
+from deltaball.run import pieces
 from deltaball.store.store import Store
+from deltaball.store.tensors import DamagedFileError
 from deltaball.tables import frames
 from deltaball.workflow import jobs, resources
 
@@ -63,9 +65,14 @@ def test_a_pack_too_large_for_the_memory_is_halved(plan: Plan, shard: Shard) -> 
     assert one.failures == {}
 
 
-def test_a_full_disk_is_no_networks_failure(plan: Plan, shard: Shard) -> None:
-    with pytest.raises(OSError, match="full"):
-        job(plan, shard).isolated(shard.trajectories, Work(most=0, problem=OSError("full")))
+@pytest.mark.parametrize("problem", [OSError("the disk is full"), DamagedFileError("the disk is full of holes")])
+def test_what_goes_wrong_outside_the_network_is_no_networks_failure(
+    plan: Plan, shard: Shard, problem: Exception
+) -> None:
+    one = job(plan, shard)
+    with pytest.raises(type(problem), match="full"):
+        one.isolated(shard.trajectories, Work(most=0, problem=problem))
+    assert one.failures == {}
 
 
 def test_a_job_with_failures_is_tried_again_or_says_so(
@@ -151,10 +158,25 @@ def test_every_end_with_failed_networks_is_counted(plan: Plan, shard: Shard) -> 
     assert not any("failed: why" in line for line in jobs.summary(plan))
 
 
-def test_a_damaged_record_is_left_out(plan: Plan, shard: Shard) -> None:
+@pytest.mark.parametrize(
+    "content",
+    ['{"stage": ', "[]", "null", "{}", "\xff", '{"stage": "train", "shard": "a", "failures": 3}', None],
+)
+@pytest.mark.parametrize("name", ["{run}.done.json", "{run}.json", "notes.json"])
+def test_a_record_that_is_damaged_or_none_is_left_out(plan: Plan, shard: Shard, content: str | None, name: str) -> None:
     with jobs.recorded(plan, "train", shard):
         pass
-    next((plan.study.folder / "jobs").rglob("*.json")).write_text('{"stage": ')
+    (whole,) = jobs.records(plan)
+    path = next((plan.study.folder / "jobs").rglob("*.json"))
+    stray = path.with_name(name.format(run="20000101T000000000000-here-1"))
+    stray.mkdir() if content is None else stray.write_text(content, encoding="latin-1")
+    assert jobs.records(plan) == [whole]
+    if content is not None:
+        (plan.study.folder / jobs.MERGED_RECORDS).write_text(content + "\n", encoding="latin-1")
+    assert jobs.records(plan) == [whole]
+    assert len(frames.jobs(jobs.records(plan))) == 1
+    assert list(jobs.summary(plan, succeeded=True)) == []
+    path.unlink()
     assert jobs.records(plan) == []
 
 
@@ -166,7 +188,8 @@ def test_networks_without_a_checkpoint_are_failed_with_their_reason(plan: Plan, 
 
 
 def test_networks_of_a_lost_shard_are_failed_and_others_planned(plan: Plan) -> None:
-    table = frames.networks(plan, [], {plan.networks[0].id: "its node burnt"})
+    lost = pieces.of_failures({plan.networks[0].id: "its node burnt"})
+    table = frames.networks(plan, [lost.tables["networks"]])
     assert list(table["status"][:2]) == ["failed", "planned"]
     assert table["reason"][0] == "its node burnt"
     assert table["reason"][1:].isna().all()

@@ -26,6 +26,7 @@ from tiny_study import (
 )
 
 from deltaball.cli import main
+from deltaball.workflow.launch import claim
 
 
 def test_a_study_given_on_the_command_line_replaces_the_default_whole(tmp_path: Path) -> None:
@@ -138,3 +139,11 @@ def test_the_planning_benchmark_measures_both_and_imports_nothing_heavy() -> Non
     done = subprocess.run(script, capture_output=True, text=True, check=True)
     assert "imported by parsing: none" in done.stdout
     assert len(re.findall(r"median \d+\.\d\d s", done.stdout)) == 2
+
+
+@pytest.mark.parametrize("looking", [["-n"], ["--summary"], ["--dag"], ["--rulegraph"], ["--list-rules"]])
+def test_who_only_looks_needs_no_claim_and_changes_nothing(tmp_path: Path, looking: list[str]) -> None:
+    write_study(tmp_path, {**TINY, "grids": [CNN]})
+    with claim(tmp_path):
+        assert "another run is under way" not in snakemake(tmp_path, *looking)
+    assert not (tmp_path / "results").exists()

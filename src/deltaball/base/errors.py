@@ -13,6 +13,10 @@ class InputError(ValueError):
     """
 
 
+class OutsideError(InputError):
+    """What went wrong lies outside the network at work: its data, the disk or the device. No network failed."""
+
+
 def system_message(problem: OSError) -> str:
     """What the operating system refused, in a line."""
     where = f"{problem.filename}: " if problem.filename else ""

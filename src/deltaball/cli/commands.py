@@ -135,6 +135,12 @@ def provenance(given: Namespace) -> None:
     print(provenance.write(loading.planned(given.study), given.study))
 
 
+def complete(given: Namespace) -> None:
+    from deltaball.run import completeness
+
+    print(completeness.check(loading.planned(given.study)))
+
+
 def collect(given: Namespace) -> None:
     from deltaball.run import collecting
 

@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.provenance,
         "write where the tables come from: code, hardware, data, time, what is missing",
     )
+    command("complete", commands.complete, "check that the tables have every row that the study asks for")
     command(
         "collect", commands.collect, "tables and report of what is there, where an unfinished study left something out"
     )

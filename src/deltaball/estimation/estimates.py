@@ -44,7 +44,8 @@ def estimates(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> t
             judged = judged.first(measure.samples)
             trunk = _first(stored, network.trunk, measure, measure.samples) if network.trunk else None
             values[measure].append((len(rows), judged.outcomes))
-            rows.append({"network_id": network.id, **described(measure), **_estimated(measure, judged, trunk)})
+            seed = {"points_seed": plan.study.guarantee.seed}
+            rows.append({"network_id": network.id, **described(measure), **_estimated(measure, judged, trunk), **seed})
     for measure, members in values.items():
         outcomes = np.stack([found for _, found in members])
         tight = Mean.of(measure).tight_interval(outcomes, measure.confidence)

@@ -234,7 +234,8 @@ def empty() -> Figure:
 def numbers(shown: pd.DataFrame) -> pd.DataFrame:
     """What is written of the networks and estimates that a figure shows."""
     axes = [axis for axis in all_axes() if shown[axis].notna().any()]
-    return shown[[*columns.IDENTITY, *axes, "parameters", "test_accuracy", *list(columns.ROBUSTNESS)[1:]]]
+    estimates = [name for name in columns.ROBUSTNESS if name not in ("network_id", "points_seed")]
+    return shown[[*columns.IDENTITY, *axes, "parameters", "test_accuracy", *estimates]]
 
 
 def finish(

@@ -31,15 +31,18 @@ def check_data(plan: Plan, networks: pd.DataFrame) -> None:
 
 
 def check_points(plan: Plan, robustness: pd.DataFrame) -> None:
-    """Raise InputError where an estimate has another number of test points, or another guarantee, than the plan's."""
+    """Raise InputError where an estimate has other test points, or another guarantee, than the plan's."""
     wanted = {(network.id, one.name): one for network in plan.networks for one in plan.measures_of(network)}
     for row in robustness.itertuples():
         one = wanted.get((row.network_id, row.measure))
-        for column in ("samples", "epsilon", "confidence") if one else ():
-            if getattr(row, column) != getattr(one, column):
+        if one is None:
+            continue
+        asked = {name: getattr(one, name) for name in ("samples", "epsilon", "confidence")}
+        for column, value in {**asked, "points_seed": plan.study.guarantee.seed}.items():
+            if getattr(row, column) != value:
                 raise InputError(
                     f"network {row.network_id}, {row.measure}: {column} is {getattr(row, column):g} in {row.source} "
-                    f"and {getattr(one, column):g} in this study; measure it again"
+                    f"and {value:g} in this study; measure it again"
                 )
 
 

@@ -33,9 +33,9 @@ def run(study: Path, grids: Sequence[str], device: str | None, time_limit: str |
     with launch.claim(), devices.held(device):
         libraries.prepare_torch(device)
         launch.check_writable(folder)
-        from deltaball.run import merging, pieces  # they import torch, which had to be prepared
+        from deltaball.run import completeness, merging  # they import torch, which had to be prepared
 
-        there = [pieces.of_folder(folder)] if (folder / "networks.parquet").exists() else []
+        there = [merging.own_piece(planned)] if (folder / "networks.parquet").exists() else []
         finished = merging.finished_shards(planned, there[0]) if there else set()
         shards = [shard for shard in _shards_of(planned, grids) if shard.id not in finished]
         # Keras takes its backend when it is imported.
@@ -52,6 +52,9 @@ def run(study: Path, grids: Sequence[str], device: str | None, time_limit: str |
         print(f"{len(ended.left)} of {len(shards)} shards are left; the same command goes on from here")
     if ended.failed:
         raise InputError(f"{len(ended.failed)} shards failed, {next(iter(ended.failed))} first; see {folder / 'logs'}")
+    if not ended.left:
+        trajectories = {one.id for shard in _shards_of(planned, grids) for one in shard.trajectories}
+        completeness.check(planned, {one.id for one in planned.networks if one.trajectory_id in trajectories})
 
 
 def _planned(study: Path, device: str | None, limit: float | None) -> Plan:

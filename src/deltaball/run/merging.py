@@ -20,7 +20,7 @@ from deltaball.base.statuses import DIVERGED, FAILED, FINISHED, MEASURABLE
 from deltaball.estimation import convergence, curves
 from deltaball.plan.networks import Network
 from deltaball.plan.plan import Plan
-from deltaball.run import agreement, pieces, provenance
+from deltaball.run import agreement, pieces, provenance, superseding
 from deltaball.run.pieces import COLUMNS, KEYS, Piece
 from deltaball.run.rows import status_counts
 from deltaball.tables import columns, frames
@@ -36,8 +36,23 @@ def merge_folders(plan: Plan, study: Path, folders: Iterable[Path]) -> str:
         others = [folder for folder in folders if folder.resolve() != own_folder.resolve()]
         if not own and not others:
             raise InputError(f"{own_folder} has no tables yet, and no other FOLDER is given")
-        found = [pieces.of_folder(folder) for folder in [*own, *others]]
+        found = [own_piece(plan)] if own else []
+        found += [_contributing(plan, folder) for folder in others]
         return merge(plan, study, found, jobs.records_in(own_folder, *others))
+
+
+def own_piece(plan: Plan) -> Piece:
+    """The tables in the study's folder, without what an edit of the study superseded."""
+    return superseding.current(plan, pieces.of_folder(plan.study.folder, own=True))
+
+
+def _contributing(plan: Plan, folder: Path) -> Piece:
+    """The tables of a folder. Raises InputError when the plan has none of its networks."""
+    piece = pieces.of_folder(folder)
+    ids = piece.tables["networks"]["network_id"]
+    if len(ids) and not ids.isin([network.id for network in plan.networks]).any():
+        raise InputError(f"{folder} has no network of the study '{plan.study.study}'; give a folder of the same study")
+    return piece
 
 
 def merge(plan: Plan, study: Path, given: Sequence[Piece], records: Iterable[Mapping[str, Any]] = ()) -> str:
@@ -93,6 +108,8 @@ def write(plan: Plan, tables: Mapping[str, pd.DataFrame], records: Iterable[Mapp
             if name != "outcomes" or len(tables[name]):
                 temporary = stack.enter_context(written_whole(plan.study.folder / f"{name}.parquet"))
                 tables[name].to_parquet(temporary, index=False)
+    if tables["outcomes"].empty:  # those that are there are of networks that the study no longer asks for
+        (plan.study.folder / "outcomes.parquet").unlink(missing_ok=True)
 
 
 def finished_shards(plan: Plan, piece: Piece) -> set[str]:

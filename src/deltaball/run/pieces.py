@@ -1,6 +1,6 @@
 """The tables that one run left, each checked by itself, and that they are of one run."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,7 @@ from deltaball.base.statuses import FAILED, FINISHED, STATUSES
 from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan
 from deltaball.tables import columns as contract
-from deltaball.tables import frames
-from deltaball.workflow import jobs
+from deltaball.tables import frames, parts
 
 COLUMNS: dict[str, Mapping[str, str]] = {
     "networks": {"network_id": "str", **contract.RESULTS},
@@ -39,10 +38,11 @@ class Piece:
     tables: Mapping[str, pd.DataFrame]
 
 
-def of_folder(folder: Path) -> Piece:
+def of_folder(folder: Path, own: bool = False) -> Piece:
     """The tables of a results folder; all but networks.parquet may be missing.
 
-    Raises InputError when a table is damaged or contradicts itself.
+    Raises InputError when a table is damaged or contradicts itself. In the study's `own` folder, rows of networks that
+    are not among the trained ones are what an edit of the study left behind, and are left out.
     """
     if not (folder / "networks.parquet").exists():
         raise InputError(
@@ -53,17 +53,17 @@ def of_folder(folder: Path) -> Piece:
         path = folder / f"{name}.parquet"
         if path.exists():
             tables[name] = frames.read(path, columns)
-    return of_tables(str(folder), tables)
+    return of_tables(str(folder), _without_strays(tables) if own else tables)
 
 
 def of_shard(plan: Plan, shard: Shard) -> Piece | None:
     """The parts of tables that a shard's jobs left; None when it is not trained."""
-    parts = {"trained": "networks", "measured": "robustness", "outcomes": "outcomes"}
+    kinds = {"trained": "networks", "measured": "robustness", "outcomes": "outcomes"}
     tables = _empty()
-    for kind, name in parts.items():
-        path = jobs.part(plan, shard.id, kind)
-        if path.exists():
-            tables[name] = frames.read(path, COLUMNS[name])
+    for kind, name in kinds.items():
+        found = parts.read(plan, shard, kind, COLUMNS[name])
+        if found is not None:
+            tables[name] = found
         elif kind == "trained":
             return None
     return of_tables(f"shard {shard.id}", tables)
@@ -89,6 +89,16 @@ def of_tables(source: str, given: Mapping[str, pd.DataFrame]) -> Piece:
     return Piece(source, tables)
 
 
+def finished(given: Iterable[Piece]) -> set[str]:
+    """The ids of the networks that are trained in one of the pieces, or diverged."""
+    return {identity for piece in given for identity in _finished(piece.tables["networks"])}
+
+
+def without(piece: Piece, ids: Collection[str]) -> Piece:
+    """A piece without everything of these networks."""
+    return Piece(piece.source, {name: table[~table["network_id"].isin(ids)] for name, table in piece.tables.items()})
+
+
 def row_name(row: pd.Series, keys: list[str]) -> str:
     """What a message calls a row: the network and the other keys that it has."""
     first, *others = [str(row[name]) for name in keys if not pd.isna(row[name])]
@@ -97,6 +107,16 @@ def row_name(row: pd.Series, keys: list[str]) -> str:
 
 def _empty() -> dict[str, pd.DataFrame]:
     return {name: pd.DataFrame(columns=list(columns)) for name, columns in COLUMNS.items()}
+
+
+def _finished(networks: pd.DataFrame) -> pd.Series:
+    return networks["network_id"][networks["status"].isin(FINISHED)]
+
+
+def _without_strays(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    finished = _finished(tables["networks"])
+    kept = {name: table[table["network_id"].isin(finished)] for name, table in tables.items() if name != "networks"}
+    return {**tables, **kept}
 
 
 def _typed(name: str, table: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -123,8 +143,7 @@ def _check_statuses(networks: pd.DataFrame, source: str) -> None:
 
 
 def _check_of_one_run(tables: Mapping[str, pd.DataFrame], source: str) -> None:
-    networks = tables["networks"]
-    finished = networks["network_id"][networks["status"].isin(FINISHED)]
+    finished = _finished(tables["networks"])
     for name in ("robustness", "outcomes", "curves", "convergence"):
         stray = tables[name][~tables[name]["network_id"].isin(finished)]
         if len(stray):

@@ -1,6 +1,6 @@
 """Where a study's tables come from: code, hardware, data, time, and what is missing. Written beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +9,7 @@ from deltaball.base.files import written_whole
 from deltaball.base.statuses import MEASURABLE, PLANNED, STATUSES
 from deltaball.base.wording import duration
 from deltaball.plan.plan import Plan
-from deltaball.run import pieces
+from deltaball.run import completeness, pieces
 from deltaball.tables import frames
 from deltaball.workflow import jobs, stages
 
@@ -55,7 +55,7 @@ def lines(plan: Plan, study: Path) -> Iterator[str]:
     yield ""
     yield "## Missing"
     yield ""
-    yield from _missing(networks, robustness)
+    yield from _missing(plan, networks, robustness)
 
 
 def _facts(study: Path, networks: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -106,9 +106,15 @@ def _grids(
         )
 
 
-def _missing(networks: pd.DataFrame, robustness: pd.DataFrame) -> Iterator[str]:
+def _missing(plan: Plan, networks: pd.DataFrame, robustness: pd.DataFrame) -> Iterator[str]:
     absent = networks[~networks["network_id"].isin(robustness["network_id"])]
-    if absent.empty:
+    without_any = set(absent["network_id"])
+    lacking = [
+        (network, measure)
+        for network, measure in completeness.absent_estimates(plan, networks, robustness)
+        if network.id not in without_any
+    ]
+    if absent.empty and not lacking:
         yield "No network is missing: each is trained and measured."
         return
     trained = absent["status"].isin(MEASURABLE)
@@ -116,9 +122,14 @@ def _missing(networks: pd.DataFrame, robustness: pd.DataFrame) -> Iterator[str]:
     why = why.where(absent["reason"].isna(), why + ": " + absent["reason"].fillna(""))
     rows = []
     for (grid, reason), members in absent.groupby(["grid", why], sort=False):
-        ids = ", ".join(members["network_id"]) if len(members) <= NAMED else "see networks.parquet"
-        rows.append((grid, f"{len(members):,}", reason, ids))
+        rows.append((grid, f"{len(members):,}", reason, _named(members["network_id"])))
+    for grid, measure, ids in completeness.by_measure(lacking):
+        rows.append((grid, f"{len(ids):,}", f"{measure} was not measured", _named(ids)))
     yield from _table(["grid", "networks", "why", "which"], rows)
+
+
+def _named(ids: Collection[str]) -> str:
+    return ", ".join(ids) if len(ids) <= NAMED else "see networks.parquet"
 
 
 def _table(heads: list[str], rows: object) -> Iterator[str]:

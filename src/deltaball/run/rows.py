@@ -9,7 +9,7 @@ from deltaball.base.errors import InputError
 from deltaball.base.statuses import FAILED
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
-from deltaball.tables import frames
+from deltaball.tables import frames, parts
 from deltaball.workflow import jobs
 from deltaball.workflow.jobs import Job
 
@@ -18,7 +18,7 @@ def write_trained(job: Job, store: Store, tries_left: int) -> None:
     """Write a shard's part of networks.parquet. Raises InputError where the job is to be tried again."""
     table = frames.trained(job.plan, job.shard.trajectories, store, job.failures)
     job.check_failures(tries_left, made=int((table["status"] != FAILED).sum()))
-    frames.write(table, jobs.part(job.plan, job.shard.id, "trained"))
+    parts.write(table, job.plan, job.shard, "trained")
 
 
 def write_measured(job: Job, store: Store, tries_left: int) -> None:
@@ -28,38 +28,37 @@ def write_measured(job: Job, store: Store, tries_left: int) -> None:
     robustness, outcomes = estimates.estimates(job.plan, job.shard.trajectories, store)
     job.check_failures(tries_left, made=len(robustness))
     estimates.check_complete(job.plan, job.shard.trajectories, store, outcomes, job.failures)
-    frames.write(outcomes, jobs.part(job.plan, job.shard.id, "outcomes"))
-    frames.write(robustness, jobs.part(job.plan, job.shard.id, "measured"))
+    parts.write(outcomes, job.plan, job.shard, "outcomes")
+    parts.write(robustness, job.plan, job.shard, "measured")
 
 
 def given_up(job: Job) -> set[str]:
     """The trajectories that failed when the job's shard was trained, by id."""
-    path = jobs.part(job.plan, job.shard.id, "trained")
-    if not path.exists():
+    table = parts.read(job.plan, job.shard, "trained")
+    if table is None:
         return set()
-    table = frames.read(path)
     failed = {*table["network_id"][table["status"] == FAILED]}
     return {network.trajectory_id for network in job.plan.networks if network.id in failed}
 
 
-def collect_networks(plan: Plan, whole: bool = True) -> str:
+def collect_networks(plan: Plan) -> str:
     """Write networks.parquet; returns what it holds, in words.
 
-    Raises InputError when a shard's part is not there and the `whole` study is asked for.
+    Raises InputError when a shard's part is not there.
     """
     path = plan.study.folder / "networks.parquet"
-    table = frames.networks(plan, _parts(plan, "trained", whole), jobs.lost(plan))
+    table = frames.networks(plan, _parts(plan, "trained"))
     frames.write(table, path)
     return f"{path}: {len(table)} networks ({status_counts(table)})"
 
 
-def collect_robustness(plan: Plan, whole: bool = True) -> str:
+def collect_robustness(plan: Plan) -> str:
     """Write robustness.parquet and what is derived from outcomes; returns and raises as `collect_networks` does."""
     from deltaball.estimation import convergence, curves
 
     folder = plan.study.folder
-    table = frames.robustness(plan, _parts(plan, "measured", whole))
-    outcomes = frames.outcomes(plan, _parts(plan, "outcomes", whole))
+    table = frames.robustness(plan, _parts(plan, "measured"))
+    outcomes = frames.outcomes(plan, _parts(plan, "outcomes"))
     frames.write(outcomes, folder / "outcomes.parquet")
     frames.write(curves.curves(plan, outcomes), folder / "curves.parquet")
     frames.write(convergence.convergence(plan, outcomes), folder / "convergence.parquet")
@@ -72,10 +71,10 @@ def status_counts(networks: pd.DataFrame) -> str:
     return ", ".join(f"{count} {status}" for status, count in networks["status"].value_counts().items())
 
 
-def _parts(plan: Plan, kind: str, whole: bool) -> list[pd.DataFrame]:
-    paths = [jobs.part(plan, shard, kind) for shard in plan.shards]
+def _parts(plan: Plan, kind: str) -> list[pd.DataFrame]:
+    found = {shard.id: parts.read(plan, shard, kind) for shard in plan.shards.values()}
     # Snakemake has seen every part; but a job that another Snakemake left behind may be writing its own anew.
-    missing = [path for path in paths if not path.exists()]
-    if missing and whole:
+    missing = [jobs.part(plan, identity, kind) for identity, table in found.items() if table is None]
+    if missing:
         raise InputError(f"{missing[0]} is not there, nor {len(missing) - 1} more; run again, or `deltaball collect`")
-    return [frames.read(path) for path in paths if path.exists()]
+    return list(found.values())

@@ -5,12 +5,10 @@ The only room in which training and estimation meet. To be imported when torch i
 
 from collections.abc import Collection, Sequence
 from functools import partial
-from pathlib import Path
 
-from deltaball.data import datasets
 from deltaball.data.datasets import Dataset
 from deltaball.plan.networks import Trajectory
-from deltaball.run import rows
+from deltaball.run import preparing, rows
 from deltaball.run.measurer import Measurer
 from deltaball.run.needs import needs
 from deltaball.run.streams import side_by_side
@@ -52,10 +50,8 @@ def retrain_lost(job: Job, store: Store, dataset: Dataset) -> None:
 
 def _opened(job: Job) -> tuple[Store, Dataset]:
     """The store and the data of a job."""
-    store, facts = Store(job.plan.study.store), job.plan.facts[job.shard.dataset]
-    if not store.has_dataset(facts):  # the store was emptied, or the study moved here, since it was prepared
-        store.save_dataset(datasets.load(facts.name, Path(job.plan.study.data)))
-    return store, store.load_dataset(facts)
+    # The store may have been emptied or damaged, or the study may have moved here, since the data were prepared.
+    return Store(job.plan.study.store), preparing.prepared(job.plan, job.shard.dataset)
 
 
 def _train(job: Job, store: Store, dataset: Dataset, given_up: Collection[str] = ()) -> None:

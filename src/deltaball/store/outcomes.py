@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deltaball.base.files import remove
 from deltaball.store import tensors
 
 
@@ -30,7 +31,7 @@ def find(folder: Path, trajectory_id: str) -> dict[str, np.ndarray]:
             continue
         except tensors.DamagedFileError as problem:
             print(f"store: {problem}; it is made again", flush=True)
-            path.unlink(missing_ok=True)
+            remove(path)
             continue
         longest |= {key: values for key, values in added.items() if len(values) > len(longest.get(key, ()))}
     return longest

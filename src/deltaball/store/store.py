@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from deltaball.base.errors import InputError
+from deltaball.base.files import remove
 from deltaball.base.statuses import DIVERGED
 from deltaball.data.catalogue import ARRAYS, DatasetFacts
 from deltaball.data.datasets import Dataset
@@ -55,20 +56,24 @@ class Store:
         arrays = {name: getattr(dataset, name) for name in ARRAYS}
         tensors.write(self._dataset(dataset.facts), arrays, {"fingerprint": dataset.facts.fingerprint})
 
-    def has_dataset(self, facts: DatasetFacts) -> bool:
-        """Whether the arrays that `facts` describe are there (their content is not checked)."""
-        return self._dataset(facts).exists()
-
     def load_dataset(self, facts: DatasetFacts) -> Dataset:
-        """The arrays that `facts` describe. Raises InputError when they were never prepared or are damaged."""
+        """The arrays that `facts` describe. Raises InputError when they were never prepared, or are damaged."""
+        dataset = self.find_dataset(facts)
+        if dataset is None:
+            raise InputError(f"data set '{facts.name}' is not prepared; run `deltaball data {facts.name}`")
+        return dataset
+
+    def find_dataset(self, facts: DatasetFacts) -> Dataset | None:
+        """The arrays that `facts` describe, or None when they are not there. Damaged ones are named and removed."""
         path = self._dataset(facts)
-        remedy = f"run `deltaball data {facts.name}`"
-        if not path.exists():
-            raise InputError(f"data set '{facts.name}' is not prepared; {remedy}")
         try:
             arrays, _ = tensors.read(path, {"fingerprint": facts.fingerprint})
+        except FileNotFoundError:
+            return None
         except tensors.DamagedFileError as problem:
-            raise InputError(f"{problem}; delete it and {remedy}") from None
+            print(f"store: {problem}; it is prepared again", flush=True)
+            remove(path)
+            return None
         return Dataset(facts, **arrays)
 
     def save(self, trajectory_id: str, step: int, checkpoint: Checkpoint) -> None:
@@ -123,7 +128,7 @@ class Store:
             return None
         except tensors.DamagedFileError as problem:
             print(f"store: {problem}; it is made again", flush=True)
-            self._checkpoint(trajectory_id, step).unlink(missing_ok=True)
+            remove(self._checkpoint(trajectory_id, step))
             return None
 
     def facts(self, trajectory_id: str, step: int) -> dict[str, Any]:

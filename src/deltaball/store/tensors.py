@@ -11,11 +11,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from deltaball.base.errors import InputError
+from deltaball.base.errors import OutsideError
 from deltaball.base.files import written_whole
 
 
-class DamagedFileError(InputError):
+class DamagedFileError(OutsideError):
     """A file of the store that cannot be what was written there; the message names it."""
 
 
@@ -45,6 +45,8 @@ def read(path: Path, identity: dict[str, str]) -> tuple[dict[str, np.ndarray], d
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """A file of tensors, open. Raises FileNotFoundError, and DamagedFileError wherever it turns out damaged."""
+    if path.is_dir():
+        raise DamagedFileError(f"{path} is a folder")
     try:
         with safe_open(path, "numpy") as file:
             yield file

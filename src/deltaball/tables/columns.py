@@ -45,6 +45,7 @@ ROBUSTNESS = {
     "tight_inequality": "str",
     "undecided": "Int64",  # points that an exact answer left open
     "no_gradient": "Int64",  # points at which the attack had no gradient; null for a certificate
+    "points_seed": "Int64",  # of the study, which draws the test points
 }
 
 CURVES = {
@@ -102,8 +103,8 @@ JOBS = {
     "reason": "str",
 }
 
-# Tables of an earlier version lack these columns, which are null then.
-ABSENT_IN_OLD_TABLES = ("energies",)
+# Tables of an earlier version lack these columns. Their test points count as drawn by the default seed.
+ABSENT_IN_OLD_TABLES = {"energies": None, "points_seed": 0}
 
 COLUMN_TYPES = {int: "Int64", float: "float64", str: "str"}
 

@@ -52,10 +52,9 @@ def _trained_row(plan: Plan, network: Network, store: Store, failures: Mapping[s
     return {"network_id": network.id, **dense, **results, **trunk}
 
 
-def networks(plan: Plan, parts: Iterable[pd.DataFrame], lost: Mapping[str, str] | None = None) -> pd.DataFrame:
+def networks(plan: Plan, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """networks.parquet: one row per planned network in the plan's order; `status` is `planned` where none is known.
 
-    `lost` says of networks why they are in no part although they were tried: they are `failed`.
     Columns: ids and grid, one per axis (null where it does not apply), `parameters`, `trunk_id` (of a pruned network,
     the dense trajectory it was pruned from), then RESULTS.
     """
@@ -78,10 +77,7 @@ def networks(plan: Plan, parts: Iterable[pd.DataFrame], lost: Mapping[str, str] 
     found = _joined(parts, {"network_id": "str", **RESULTS})
     found = found[found["network_id"].isin(rows["network_id"])]
     table = rows.merge(found, on="network_id", how="left", validate="one_to_one")
-    absent = table["status"].isna()
-    reasons = table["network_id"].map(lost or {}).astype("str").where(absent)
-    table["reason"] = table["reason"].where(~absent, reasons)
-    table["status"] = table["status"].where(~absent, reasons.notna().map({True: FAILED, False: PLANNED}))
+    table["status"] = table["status"].fillna(PLANNED)
     return table
 
 
@@ -187,8 +183,9 @@ def read(path: Path, columns: Mapping[str, Any] | Iterable[str] = ()) -> pd.Data
     missing = [name for name in columns if name not in table and name not in ABSENT_IN_OLD_TABLES]
     if missing:
         raise InputError(f"{path} has no column {', '.join(missing)}; delete it and run again")
-    absent = [name for name in ABSENT_IN_OLD_TABLES if name in columns and name not in table]
-    return table.assign(**dict.fromkeys(absent))
+    wanted = set(columns)
+    absent = {name: value for name, value in ABSENT_IN_OLD_TABLES.items() if name in wanted and name not in table}
+    return table.assign(**absent)
 
 
 def _joined(parts: Iterable[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:

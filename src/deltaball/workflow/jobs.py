@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import deltaball
-from deltaball.base.errors import InputError
+from deltaball.base.errors import InputError, OutsideError
 from deltaball.base.files import written_whole
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
@@ -56,14 +56,14 @@ class Job:
     def isolated(self, pack: Sequence[Trajectory], work: Callable[[Sequence[Trajectory]], int]) -> int:
         """`work` on a pack. Where it raises, on its halves, down to the network that fails; the others go on.
 
-        So a pack that is too large for the memory is halved, too. A disk that is full or gone, or a GPU that is lost
-        (raised as OSError), is no network's failure. Returns the sum of what `work` returns.
+        So a pack that is too large for the memory is halved, too. A disk that is full or gone, a GPU that is lost
+        (raised as OSError) or a damaged file is no network's failure. Returns the sum of what `work` returns.
         """
         if not pack:
             return 0
         try:
             return work(pack)
-        except OSError:
+        except (OSError, OutsideError):
             raise
         except Exception as problem:
             if type(problem).__name__ == "AcceleratorError":  # torch's, which this light room does not import
@@ -213,20 +213,31 @@ def lines(records: Iterable[Mapping[str, Any]]) -> str:
 
 def _kept(path: Path) -> list[dict[str, Any]]:
     found = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))
-    return found
+    return [one for one in found if _is_record(one)]
 
 
 def _left(folder: Path) -> list[dict[str, Any]]:
     found = []
     for path in folder.glob("*/*/*.json"):
-        run, status, _ = path.name.rsplit(".", 2)
-        # A job that ends meanwhile replaces its file.
-        with contextlib.suppress(OSError, ValueError):
+        # A job that ends meanwhile replaces its file; and what no job wrote is no record.
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            run, status, _ = path.name.rsplit(".", 2)
             found.append({**json.loads(path.read_text()), "run": run, "status": status})
-    return found
+    return [one for one in found if _is_record(one)]
+
+
+def _is_record(found: Any) -> bool:
+    """Whether JSON is what `recorded` writes, as far as its readers rely on it."""
+    if not isinstance(found, dict) or found.get("status") not in (RUNNING, DONE, PARTIAL, FAILED):
+        return False
+    texts = all(isinstance(found.get(name), str) for name in ("run", "stage", "shard", "grid", "dataset", "started"))
+    numbers = ("wall_seconds", "device_seconds", "memory_mb", "device_memory_mb")
+    numeric = all(isinstance(found.get(name), int | float | None) for name in numbers)
+    ended = found["status"] == RUNNING or isinstance(found.get("failures"), dict)
+    return texts and numeric and ended
 
 
 def part(plan: Plan, shard: str, kind: str) -> Path:

@@ -19,6 +19,10 @@ from deltaball.workflow.watching import Watch
 LOCK_HELD = "DELTABALL_RUN"  # set for the Snakemake that `snakemake` starts: the lock is held for it
 RETRIES = "DELTABALL_RETRIES"
 TICK, LISTENING = 0.25, 10.0  # seconds: between two looks, and for the last lines of a process that has ended
+# Options with which Snakemake only says something.
+LOOKS = {"--summary", "-S", "--detailed-summary", "-D", "--dag", "--rulegraph", "--filegraph", "--d3dag", "--lint"}
+LOOKS |= {"--list-rules", "--list", "-l", "--list-target-rules", "--lt", "--list-changes", "--lc", "--list-untracked"}
+LOOKS |= {"--list-input-changes", "--li", "--list-params-changes", "--lp", "--lu", "--print-compilation", "--report"}
 INTERRUPTED = 130  # a shell's status for SIGINT
 
 
@@ -47,6 +51,14 @@ def claim(folder: Path = Path()) -> TextIO | None:
         # Some network disks know no locks. Nothing is lost by two runs at once but the work that both do.
         print(f"deltaball: {folder.resolve()} knows no locks: see that one run at a time works in it", file=sys.stderr)
     return lock
+
+
+def only_looks(workflow: Any) -> bool:
+    """Whether a run of the Snakefile changes nothing, and so needs no claim: another run may be under way.
+
+    Snakemake tells the Snakefile of a dry run alone, so the other ways are read from the command line.
+    """
+    return workflow.output_settings.dryrun or any(one.partition("=")[0] in LOOKS for one in sys.argv[1:])
 
 
 def check_writable(folder: Path) -> None:
