@@ -1,5 +1,7 @@
 """Slopes with clustered errors: against published values, against resampling by hand, and against known truths."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -62,10 +64,17 @@ def drawn(count: int = 8, others: int = 2, seed: int = 0) -> tuple[np.ndarray, .
     return 0.5 * term + rest.sum(1) + noise, term, rest, clusters
 
 
-@pytest.mark.parametrize("null", [0.0, 0.4])
-def test_the_bootstrap_is_what_fitting_every_replicate_would_say(null: float) -> None:
-    """Residuals under the null, each cluster's with the rest of the design fitted without it; weights; CR1's t."""
+def with_a_level_of_one_cluster() -> tuple[np.ndarray, ...]:
+    """As `drawn`, but without this cluster nothing tells the level's coefficient."""
     response, term, rest, clusters = drawn()
+    return response, term, np.column_stack([rest[:, 0], clusters == 3]), clusters
+
+
+@pytest.mark.parametrize("data", [drawn, with_a_level_of_one_cluster])
+@pytest.mark.parametrize("null", [0.0, 0.4])
+def test_the_bootstrap_is_what_fitting_every_replicate_would_say(data: Callable, null: float) -> None:
+    """Residuals under the null, each cluster's with the rest of the design fitted without it; weights; CR1's t."""
+    response, term, rest, clusters = data()
     replicates, seed, count = 200, 3, clusters.max() + 1
     whole, without = sm.add_constant(np.column_stack([rest, term])), sm.add_constant(rest)
     imposed = response - null * term
@@ -91,8 +100,9 @@ def test_the_bootstrap_is_what_fitting_every_replicate_would_say(null: float) ->
     assert found.p(null) == pytest.approx(expected)
 
 
-def test_the_jackknife_leaves_clusters_out() -> None:
-    response, term, rest, clusters = drawn()
+@pytest.mark.parametrize("data", [drawn, with_a_level_of_one_cluster])
+def test_the_jackknife_leaves_clusters_out(data: Callable) -> None:
+    response, term, rest, clusters = data()
     whole = sm.add_constant(np.column_stack([rest, term]))
     slopes = [
         np.linalg.lstsq(whole[clusters != one], response[clusters != one], rcond=None)[0][-1]

@@ -228,18 +228,21 @@ class _Pieces:
         return numerator, scores
 
     def _replicated(self, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `replicated`, of replicates with weights `signs` [b, clusters].
+
+        Scores are never made: the sum of their products over clusters is a polynomial in sums of the signs.
+        """
         width = self.weights.shape[1]
-        joined = np.concatenate([*self.sums, *(drawn[:, None] * self.weights for drawn in self.drawn)], axis=1)
-        products = (signs @ joined).reshape(len(signs), 4, width)
-        (one, other), scaled = products[:, :2].swapaxes(0, 1), products[:, 2:].swapaxes(0, 1)
-        gram, pairs = self.weights.T @ self.weights, ((0, 0), (0, 1), (1, 1))
-        squares = np.stack([self.drawn[first] * self.drawn[second] for first, second in pairs], axis=1)
-        scores = (signs**2 @ squares).T
-        totals = (one, other)
-        reached = [total @ gram for total in totals]
-        for score, (first, second) in zip(scores, pairs, strict=True):
-            score += np.einsum("bk,bk->b", totals[first], reached[second] - scaled[second])
-            score -= np.einsum("bk,bk->b", totals[second], scaled[first])
+        scaled = [drawn[:, None] * self.weights for drawn in self.drawn]
+        products = signs @ np.concatenate([*self.sums, *scaled], axis=1)
+        totals, crossed = products[:, : 2 * width], products[:, 2 * width :]
+        totals, crossed = ([part[:, :width], part[:, width:]] for part in (totals, crossed))
+        within = [total @ (self.weights.T @ self.weights) for total in totals]
+        pairs = ((0, 0), (0, 1), (1, 1))
+        scores = (signs**2 @ np.stack([self.drawn[left] * self.drawn[right] for left, right in pairs], axis=1)).T
+        for score, (left, right) in zip(scores, pairs, strict=True):
+            score += np.einsum("bk,bk->b", totals[left], within[right] - crossed[right])
+            score -= np.einsum("bk,bk->b", totals[right], crossed[left])
         return np.stack([total[:, -1] for total in totals]), scores
 
 
