@@ -45,7 +45,8 @@ def with_text():
 style.use = with_text
 drawing.draw(plan)
 networks, robustness = frames.load(plan)
-header = json.loads(explorer.explored(plan, networks, frames.measured(networks, robustness))["header"])
+measured, examples = frames.measured(networks, robustness), frames.load_examples(plan)
+header = json.loads(explorer.explored(plan, networks, measured, examples)["header"])
 print(json.dumps({
     "networks": {one.id: [one.axes, plan.trajectories[one.trajectory_id].parameters] for one in plan.networks},
     "axes": {one["name"]: one.get("levels") for one in header["axes"]},

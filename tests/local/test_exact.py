@@ -193,6 +193,12 @@ def test_a_mixed_integer_program_agrees(seed: int, size: tuple[int, int], ball: 
         assert_agree(outcome, least_margin(pack, x[index : index + 1], ball))
 
 
+def test_signs_under_which_the_margin_is_constant_are_decided():
+    """All units of the last layer are off there, and the linear program has nothing to minimise."""
+    pack, x, ball = drawn(fcn(2, 5, (2, 2, 1), 3), 930), images(2, (2, 2, 1), 930), Ball("l1", 0.8)
+    assert decide(pack, x, ball, LIMIT).outcome.tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_without_steps_of_adam_linear_programs_decide(norm: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(exact, "STEPS", 0)
@@ -214,7 +220,7 @@ def test_without_steps_of_adam_linear_programs_decide(norm: str, monkeypatch: py
 def test_a_solver_that_errs_proves_nothing(scale: float, monkeypatch: pytest.MonkeyPatch):
     random = np.random.default_rng(0)
 
-    def wrong(around, objective, rows, offset, seconds):
+    def wrong(around, objective, rows, *others):
         multipliers = torch.from_numpy(scale * random.random(len(rows))).clamp(min=0)
         return multipliers, torch.from_numpy(scale * random.normal(size=len(objective)))
 

@@ -279,9 +279,8 @@ class _Search:
         at, offset = (
             torch.cat(parts, -1)[..., fixed] * subproblem.sign[0, fixed] for parts in zip(*entering, strict=True)
         )
-        solved, displacement = linear_programs.solve(
-            self.around, slopes @ self.rows[subproblem.row[0]], at.T, offset, deadline - time.monotonic()
-        )
+        row, seconds = self.rows[subproblem.row[0]], deadline - time.monotonic()
+        solved, displacement = linear_programs.solve(self.around, slopes @ row, at.T, offset, seconds, row.abs().amax())
         multipliers = torch.zeros_like(subproblem.multipliers)
         multipliers[0, fixed] = solved
         lower, _, pixels = self._bounds(subproblem._replace(multipliers=multipliers))

@@ -6,6 +6,8 @@ import torch
 
 from deltaball.local.neighbourhoods import Neighbourhood
 
+# Of the scale of the logits: where the margin is constant, the objective is zero and has no price of its own.
+LEAST_PRICE = 1e-3
 PENALTY = 1e4  # the largest multiplier of a program whose rows and objective are scaled to 1
 
 OPTIONS = {
@@ -17,15 +19,22 @@ OPTIONS = {
 
 
 def solve(
-    around: Neighbourhood, objective: torch.Tensor, rows: torch.Tensor, offset: torch.Tensor, seconds: float
+    around: Neighbourhood,
+    objective: torch.Tensor,
+    rows: torch.Tensor,
+    offset: torch.Tensor,
+    seconds: float,
+    scale: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Multipliers [m] of rows [m, d] · z + offset ≥ 0 in min objective · z over the displacements z [d], and z.
 
-    The rows may be violated at a price, so that there is a solution where they contradict each other. Not to be
-    trusted: the solver may err, or be stopped after so many `seconds`.
+    The rows may be violated at a price, in units of the objective or of `scale` (the weights of the logits), so that there
+    is a solution where they contradict each other. Not to be trusted: the solver may err, or be stopped after so many
+    `seconds`.
     """
     (m, d), (low, high) = rows.shape, (bound[0].cpu().numpy() for bound in around.box)
-    price, heights = objective.abs().amax().clamp(min=1e-30), rows.abs().amax(1).clamp(min=1e-30)
+    price = torch.maximum(objective.abs().amax(), LEAST_PRICE * scale).clamp(min=1e-30)
+    heights = rows.abs().amax(1).clamp(min=1e-30)
     objective, rows, offset = (
         scaled.cpu().numpy() for scaled in (objective / price, rows / heights[:, None], offset / heights)
     )
