@@ -28,7 +28,7 @@ def solve(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Multipliers [m] of rows [m, d] · z + offset ≥ 0 in min objective · z over the displacements z [d], and z.
 
-    The rows may be violated at a price, in units of the objective or of `scale` (the weights of the logits), so that there
+    The rows may be violated at a price, in units of the objective or of `scale` (of the logits' weights), so that there
     is a solution where they contradict each other. Not to be trusted: the solver may err, or be stopped after so many
     `seconds`.
     """
