@@ -18,7 +18,7 @@ from deltaball.local.certificates.differences import differences
 from deltaball.local.exact import decide
 from deltaball.local.losses import margin
 from deltaball.local.notions import ClassChange
-from deltaball.networks import dense_form
+from deltaball.networks import dense_form, dense_sizes
 from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.packs import Pack
 from deltaball.study.architectures import layers
@@ -399,6 +399,6 @@ def test_what_has_no_exact_answer_is_refused(monkeypatch: pytest.MonkeyPatch):
     curved = layers("fcn", {"depth": 1, "width": 5, "activation": "tanh"}, (2, 2, 1), 3)
     with pytest.raises(ValueError, match="tanh"):
         decide(drawn(curved, 0), x, Ball("linf", 0.1), LIMIT)
-    monkeypatch.setattr(dense_form, "LARGEST", 20)
+    monkeypatch.setattr(dense_sizes, "LARGEST", 20)
     with pytest.raises(ValueError, match="too large"):
         decide(pack, x, Ball("linf", 0.1), LIMIT)

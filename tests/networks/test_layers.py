@@ -23,6 +23,7 @@ from deltaball.local.certificates.lines import CURVES
 from deltaball.networks import layers as room
 from deltaball.networks.arithmetic import ACTIVATIONS
 from deltaball.networks.dense_form import DENSE_ACTIVATIONS, DENSE_FORM, as_dense
+from deltaball.networks.dense_sizes import SIZES, dense_sizes
 from deltaball.networks.initial import INITIAL, initial_weights
 from deltaball.networks.keras_models import KERAS, keras_model
 from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layer, Layers, MaxPool, Weight, walk
@@ -46,7 +47,7 @@ NETWORKS: dict[type[Layer], list[tuple[Layer, ...]]] = {
     Flatten: [END, (Conv(2, 2), RELU, *END)],
 }
 CASES = [Layers(SHAPE, network) for networks in NETWORKS.values() for network in networks]
-TABLES = {"FORWARD": FORWARD, "KERAS": KERAS, "DENSE_FORM": DENSE_FORM, "STAGES": STAGES, "COSTS": COSTS}
+TABLES = {"FORWARD": FORWARD, "KERAS": KERAS, "DENSE_FORM": DENSE_FORM, "SIZES": SIZES, "STAGES": STAGES, "COSTS": COSTS}
 
 
 def named(layers: Layers) -> str:
@@ -166,7 +167,10 @@ def test_bounds_enclose_what_is_sampled(layers: Layers, by: str, ball: Ball):
 @known(DENSE_FORM, DENSE_ACTIVATIONS)
 def test_the_dense_form_computes_the_same(layers: Layers):
     pack, x = exactly(drawn_pack(layers)).one(1), drawn_images(SHAPE, 20).double()
-    torch.testing.assert_close(as_dense(pack)(x), pack(x), rtol=1e-12, atol=1e-12)
+    dense = as_dense(pack)
+    torch.testing.assert_close(dense(x), pack(x), rtol=1e-12, atol=1e-12)
+    kernels = [weight.shape for weight in dense.layers.weights if weight.role == "kernel"]
+    assert dense_sizes(layers) == [kernels[0][0], *(kernel[1] for kernel in kernels)]
 
 
 @known(DENSE_FORM, DENSE_ACTIVATIONS)

@@ -127,6 +127,13 @@ BROKEN = {
     "steps of fgsm": (measured(steps=10), ["measures[0]", "steps 10 is for one of fmn or pgd", "['fgsm']"]),
     "steps of two attacks": (measured(attack=["pgd", "fmn"], steps=10), ["measures[0]", "steps 10", "fmn or pgd"]),
     "restarts of none": (measured(attack="fmn", restarts=2), ["measures[0]", "restarts 2", "pgd"]),
+    "exact for networks that are too large": (
+        {
+            **study(grid("cnn", filters=[2, 16], conv_depth=[1, 2])),
+            "measures": measured(certificate="exact")["measures"],
+        },
+        ["measures[0].certificate", "'exact'", "filters 16", "conv_depth 1", "'cnn-sgd'", "crown", "only"],
+    ),
     "seconds of an attack": (measured(attack="pgd", seconds=2.0), ["measures[0]", "seconds 2.0", "exact"]),
     "epsilon of one measure": (
         measured(guarantee={"epsilon": 0.01}),

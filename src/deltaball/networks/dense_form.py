@@ -5,13 +5,12 @@ import math
 import torch
 from torch.nn import functional
 
+from deltaball.networks.dense_sizes import LARGEST, too_large
 from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers, MaxPool, Shape, rule_for
 from deltaball.networks.models import Layered
 from deltaball.networks.packs import Pack
 
 SPARSE = 0.1  # share of non-zero weights below which a kernel is stored without its zeros
-
-LARGEST = 2**26  # numbers in the kernels of a network written as dense layers (512 MiB)
 
 Affine = list[tuple[torch.Tensor, torch.Tensor]]  # kernel [inputs, outputs] and bias [outputs] of each dense layer
 
@@ -21,6 +20,8 @@ def as_dense(model: Layered) -> Pack:
 
     Raises InputError where a layer cannot be written so, and ValueError where the kernels would be too large.
     """
+    if too_large(model.layers):
+        raise ValueError(f"too large for an exact answer: more than {LARGEST:,} weights as dense layers")
     weights = [weight[0].to(torch.float64) for weight in model.weights]
     form = DenseForm(model.layers.shape, weights[0].device)
     for layer, shape, own in model.layers.with_weights(weights):
@@ -52,10 +53,8 @@ class DenseForm:
 
     def end_layer(self) -> None:
         """Write what was computed since the last ReLU as a dense layer."""
-        inputs, outputs = len(self.rows) - 1, self.rows.shape[1]
-        if sum(map(torch.numel, self.weights)) + self.rows.numel() + outputs**2 > LARGEST:
-            raise ValueError(f"too large for an exact answer: more than {LARGEST:,} weights as dense layers")
-        self.layers.append(Dense(outputs))
+        inputs = len(self.rows) - 1
+        self.layers.append(Dense(self.rows.shape[1]))
         self.weights.extend((self.rows[None, :inputs], self.rows[None, inputs]))
 
     def relu(self, after: torch.Tensor) -> None:

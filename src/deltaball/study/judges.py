@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from deltaball.networks.dense_sizes import LARGEST, too_large
 from deltaball.networks.layers import Layers
 from deltaball.study.notions import Notion
 
@@ -24,6 +25,7 @@ class NetworkKind:
 
     layered: bool = True  # whether it is a list of layers; a mean over a posterior is none
     activations: tuple[str, ...] = ("relu",)
+    layers: Layers | None = None  # where its size is known
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ UNLAYERED = Refusal(
 CURVED = Refusal(
     lambda notion, norm, network: any(name != "relu" for name in network.activations),
     "it needs relu, and not tanh or sigmoid: `only: {activation: relu}`",
+)
+TOO_LARGE = Refusal(
+    lambda notion, norm, network: network.layers is not None and too_large(network.layers),
+    f"written as dense layers it has more than {LARGEST:,} weights; ask crown of it, or leave it out by `only`",
 )
 
 
@@ -76,6 +82,11 @@ class Judge:
     def effort(self) -> float:
         """How much its defaults make it do: two of one name are ordered by it."""
         return math.prod(self.settings.values()) if self.settings else 0
+
+    @property
+    def minds_size(self) -> bool:
+        """Whether there are networks that are too large for it."""
+        return TOO_LARGE in self.refusals
 
     def refuses(self, notion: Notion, norm: str, network: NetworkKind = NetworkKind()) -> str | None:
         """Why it cannot judge networks of this kind by the notion in balls of the norm; None if it can."""
@@ -161,7 +172,7 @@ JUDGES = {
             implementation="deltaball.local.deciding.Exact",
             passes=_pgd_and_crown,
             settings={"seconds": 60.0},
-            refusals=(UNLAYERED, CURVED_SOFTMAX, DISTANCE, EUCLIDEAN, CURVED),
+            refusals=(UNLAYERED, CURVED_SOFTMAX, DISTANCE, EUCLIDEAN, CURVED, TOO_LARGE),
             seconds=LEFT_OPEN * SOLVING_SECONDS,
         ),
     )

@@ -1,7 +1,8 @@
 """Reading a study file: YAML to a checked study, or one line that says what is wrong and what would be right."""
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from deltaball.base.errors import InputError, alternatives
 from deltaball.base.guarantees import epsilon_reached, samples_needed
 from deltaball.base.implementations import is_implemented
 from deltaball.data import catalogue
+from deltaball.data.catalogue import DatasetFacts
+from deltaball.study.architectures import ARCHITECTURES
 from deltaball.study.grids import Grid, Sample, count_matching, model_of
 from deltaball.study.judges import JUDGES, NetworkKind
 from deltaball.study.measures import ENTRIES, AnyMeasure, Convergence, Only, OwnGuarantee
@@ -68,7 +71,7 @@ def _check(study: Study, path: Path) -> None:
             raise InputError(f"{where}.{problem}") from None
     for index, measure in enumerate(study.measures):
         where = f"{path}: measures[{index}]"
-        grids = _check_measure(study, measure, where)
+        grids = _check_measure(study, measure, facts, where)
         smallest = min((facts[grid.dataset] for grid in grids), key=lambda one: one.test)
         own = measure.guarantee or OwnGuarantee()
         epsilon, confidence = own.epsilon or study.guarantee.epsilon, own.confidence or study.guarantee.confidence
@@ -76,7 +79,7 @@ def _check(study: Study, path: Path) -> None:
         _check_epsilon(epsilon, confidence, study.estimates_at_once(), smallest, key)
     for index, experiment in enumerate(study.convergence):
         where = f"{path}: convergence[{index}]"
-        grids = _check_measure(study, experiment.measure, f"{where}.measure")
+        grids = _check_measure(study, experiment.measure, facts, f"{where}.measure")
         networks = sum(count_matching(experiment.measure.wanted, grid) for grid in grids)
         if networks > MOST_CONVERGING:
             raise InputError(f"{where}.measure.only: chooses {networks} networks; at most {MOST_CONVERGING}")
@@ -86,7 +89,9 @@ def _check(study: Study, path: Path) -> None:
                 _check_epsilon(epsilon, study.guarantee.confidence, 1, facts[grid.dataset], key)
 
 
-def _check_measure(study: Study, measure: AnyMeasure, where: str) -> list[Grid]:
+def _check_measure(
+    study: Study, measure: AnyMeasure, facts: Mapping[str, DatasetFacts], where: str
+) -> list[Grid]:
     """The grids of which a measure concerns networks, at least one. Raises InputError if it cannot judge them."""
     _check_implementations(measure, where)
     for name, values in measure.wanted.items():
@@ -101,6 +106,7 @@ def _check_measure(study: Study, measure: AnyMeasure, where: str) -> list[Grid]:
         raise InputError(f"{where}.only: no network has all of {measure.wanted} at once")
     for grid in grids:
         _check_judges(measure, grid, where)
+        _check_sizes(measure, grid, facts[grid.dataset], where)
     return grids
 
 
@@ -130,7 +136,31 @@ def _check_judges(measure: AnyMeasure, grid: Grid, where: str) -> None:
             raise InputError(f"{where}.{judge.key}: {named}: {reason}")
 
 
-def _check_epsilon(epsilon: float, confidence: float, at_once: int, facts: catalogue.DatasetFacts, key: str) -> None:
+def _check_sizes(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: str) -> None:
+    """Refuse a judge of which a network of a grid is too large."""
+    notion = NOTIONS[measure.notion]
+    for judge in (JUDGES[name] for name in measure.judges if JUDGES[name].minds_size):
+        for axes in _shapes(grid, measure.wanted):
+            layers = ARCHITECTURES[grid.architecture].layers(axes, facts.shape, facts.classes)
+            network = NetworkKind(activations=(axes["activation"],), layers=layers)
+            if reason := next((judge.refuses(notion, norm, network) for norm in measure.norm), None):
+                named = ", ".join(f"{name} {value}" for name, value in axes.items())
+                raise InputError(
+                    f"{where}.{judge.key}: '{judge.name}' cannot judge the network {named} of grid '{grid.name}' on "
+                    f"{facts.name}: {reason}"
+                )
+
+
+def _shapes(grid: Grid, wanted: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """The axes of every architecture of a grid that has wanted networks."""
+    names = [name for name in ARCHITECTURES[grid.architecture].model_fields if name != "architecture"]
+    for values in itertools.product(*(grid.values(name) for name in names)):
+        axes = dict(zip(names, values, strict=True))
+        if all(value in wanted.get(name, [value]) for name, value in axes.items()):
+            yield axes
+
+
+def _check_epsilon(epsilon: float, confidence: float, at_once: int, facts: DatasetFacts, key: str) -> None:
     reached = epsilon_reached(facts.test, confidence, estimates=at_once)
     least = _rounded_up(reached)
     can_be_had = f"epsilon = {least} can be had" if least < 1 else "no epsilon below 1 can be had"
