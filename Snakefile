@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 from deltaball.base.errors import InputError
 from deltaball.plan import loading
-from deltaball.workflow import jobs, launch, parts, resources, stages
+from deltaball.workflow import claims, jobs, launch, parts, resources, stages
 
 try:
     STUDY = loading.chosen_study(workflow.configfiles, workflow.config_settings.config)
@@ -23,7 +23,7 @@ try:
     CLAIM = None
     if workflow.is_main_process and not launch.only_looks(workflow):
         # Held until Snakemake ends: `deltaball study` must not take its lock for a dead run's.
-        CLAIM = launch.claim()
+        CLAIM = claims.claim()
         launch.check_writable(PLAN.study.folder)
         launch.tell(parts.remove_damaged(PLAN))
 except InputError as problem:
@@ -57,7 +57,7 @@ onerror:
     launch.tell(launch.unwritable(PLAN.study.folder))
     launch.tell(jobs.summary(PLAN))
     # `deltaball study` does it itself, because it knows whether the user stopped the run.
-    if workflow.execution_settings.keep_going and launch.LOCK_HELD not in os.environ:
+    if workflow.execution_settings.keep_going and claims.LOCK_HELD not in os.environ:
         launch.collect(PLAN, STUDY)
 
 

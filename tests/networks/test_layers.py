@@ -47,7 +47,14 @@ NETWORKS: dict[type[Layer], list[tuple[Layer, ...]]] = {
     Flatten: [END, (Conv(2, 2), RELU, *END)],
 }
 CASES = [Layers(SHAPE, network) for networks in NETWORKS.values() for network in networks]
-TABLES = {"FORWARD": FORWARD, "KERAS": KERAS, "DENSE_FORM": DENSE_FORM, "SIZES": SIZES, "STAGES": STAGES, "COSTS": COSTS}
+TABLES = {
+    "FORWARD": FORWARD,
+    "KERAS": KERAS,
+    "DENSE_FORM": DENSE_FORM,
+    "SIZES": SIZES,
+    "STAGES": STAGES,
+    "COSTS": COSTS,
+}
 
 
 def named(layers: Layers) -> str:

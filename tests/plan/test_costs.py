@@ -24,7 +24,7 @@ from deltaball.plan.costs import UNITS, Rates
 from deltaball.run import calibration, preview, probes
 from deltaball.store.store import Store
 from deltaball.study import architectures
-from deltaball.workflow import launch
+from deltaball.workflow import claims
 
 MNIST = CATALOGUE["mnist"]
 SGD = {"batch_size": 128, "optimizer": "sgd"}
@@ -295,9 +295,9 @@ def test_a_study_under_way_is_not_cut_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(launch.LOCK_HELD, raising=False)
+    monkeypatch.delenv(claims.LOCK_HELD, raising=False)
     Path("config.yaml").write_text(STUDY)
-    with launch.claim():
+    with claims.claim():
         assert main.main(["calibrate"]) == 2
     assert "another run is under way" in capsys.readouterr().err
     assert not Path("results").exists()

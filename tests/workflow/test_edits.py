@@ -26,7 +26,7 @@ from tiny_study import (
 
 from deltaball.analysis.pruning import in_range, pruning_effects
 from deltaball.tables import frames
-from deltaball.workflow.launch import claim
+from deltaball.workflow.claims import claim
 
 DELTA_ADDED = [{"notion": "class_change", "delta": [0.02, 0.05, 0.1]}, TINY["measures"][1]]
 

@@ -11,6 +11,7 @@ import pytest
 from builders import grid, planned
 
 from deltaball.base.errors import InputError
+from deltaball.base.signals import Stopped
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.run import pieces
@@ -123,7 +124,7 @@ def test_a_job_that_is_told_to_end_leaves_its_record(plan: Plan, shard: Shard) -
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
 
-    with pytest.raises(SystemExit):
+    with pytest.raises(Stopped):
         told()
     assert "out of time" in only_record(plan)["reason"]
     assert signal.getsignal(signal.SIGTERM) == before

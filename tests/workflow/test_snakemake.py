@@ -26,7 +26,7 @@ from tiny_study import (
 )
 
 from deltaball.cli import main
-from deltaball.workflow.launch import claim
+from deltaball.workflow.claims import claim
 
 
 def test_a_study_given_on_the_command_line_replaces_the_default_whole(tmp_path: Path) -> None:

@@ -44,12 +44,12 @@ def calibrate(given: Namespace) -> None:
     """
     from deltaball.run import devices, libraries, limited
     from deltaball.study import reading
-    from deltaball.workflow import launch
+    from deltaball.workflow import claims
 
     limit = limited.seconds(given.time_limit) if given.time_limit else None
     study = reading.load(given.study)
     device = given.device or study.compute.device
-    with launch.claim(), devices.held(device):
+    with claims.claim(), devices.held(device):
         libraries.prepare_torch(device)
         libraries.prepare_jax()
         from deltaball.run import calibration

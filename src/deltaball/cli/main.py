@@ -7,17 +7,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import deltaball
-from deltaball.base import environment
+from deltaball.base import environment, signals
 from deltaball.base.errors import InputError, system_message
 from deltaball.cli import commands
 
+# What they have done when they are stopped, they do not do again.
+GOES_ON = (commands.study, commands.run, commands.train, commands.measure)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status: 0, or 2 after a line that says what the user can mend."""
+    """Run one command; returns its exit status: 0, or 2 after a line that says what the user can mend.
+
+    Where a signal stopped it, 128 and the signal's number, as shells tell it.
+    """
     environment.pin()
     given = _parser().parse_args(arguments)
     try:
-        given.run(given)
+        with signals.heeded():
+            given.run(given)
+    except signals.Stopped as stopped:
+        print("stopped; the same command goes on" if given.run in GOES_ON else "stopped", file=sys.stderr)
+        return stopped.status
     except InputError as problem:
         print(f"deltaball: {problem}", file=sys.stderr)
         return 2

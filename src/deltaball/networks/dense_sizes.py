@@ -1,7 +1,7 @@
 """How large a network is, written as dense layers and ReLUs alone (`dense_form`). Light: it is asked when planning."""
 
 import math
-from collections.abc import Iterator
+from itertools import pairwise
 
 from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers, MaxPool, Shape, rule_for
 
@@ -23,7 +23,7 @@ def dense_sizes(layers: Layers) -> list[int]:
 def too_large(layers: Layers) -> bool:
     """Whether kernels and biases, and what is computed on the way to them, are more than LARGEST numbers."""
     held, sizes = 0, dense_sizes(layers)
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         held += (inputs + 1) * outputs
         if held + outputs**2 > LARGEST:
             return True

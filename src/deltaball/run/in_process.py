@@ -13,7 +13,7 @@ from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan, plan
 from deltaball.run import devices, libraries, limited
 from deltaball.study.methods import METHODS
-from deltaball.workflow import jobs, launch
+from deltaball.workflow import claims, jobs, launch
 
 if TYPE_CHECKING:
     from deltaball.run.pieces import Piece
@@ -30,7 +30,7 @@ def run(study: Path, grids: Sequence[str], device: str | None, time_limit: str |
     planned = _planned(study, device, limit)
     folder, device = planned.study.folder, planned.study.compute.device
     # One device for all jobs, because CUDA is started once.
-    with launch.claim(), devices.held(device):
+    with claims.claim(), devices.held(device):
         libraries.prepare_torch(device)
         launch.check_writable(folder)
         from deltaball.run import completeness, merging  # they import torch, which had to be prepared

@@ -24,13 +24,13 @@ from deltaball.run import agreement, pieces, provenance, superseding
 from deltaball.run.pieces import COLUMNS, KEYS, Piece
 from deltaball.run.rows import status_counts
 from deltaball.tables import columns, frames
-from deltaball.workflow import jobs, launch
+from deltaball.workflow import claims, jobs, launch
 
 
 def merge_folders(plan: Plan, study: Path, folders: Iterable[Path]) -> str:
     """Merge results folders with the study's own; returns what there is, in words. Raises InputError as `merged`."""
     own_folder = plan.study.folder
-    with launch.claim():
+    with claims.claim():
         launch.check_writable(own_folder)
         own = [own_folder] if (own_folder / "networks.parquet").exists() else []
         others = [folder for folder in folders if folder.resolve() != own_folder.resolve()]

@@ -26,12 +26,16 @@ def run(study: Path, verbose: bool = False) -> int:
     watch = None if verbose else Watch(planned, store.has, sys.stdout, planned.study.folder / "logs/snakemake.log")
     status = launch.snakemake([*resumed, *quiet, "--configfile", str(study)], watch=watch)
     if watch:
-        watch.close(failed=status not in (0, launch.INTERRUPTED))
+        watch.close(failed=status != 0 and not launch.was_stopped(status))
     after = preview.in_store(planned, store)
+    if launch.was_stopped(status):
+        trained = f"{len(after):,} of {len(planned.networks):,} networks are trained"
+        print(f"stopped; the same command goes on ({trained})", file=sys.stderr)
+        return status
     print(f"{len(planned.networks)} networks planned: {len(before)} were there, {len(after - before)} trained now")
-    if status not in (0, launch.INTERRUPTED):
+    if status:
         launch.collect(planned, study)
-    if not status:
-        print("\n".join(findings.lines(planned)))
-        print(f"the report is {(planned.study.folder / 'report.html').resolve()}")
-    return status
+        return status
+    print("\n".join(findings.lines(planned)))
+    print(f"the report is {(planned.study.folder / 'report.html').resolve()}")
+    return 0

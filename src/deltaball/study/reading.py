@@ -89,9 +89,7 @@ def _check(study: Study, path: Path) -> None:
                 _check_epsilon(epsilon, study.guarantee.confidence, 1, facts[grid.dataset], key)
 
 
-def _check_measure(
-    study: Study, measure: AnyMeasure, facts: Mapping[str, DatasetFacts], where: str
-) -> list[Grid]:
+def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, DatasetFacts], where: str) -> list[Grid]:
     """The grids of which a measure concerns networks, at least one. Raises InputError if it cannot judge them."""
     _check_implementations(measure, where)
     for name, values in measure.wanted.items():

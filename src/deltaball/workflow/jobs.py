@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import resource
-import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import deltaball
+from deltaball.base import signals
 from deltaball.base.errors import InputError, OutsideError
 from deltaball.base.files import written_whole
 from deltaball.plan.networks import Shard, Trajectory
@@ -101,16 +101,15 @@ def recorded(plan: Plan, stage: str, shard: Shard) -> Iterator[Job]:
     run = f"{started:%Y%m%dT%H%M%S%f}-{facts['host']}-{os.getpid()}"
     _write(plan, run, RUNNING, facts)
     status, reason = FAILED, None
-    # A scheduler's SIGTERM, of a time limit for example, ends the job as an exception does: with its record.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated: cancelled, or out of time"))
     try:
-        yield job
+        # A scheduler's SIGTERM, of a time limit for example, ends the job as an exception does: with its record.
+        with signals.heeded():
+            yield job
         status = PARTIAL if job.failures else DONE
     except BaseException as problem:
         reason = " ".join(f"{problem}".split()) or type(problem).__name__
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
         facts |= _end(job, time.monotonic() - begun, time.process_time() - cpu, reason)
         with contextlib.suppress(OSError) if status == FAILED else contextlib.nullcontext():
             _write(plan, run, status, facts)

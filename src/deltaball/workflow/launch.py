@@ -1,56 +1,30 @@
 """Snakemake started so that one run at a time works in a folder, and a killed one does not block the next."""
 
 import contextlib
-import errno
-import fcntl
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
+from deltaball.base.signals import Stopped
 from deltaball.plan.plan import Plan
+from deltaball.workflow.claims import LOCK_HELD, claim, sign
 from deltaball.workflow.watching import Watch
 
-LOCK_HELD = "DELTABALL_RUN"  # set for the Snakemake that `snakemake` starts: the lock is held for it
 RETRIES = "DELTABALL_RETRIES"
 TICK, LISTENING = 0.25, 10.0  # seconds: between two looks, and for the last lines of a process that has ended
 # Options with which Snakemake only says something.
 LOOKS = {"--summary", "-S", "--detailed-summary", "-D", "--dag", "--rulegraph", "--filegraph", "--d3dag", "--lint"}
 LOOKS |= {"--list-rules", "--list", "-l", "--list-target-rules", "--lt", "--list-changes", "--lc", "--list-untracked"}
 LOOKS |= {"--list-input-changes", "--li", "--list-params-changes", "--lp", "--lu", "--print-compilation", "--report"}
-INTERRUPTED = 130  # a shell's status for SIGINT
-
-
-def claim(folder: Path = Path()) -> TextIO | None:
-    """Hold `folder` for this process's life, or until the returned file is closed; None if it is held for it already.
-
-    Snakemake's own lock is a file that outlives a SIGKILL. Here the kernel holds the lock, which dies with its
-    process. Raises InputError while another run is under way.
-    """
-    if LOCK_HELD in os.environ:
-        return None
-    state = folder / ".snakemake"
-    try:
-        state.mkdir(exist_ok=True)
-        lock = (state / "deltaball.lock").open("w")
-    except OSError as problem:
-        raise InputError(f"{problem.filename}: {problem.strerror}; a run needs to write here") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise InputError(f"another run is under way in {folder.resolve()}; wait for it or stop it") from None
-    except OSError as problem:
-        if problem.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-        # Some network disks know no locks. Nothing is lost by two runs at once but the work that both do.
-        print(f"deltaball: {folder.resolve()} knows no locks: see that one run at a time works in it", file=sys.stderr)
-    return lock
+PATIENCE = 30.0  # seconds that Snakemake and its jobs have to stop in, before they are killed: nothing is lost by it
 
 
 def only_looks(workflow: Any) -> bool:
@@ -72,9 +46,10 @@ def check_writable(folder: Path) -> None:
 
 
 def snakemake(arguments: Sequence[str], folder: Path = Path(), watch: Watch | None = None) -> int:
-    """Run Snakemake in `folder`; returns its exit status, INTERRUPTED if the user stopped it.
+    """Run Snakemake in `folder`; returns its exit status, or that of a signal (`was_stopped`) that stopped it.
 
-    With a `watch`, that hears what Snakemake says, and the terminal does not.
+    With a `watch`, that hears what Snakemake says, and the terminal does not. A signal that this process heeds is
+    handed on to Snakemake and all its jobs.
 
     Raises InputError while another run is under way.
 
@@ -88,19 +63,30 @@ def snakemake(arguments: Sequence[str], folder: Path = Path(), watch: Watch | No
             unlock = [*command, "--unlock", *arguments]
             subprocess.run(unlock, cwd=folder, check=False, capture_output=True, env=environment)
         heard = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if watch else {}
+        # A group of its own, so that a signal reaches it and its jobs once, whoever was sent it.
         process = subprocess.Popen(
-            [*command, *arguments], cwd=folder, pass_fds=[lock.fileno()], env=environment, **heard
+            [*command, *arguments], cwd=folder, pass_fds=[lock.fileno()], env=environment, process_group=0, **heard
         )
+        sign(lock, [os.getpid(), process.pid])
         listener = threading.Thread(target=_listen, args=(process, watch), daemon=True)
         listener.start()
-        interrupted = False
+        stopped, deadline = 0, float("inf")
         while True:
             try:
-                status = _waited(process, watch)
+                status = _waited(process, watch, deadline)
                 listener.join(LISTENING)
-                return INTERRUPTED if interrupted and status else status
-            except KeyboardInterrupt:  # Snakemake was told too, and stops its jobs first
-                interrupted = True
+                return stopped if stopped and status else status
+            except Stopped as asked:
+                # Who asks again does not want to wait.
+                _signal(process, signal.SIGKILL if stopped else signal.SIGINT)
+                stopped, deadline = asked.status, time.monotonic() + PATIENCE
+                if watch:
+                    watch.mute()
+
+
+def was_stopped(status: int) -> bool:
+    """Whether an exit status is that of a signal."""
+    return status > 128
 
 
 def _listen(process: subprocess.Popen[str], watch: Watch | None) -> None:
@@ -108,12 +94,19 @@ def _listen(process: subprocess.Popen[str], watch: Watch | None) -> None:
         watch.hear(line)
 
 
-def _waited(process: subprocess.Popen[str], watch: Watch | None) -> int:
-    while watch:
-        watch.tick()
+def _waited(process: subprocess.Popen[str], watch: Watch | None, deadline: float) -> int:
+    while True:
+        if watch:
+            watch.tick()
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(TICK)
-    return process.wait()
+        if time.monotonic() > deadline:
+            _signal(process, signal.SIGKILL)
+
+
+def _signal(process: subprocess.Popen[str], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def tries_left(workflow: Any, attempt: int) -> int:

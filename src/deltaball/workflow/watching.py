@@ -51,6 +51,7 @@ class Watch:
         self.running: dict[str, tuple[str, str]] = {}  # rule and shard of a job
         self.last: list[str] = []
         self.told = 0  # lines for the reader
+        self.muted = False
         self.done = {
             stage: {shard for shard in plan.shards if jobs.part(plan, shard, part).exists()}
             for stage, part in jobs.PARTS.items()
@@ -72,7 +73,7 @@ class Watch:
             self.log.write(line)
             self.log.flush()
             self.last = [*self.last, line][-LAST_LINES:]
-            if line.startswith(OURS):
+            if line.startswith(OURS) and not self.muted:
                 self.told += 1
                 self._write(f"{IN_PLACE * self.terminal}{line}")
             self._follow(line)
@@ -80,8 +81,14 @@ class Watch:
     def tick(self) -> None:
         """Show how far the run is, where it is time to."""
         with self.lock:
-            if time.monotonic() - self.shown >= EVERY[self.terminal]:
+            if not self.muted and time.monotonic() - self.shown >= EVERY[self.terminal]:
                 self._show()
+
+    def mute(self) -> None:
+        """Show nothing more, because the run is being stopped; the log goes on."""
+        with self.lock:
+            self.muted = True
+            self._write(f"{IN_PLACE}stopping …" if self.terminal else "")
 
     def close(self, failed: bool = False) -> None:
         """End the line, and where the run failed and nothing said why, give Snakemake's last lines."""
