@@ -20,7 +20,7 @@ from deltaball.plan import loading
 from deltaball.plan.networks import Network
 from deltaball.plan.plan import Plan
 from deltaball.run import merging, pieces
-from deltaball.tables import frames
+from deltaball.tables import frames, outcomes
 from deltaball.workflow import jobs
 
 CPU = {"device": "cpu (x86_64)", "software": "torch 2"}
@@ -65,7 +65,7 @@ def piece(plan: Plan, networks: Sequence[Network], where: dict[str, str] = CPU, 
     found = {
         "networks": pd.DataFrame(rows, columns=list(columns["networks"])),
         "robustness": pd.DataFrame(estimates if measured else [], columns=list(columns["robustness"])),
-        "outcomes": pd.DataFrame(lists if measured else [], columns=list(columns["outcomes"])),
+        "outcomes": outcomes.rounded(plan, pd.DataFrame(lists if measured else [], columns=list(columns["outcomes"]))),
     }
     found["curves"] = curves.curves(plan, found["outcomes"])
     found["convergence"] = convergence.convergence(plan, found["outcomes"])

@@ -28,7 +28,8 @@ def test_every_planned_network_is_trained_and_measured(finished: Path) -> None:
     assert (finished / "results/tiny/complete.txt").read_text() == all_there
     means = found["outcomes"].set_index(["network_id", "measure"])["values"].map(lambda values: sum(values) / 82)
     joined = robustness.set_index(["network_id", "measure"])["estimate"]
-    assert (joined - means).abs().max() < 1e-6
+    # Outcomes of variations are kept in 16 bits.
+    assert (joined - means).abs().max() < 1 / (2**16 - 1)
 
 
 def test_jobs_are_recorded_and_took_less_memory_than_they_asked_for(finished: Path) -> None:

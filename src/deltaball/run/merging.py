@@ -23,7 +23,7 @@ from deltaball.plan.plan import Plan
 from deltaball.run import agreement, pieces, provenance, superseding
 from deltaball.run.pieces import COLUMNS, KEYS, Piece
 from deltaball.run.rows import status_counts
-from deltaball.tables import columns, frames
+from deltaball.tables import columns, frames, outcomes
 from deltaball.workflow import claims, jobs, launch
 
 
@@ -74,6 +74,7 @@ def merged(plan: Plan, given: Sequence[Piece]) -> dict[str, pd.DataFrame]:
     asked = {network.id: [one.name for one in plan.asked_of(network)] for network in plan.networks}
     estimated = {network.id: [one.name for one in plan.measures_of(network)] for network in plan.networks}
     rows = {name: _gathered(name, given, estimated if name == "robustness" else asked) for name in COLUMNS}
+    rows["outcomes"] = outcomes.rounded(plan, rows["outcomes"])
     agreement.check_data(plan, rows["networks"])
     agreement.check_points(plan, rows["robustness"])
     every_network = rows["networks"]
@@ -87,12 +88,12 @@ def merged(plan: Plan, given: Sequence[Piece]) -> dict[str, pd.DataFrame]:
     }
     failed = _failed(every_network, tables["networks"]["network_id"])
     order = {identity: index for index, identity in enumerate(asked)}
-    outcomes, robustness = (_in_order(tables[name], asked) for name in ("outcomes", "robustness"))
+    values, robustness = (_in_order(tables[name], asked) for name in ("outcomes", "robustness"))
     return {
         "networks": frames.networks(plan, [pd.concat([tables["networks"], failed], ignore_index=True)]),
-        "outcomes": outcomes,
-        "curves": _curves(plan, tables["curves"], outcomes, robustness, order),
-        "convergence": _convergence(plan, tables["convergence"], outcomes),
+        "outcomes": values,
+        "curves": _curves(plan, tables["curves"], values, robustness, order),
+        "convergence": _convergence(plan, tables["convergence"], values),
         "robustness": frames.robustness(plan, [robustness]),
     }
 
@@ -107,7 +108,8 @@ def write(plan: Plan, tables: Mapping[str, pd.DataFrame], records: Iterable[Mapp
         for name in ("robustness", "convergence", "curves", "outcomes", "networks"):
             if name != "outcomes" or len(tables[name]):
                 temporary = stack.enter_context(written_whole(plan.study.folder / f"{name}.parquet"))
-                tables[name].to_parquet(temporary, index=False)
+                to_file = outcomes.to_file if name == "outcomes" else frames.to_file
+                to_file(tables[name], temporary)
     if tables["outcomes"].empty:  # those that are there are of networks that the study no longer asks for
         (plan.study.folder / "outcomes.parquet").unlink(missing_ok=True)
 
@@ -185,12 +187,12 @@ def _best_versions(united: Mapping[str, pd.DataFrame]) -> dict[str, str]:
 
 
 def _curves(
-    plan: Plan, carried: pd.DataFrame, outcomes: pd.DataFrame, robustness: pd.DataFrame, order: Mapping[str, int]
+    plan: Plan, carried: pd.DataFrame, values: pd.DataFrame, robustness: pd.DataFrame, order: Mapping[str, int]
 ) -> pd.DataFrame:
-    have = set(outcomes[["network_id", "measure"]].itertuples(index=False, name=None))
+    have = set(values[["network_id", "measure"]].itertuples(index=False, name=None))
     pairs = robustness[["network_id", "measure"]].itertuples(index=False, name=None)
     without = {pair[0] for pair in pairs if pair not in have}
-    derived = curves.curves(plan, outcomes[~outcomes["network_id"].isin(without)])
+    derived = curves.curves(plan, values[~values["network_id"].isin(without)])
     rows = pd.concat([derived, carried[carried["network_id"].isin(without)]], ignore_index=True)
     families = {family: index for index, family in enumerate(dict.fromkeys(map(curves.family, plan.measures)))}
     found = {}
@@ -201,8 +203,8 @@ def _curves(
     return rows.iloc[[found[key] for key in sorted(found)]].reset_index(drop=True).astype(columns.CURVES)
 
 
-def _convergence(plan: Plan, carried: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
-    derived = convergence.convergence(plan, outcomes)
+def _convergence(plan: Plan, carried: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    derived = convergence.convergence(plan, values)
     there = set(derived[["network_id", "measure"]].itertuples(index=False, name=None))
     known = {(row.network_id, row.measure, row.epsilon, row.draw): row for row in carried.itertuples(index=False)}
     rows = [

@@ -9,7 +9,7 @@ from deltaball.base.errors import InputError
 from deltaball.base.statuses import FAILED
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
-from deltaball.tables import frames, parts
+from deltaball.tables import frames, outcomes, parts
 from deltaball.workflow import jobs
 from deltaball.workflow.jobs import Job
 
@@ -25,10 +25,10 @@ def write_measured(job: Job, store: Store, tries_left: int) -> None:
     """Write a shard's parts of robustness and outcomes. Raises InputError where the job is to be tried again."""
     from deltaball.estimation import estimates
 
-    robustness, outcomes = estimates.estimates(job.plan, job.shard.trajectories, store)
+    robustness, values = estimates.estimates(job.plan, job.shard.trajectories, store)
     job.check_failures(tries_left, made=len(robustness))
-    estimates.check_complete(job.plan, job.shard.trajectories, store, outcomes, job.failures)
-    parts.write(outcomes, job.plan, job.shard, "outcomes")
+    estimates.check_complete(job.plan, job.shard.trajectories, store, values, job.failures)
+    parts.write(values, job.plan, job.shard, "outcomes")
     parts.write(robustness, job.plan, job.shard, "measured")
 
 
@@ -58,10 +58,10 @@ def collect_robustness(plan: Plan) -> str:
 
     folder = plan.study.folder
     table = frames.robustness(plan, _parts(plan, "measured"))
-    outcomes = frames.outcomes(plan, _parts(plan, "outcomes"))
-    frames.write(outcomes, folder / "outcomes.parquet")
-    frames.write(curves.curves(plan, outcomes), folder / "curves.parquet")
-    frames.write(convergence.convergence(plan, outcomes), folder / "convergence.parquet")
+    found = outcomes.rounded(plan, frames.outcomes(plan, _parts(plan, "outcomes")))
+    outcomes.write(found, folder / "outcomes.parquet")
+    frames.write(curves.curves(plan, found), folder / "curves.parquet")
+    frames.write(convergence.convergence(plan, found), folder / "convergence.parquet")
     frames.write(table, folder / "robustness.parquet")
     return f"{folder / 'robustness.parquet'}: {len(table)} estimates"
 

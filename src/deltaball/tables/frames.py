@@ -163,7 +163,11 @@ def measured(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
 def write(table: pd.DataFrame, path: Path) -> None:
     """Write a table as parquet, whole or not at all."""
     with written_whole(path) as temporary:
-        table.to_parquet(temporary, index=False)
+        to_file(table, temporary)
+
+
+def to_file(table: pd.DataFrame, path: Path) -> None:
+    table.to_parquet(path, index=False)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
