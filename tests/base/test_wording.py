@@ -2,7 +2,7 @@
 
 import pytest
 
-from deltaball.base.wording import duration, size
+from deltaball.base.wording import duration, estimated, size
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,21 @@ def test_durations(seconds: float, words: str) -> None:
 )
 def test_sizes(count: float, words: str) -> None:
     assert size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "< 1 s"),
+        (0.4, "< 1 s"),
+        (59.4, "59 s"),
+        (59.6, "1.0 min"),
+        (594, "9.9 min"),
+        (3599, "60 min"),
+        (7560, "2.1 h"),
+        (4_442_400, "1,234 h"),
+        (float("inf"), "unknown time"),
+    ],
+)
+def test_times_that_are_known_about(seconds: float, words: str) -> None:
+    assert estimated(seconds) == words

@@ -1,5 +1,6 @@
 """Study files that cannot be read, or ask what nobody means, get one line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,28 @@ def test_a_data_set_that_is_surely_not_meant_is_refused(
     tmp_path: Path, images: tuple[int, ...], labels: list[object], said: str
 ) -> None:
     assert said in refusal(tmp_path / "study.yaml", own(tmp_path, images, labels))
+
+
+@pytest.mark.parametrize(
+    ("scaled", "said"),
+    [
+        (lambda x: x * 255, "from 0 to 255; float images must lie in [0, 1]: divide by 255"),
+        (lambda x: 2 * x - 1, "from -1 to 1; float images must lie in [0, 1]: save (x + 1) / 2"),
+        (lambda x: np.where(x == 0, np.float32("nan"), x), "not a number"),
+        (lambda x: np.where(x == 1, np.float32("inf"), x), "from 0 to inf"),
+    ],
+)
+def test_pixels_of_another_range_are_refused_when_planning(tmp_path: Path, scaled: Callable, said: str) -> None:
+    text = own(tmp_path, (8, 8), [0, 1])
+    arrays = dict(np.load(tmp_path / "own.npz"))
+    x = np.linspace(0, 1, 40 * 64, dtype=np.float32).reshape(40, 8, 8)
+    np.savez(tmp_path / "own.npz", **{**arrays, "x_train": x, "x_test": -x * 0.0})
+    (tmp_path / "study.yaml").write_text(text)
+    reading.load(tmp_path / "study.yaml")
+    np.savez(tmp_path / "own.npz", **{**arrays, "x_train": x, "x_test": scaled(x).astype(np.float32)})
+    message = refusal(tmp_path / "study.yaml", text)
+    assert "x_test" in message
+    assert said in message
 
 
 def test_one_test_point_gives_no_epsilon(tmp_path: Path) -> None:

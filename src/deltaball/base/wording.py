@@ -19,3 +19,13 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
+
+
+def estimated(seconds: float) -> str:
+    """A time that is known about, in its largest unit: < 1 s, 12 s, 3.5 min, 2.1 h, 1,234 h."""
+    if math.isinf(seconds):
+        return "unknown time"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s" if round(seconds) else "< 1 s"
+    unit, count = ("min", seconds / 60) if seconds < 3600 else ("h", seconds / 3600)
+    return f"{count:.1f} {unit}" if count < 9.95 else f"{count:,.0f} {unit}"

@@ -5,23 +5,23 @@ array library is imported. Of a data set that deltaball can fetch the facts are 
 ``NAME.npz`` that the user dropped into the data folder they are read from the file.
 """
 
-import ast
 import hashlib
 import lzma
 import math
-import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deltaball.base.errors import InputError, alternatives
+from deltaball.data import npz, remembered
+from deltaball.data.npz import RawArray
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-NPY_STARTS = (b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00", b"\x93NUMPY\x03\x00")
 # How many channels an image of these data sets may be taken to have.
 CHANNELS = (1, 3, 4)
 IMAGE_DTYPES = ("|u1", "<f4")
+ONE = 0x3F800000  # the bits of 1.0 in float32
 LABEL_CODES = {"|u1": "B", "|i1": "b", "<u2": "H", "<i2": "h", "<u4": "I", "<i4": "i", "<u8": "Q", "<i8": "q"}
 
 
@@ -74,13 +74,26 @@ def facts(name: str, folder: Path) -> DatasetFacts:
     """
     path = folder / f"{name}.npz"
     if path.exists():
-        return read_facts(path)
+        return _known_facts(path)
     if name in CATALOGUE:
         return CATALOGUE[name]
     raise InputError(
         f"no data set '{name}': {alternatives(name, CATALOGUE)}; or put {path} "
         f"(numpy.savez with {', '.join(ARRAYS)}) in place"
     )
+
+
+def _known_facts(path: Path) -> DatasetFacts:
+    """As `read_facts`, which takes seconds where a file is large: what it found is kept until the file changes."""
+    # By code that checks otherwise the file is read again.
+    version = hashlib.sha256(b"".join(Path(code).read_bytes() for code in (__file__, npz.__file__))).hexdigest()
+    known = remembered.recall(path, version)
+    if known is not None:
+        return DatasetFacts(**{**known, "shape": tuple(known["shape"])})
+    before = remembered.state(path)
+    found = read_facts(path)
+    remembered.remember(path, version, before, asdict(found))
+    return found
 
 
 def read_facts(path: Path) -> DatasetFacts:
@@ -90,22 +103,13 @@ def read_facts(path: Path) -> DatasetFacts:
             missing = [name for name in ARRAYS if f"{name}.npy" not in archive.namelist()]
             if missing:
                 raise InputError(f"{path}: no array {', '.join(missing)}; needed are {', '.join(ARRAYS)}")
-            arrays = {name: _read_npy(archive, name) for name in ARRAYS}
+            arrays = {name: npz.stored(archive, name) for name in ARRAYS}
             facts = facts_of(path.stem, arrays, str(path))
             _check_meant(arrays, facts, str(path))
             return facts
     # NotImplementedError and RuntimeError: a damaged header that asks for encryption or another zip version.
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError) as problem:
         raise InputError(f"{path}: not a readable .npz file ({problem}); write it again, with numpy.savez") from None
-
-
-@dataclass(frozen=True)
-class RawArray:
-    """An array as bytes: numpy's dtype string (``|u1``, ``<i8``…), shape, C-ordered little-endian data."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes
 
 
 def facts_of(name: str, arrays: dict[str, RawArray], source: str) -> DatasetFacts:
@@ -136,7 +140,8 @@ def facts_of(name: str, arrays: dict[str, RawArray], source: str) -> DatasetFact
         shapes.add(shape)
         classes = max(classes, max(values) + 1)
         digest.update(f"{split} {images.dtype} {images.shape[0]} {shape}".encode())
-        digest.update(images.data)
+        for piece in images.pieces():
+            digest.update(piece)
         digest.update(values)
     if len(shapes) > 1:
         raise InputError(f"{source}: the images of x_train and x_test have different shapes, {sorted(shapes)}")
@@ -146,6 +151,9 @@ def facts_of(name: str, arrays: dict[str, RawArray], source: str) -> DatasetFact
 
 def _check_meant(arrays: dict[str, RawArray], facts: DatasetFacts, source: str) -> None:
     """Refuse what is a data set by its form, and surely not the one that is meant."""
+    for name in ("x_train", "x_test"):
+        if arrays[name].dtype == "<f4":
+            _check_range(arrays[name], f"{source}: {name}")
     height, width, channels = facts.shape
     if height in CHANNELS and width > 1 and channels not in CHANNELS:
         raise InputError(
@@ -163,32 +171,30 @@ def _check_meant(arrays: dict[str, RawArray], facts: DatasetFacts, source: str) 
         raise InputError(f"{source}: all images have class 0; a classifier needs two classes or more")
 
 
+def _check_range(images: RawArray, what: str) -> None:
+    # Floats of [0, 1] as integers are those up to that of 1; -0.0, infinities and NaN lie above it.
+    if all(max(memoryview(piece).cast("I"), default=0) <= ONE for piece in images.pieces()):
+        return
+    low, high, numbers = math.inf, -math.inf, True
+    for piece in images.pieces():
+        values = memoryview(piece).cast("f").tolist()
+        numbers = numbers and not any(map(math.isnan, values))
+        low, high = min(low, *values), max(high, *values)
+    if not numbers:
+        raise InputError(f"{what} has pixels that are not a number (NaN); float images must lie in [0, 1]")
+    if low < 0 or high > 1:
+        raise InputError(
+            f"{what} has pixels from {low:g} to {high:g}; float images must lie in [0, 1]{_meant(low, high)}"
+        )
+
+
+def _meant(low: float, high: float) -> str:
+    """What to do with pixels of the usual other ranges."""
+    if low >= 0 and high <= 255:
+        return ": divide by 255, or save uint8"
+    return ": save (x + 1) / 2" if low >= -1 and high <= 1 else ""
+
+
 def _labels(array: RawArray) -> bytes:
     """Labels, each a byte. Raises ValueError for one below 0 or above 255."""
-    return bytes(memoryview(array.data).cast(LABEL_CODES[array.dtype]).tolist())
-
-
-def _read_npy(archive: zipfile.ZipFile, name: str) -> RawArray:
-    # The .npy format, versions 1 to 3: magic, version, header length, a Python literal, the data.
-    content = archive.read(f"{name}.npy")
-    wide = content[6:7] != b"\x01"
-    start = 12 if wide else 10
-    try:
-        length = struct.unpack("<I" if wide else "<H", content[8:start])[0]
-        written = content[start : start + length].decode("utf-8")
-        header = ast.literal_eval(written.strip())
-        dtype, shape, fortran = header["descr"], header["shape"], header["fortran_order"]
-        if content[:8] not in NPY_STARTS or not written.endswith("\n") or any(type(side) is not int for side in shape):
-            raise ValueError("not one that numpy writes")
-    except (struct.error, SyntaxError, ValueError, KeyError, TypeError) as problem:
-        raise InputError(f"{archive.filename}: the header of {name} is damaged ({problem})") from None
-    if fortran and len(shape) > 1:
-        raise InputError(f"{archive.filename}: {name} is in Fortran order; save numpy.ascontiguousarray of it")
-    array = RawArray(str(dtype), tuple(shape), content[start + length :])
-    # Of text (<U5) the number counts characters, and what is wrong is said where arrays are looked at.
-    item = int(array.dtype[2:]) if array.dtype[1:2] in "uifb" and array.dtype[2:].isdigit() else 0
-    if item and len(array.data) != item * math.prod(array.shape):
-        raise InputError(
-            f"{archive.filename}: {name} is cut: {len(array.data)} bytes for {array.dtype} of shape {array.shape}"
-        )
-    return array
+    return bytes(memoryview(b"".join(array.pieces())).cast(LABEL_CODES[array.dtype]).tolist())

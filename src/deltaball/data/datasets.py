@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from deltaball.base.errors import InputError, alternatives
-from deltaball.data.catalogue import ARRAYS, CATALOGUE, DatasetFacts, RawArray, facts_of, read_facts
+from deltaball.data.catalogue import ARRAYS, CATALOGUE, DatasetFacts, facts_of, read_facts
+from deltaball.data.npz import RawArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from deltaball.base.statuses import MEASURABLE
-from deltaball.estimation.outcomes import Settled, outcomes
+from deltaball.estimation.outcomes import Settled, Told, outcomes
 from deltaball.estimation.stored import StoredOutcomes
 from deltaball.networks.layers import Layers
 from deltaball.networks.models import Model
@@ -23,7 +23,15 @@ Asked = Mapping[CheckpointId, Mapping[Measure, int]]  # of each network its meas
 Batch = tuple[int, int, tuple[Measure, ...]]  # points from and up to, and what is to be measured of them
 
 
-def measure(asked: Asked, layers: Layers, images: np.ndarray, seed: int, store: Store, device: str) -> int:
+def measure(
+    asked: Asked,
+    layers: Layers,
+    images: np.ndarray,
+    seed: int,
+    store: Store,
+    device: str,
+    told: Told = lambda measure, count: None,
+) -> int:
     """Complete the outcomes of networks of one shape; returns how many were computed.
 
     The points are the first of `images` [N, h, w, c], which `seed` drew. The store keeps outcomes per network × measure
@@ -42,7 +50,7 @@ def measure(asked: Asked, layers: Layers, images: np.ndarray, seed: int, store: 
                     _settled(checkpoint, measures, trained[checkpoint], stored, slice(done, samples))
                     for checkpoint in checkpoints
                 ]
-                judged = outcomes(model, images[done:samples], measures, device, done, settled)
+                judged = outcomes(model, images[done:samples], measures, device, done, settled, told)
                 for k, checkpoint in enumerate(checkpoints):
                     stored.add(checkpoint, {one: judged[one].of_network(k) for one in measures})
                 computed += len(checkpoints) * len(measures) * (samples - done)
@@ -77,6 +85,16 @@ def is_complete(asked: Asked, seed: int, store: Store) -> bool:
 def is_measurable(checkpoint: CheckpointId, store: Store) -> bool:
     """Whether a network that the store has ended in a state that can be measured."""
     return store.facts(*checkpoint)["status"] in MEASURABLE
+
+
+def lacking(asked: Asked, seed: int, store: Store) -> dict[Measure, int]:
+    """How many outcomes by each measure `measure` would compute of networks that the store has."""
+    stored, counts = StoredOutcomes(store, seed), defaultdict(int)
+    for checkpoint, wanted in asked.items():
+        if is_measurable(checkpoint, store):
+            for one, samples in wanted.items():
+                counts[one] += max(0, samples - len(stored.of(checkpoint, one).outcomes))
+    return counts
 
 
 def _batches(asked: Asked, stored: StoredOutcomes, stage: int) -> dict[Batch, list[CheckpointId]]:

@@ -2,10 +2,14 @@
 
 import contextlib
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from deltaball.analysis import writing
 from deltaball.base.errors import InputError
+from deltaball.base.wording import estimated
 from deltaball.figures import drawing
 from deltaball.plan.plan import Plan
 from deltaball.report import page
@@ -44,7 +48,19 @@ def collect(plan: Plan, study: Path) -> None:
 
 
 def redraw(plan: Plan, study: Path) -> None:
-    """Write statistics, figures and the page from the tables alone; prints the page's path."""
-    writing.write_tables(plan)
-    drawing.draw(plan)
-    print(page.write(plan, study))
+    """Write statistics, figures and the page from the tables alone; says what it does, and where the page is."""
+    for what, make in (("statistics", writing.write_tables), ("figures", drawing.draw)):
+        _said(what, lambda make=make: make(plan))
+    print(_said("the report", lambda: page.write(plan, study)))
+
+
+def _said(what: str, make: Callable[[], Any]) -> Any:
+    print(f"making {what}", end="", flush=True)
+    began = time.monotonic()
+    try:
+        made = make()
+    except BaseException:
+        print()
+        raise
+    print(f": {estimated(time.monotonic() - began)}")
+    return made

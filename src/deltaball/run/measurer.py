@@ -1,14 +1,62 @@
 """Packs measured on the test points that a study draws."""
 
-from collections.abc import Sequence
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TextIO
 
+from deltaball.base.reporting import Report
+from deltaball.base.wording import duration
 from deltaball.data.datasets import Dataset
 from deltaball.estimation import measuring, points
+from deltaball.estimation.outcomes import Told
+from deltaball.plan.judging import passes
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import CheckpointId, Shard, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.run import needs
 from deltaball.store.store import Store
+from deltaball.study.judges import JUDGES
+from deltaball.workflow.resources import forward_seconds
+
+TELLING = 0.01  # share of the work from which on its pace says how long the rest takes
+
+
+class MeasuringProgress(Report):
+    """Counts outcomes (network × measure × point) as they come, of those `left` that are to come.
+
+    How long the rest takes is told by what outcomes of each measure take by the plan: `seconds` of one.
+    """
+
+    def __init__(
+        self,
+        left: Mapping[Measure, int],
+        seconds: Mapping[Measure, float],
+        out: TextIO | None = None,
+        terminal: TextIO | None = sys.__stderr__,
+    ) -> None:
+        super().__init__(out, terminal)
+        self.seconds = seconds
+        self.count, self.work = sum(left.values()), sum(count * seconds[one] for one, count in left.items())
+        self.done, self.taken = 0, 0.0
+
+    def __call__(self, measure: Measure, count: int) -> None:
+        with self.lock:
+            self.done += count
+            self.taken += count * self.seconds[measure]
+            self.report()
+
+    def line(self) -> str:
+        said = f"{self.done:,} of {self.count:,} outcomes measured"
+        if self.taken <= TELLING * self.work:
+            return said
+        return f"{said}, {duration((time.monotonic() - self.began) * max(0.0, self.work / self.taken - 1))} left"
+
+    def close(self) -> None:
+        """Report for the last time, if there was anything to measure."""
+        if self.done:
+            super().close()
 
 
 class Measurer:
@@ -16,14 +64,28 @@ class Measurer:
 
     def __init__(self, plan: Plan, shard: Shard, dataset: Dataset, store: Store) -> None:
         self.plan, self.store = plan, store
+        self.told: Told = lambda measure, count: None
         self.asked, self.seed = needs.asked(plan, shard), plan.study.guarantee.seed
         samples = max((count for wanted in self.asked.values() for count in wanted.values()), default=0)
         self.images = dataset.x_test[points.draw_points(dataset.facts, samples, self.seed)]
 
+    def progress(self, packs: Iterable[Sequence[Trajectory]]) -> MeasuringProgress:
+        """What measuring these packs is to be counted by, if it is to be told."""
+        left: dict[Measure, int] = defaultdict(int)
+        seconds: dict[Measure, float] = {}
+        for pack in packs:
+            layers, forward = self.plan.layers(pack[0]), forward_seconds(self.plan, pack[0])
+            for one, count in measuring.lacking(self._asked_of(pack), self.seed, self.store).items():
+                left[one] += count
+                taken = passes(one, layers) * forward + JUDGES[one.judge].seconds
+                seconds[one] = max(seconds.get(one, 0.0), taken)
+        self.told = MeasuringProgress(left, seconds)
+        return self.told
+
     def __call__(self, pack: Sequence[Trajectory]) -> int:
         """Returns how many outcomes (network × measure × point) were computed."""
         device, layers = self.plan.study.compute.device, self.plan.layers(pack[0])
-        return measuring.measure(self._asked_of(pack), layers, self.images, self.seed, self.store, device)
+        return measuring.measure(self._asked_of(pack), layers, self.images, self.seed, self.store, device, self.told)
 
     def is_complete(self, pack: Sequence[Trajectory]) -> bool:
         """Whether all of a pack is there and was measured before, so that its weights are not needed."""

@@ -1,9 +1,9 @@
 """What a study would train, and what that costs, before any of it is spent."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from deltaball.base.wording import size
+from deltaball.base.wording import estimated, size
 from deltaball.plan import costs
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
@@ -12,7 +12,18 @@ from deltaball.study.grids import count_matching
 from deltaball.study.methods import METHODS
 from deltaball.workflow import resources
 
-COLUMNS = ("grid", "networks", "in store", "trajectories", "packs", "shards", "training FLOP", "hours", "disk")
+COLUMNS = (
+    "grid",
+    "networks",
+    "in store",
+    "trajectories",
+    "packs",
+    "shards",
+    "training FLOP",
+    "training",
+    "measuring",
+    "disk",
+)
 
 
 def in_store(plan: Plan, store: Store) -> set[str]:
@@ -23,7 +34,7 @@ def in_store(plan: Plan, store: Store) -> set[str]:
 def lines(plan: Plan, store: Store) -> Iterator[str]:
     """The plan in words: a table of grids, what sharing saves, what the guarantee needs.
 
-    FLOP and disk are exact; hours are estimates of training time on the study's device.
+    FLOP and disk are exact; times are estimates of what the study's device takes, one job after the other.
     """
     guarantee, device = plan.study.guarantee, plan.study.compute.device
     yield f"study {plan.study.study}: {len(plan.networks):,} networks, {len(plan.measures)} measures, on {device}"
@@ -45,7 +56,7 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
     yield from _measures(plan)
     yield from _evicted(plan)
     yield _jobs(plan)
-    yield "hours are estimates of training time; a trajectory that grids share is counted in the first"
+    yield "times are estimates, of one device alone; a trajectory that grids share is counted in the first"
     yield _rates(plan)
 
 
@@ -91,12 +102,13 @@ def _evicted(plan: Plan) -> Iterator[str]:
 
 def _table(plan: Plan, there: set[str]) -> Iterator[str]:
     rows = [COLUMNS]
+    measuring = {identity: resources.measuring(plan, shard).minutes for identity, shard in plan.shards.items()}
     for grid in plan.study.grids:
         trajectories = [one for one in plan.trajectories.values() if one.grid == grid.name]
         shards = [one for one in plan.shards.values() if one.grid == grid.name]
         networks = [one.id for one in plan.networks if one.grid == grid.name]
-        rows.append((grid.name, *_networks(networks, there), *_costs(plan, trajectories, shards)))
-    total = _costs(plan, [*plan.trajectories.values()], [*plan.shards.values()])
+        rows.append((grid.name, *_networks(networks, there), *_costs(plan, trajectories, shards, measuring)))
+    total = _costs(plan, [*plan.trajectories.values()], [*plan.shards.values()], measuring)
     rows.append(("all", *_networks([one.id for one in plan.networks], there), *total))
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for first, *others in rows:
@@ -117,7 +129,7 @@ def _jobs(plan: Plan) -> str:
     longest = max(asked, key=lambda one: one.minutes).runtime()
     most = max(one.mem_mb() for one in asked)
     return (
-        f"{len(asked)} jobs of about {plan.study.compute.shard_minutes:g} min or less, half training, half measuring; "
+        f"{len(asked)} jobs, half training (about {plan.study.compute.shard_minutes:g} min or less), half measuring; "
         f"each asks for {_ask(plan)}, at most {longest} and {most:,} MB, twice that on a retry"
     )
 
@@ -136,12 +148,15 @@ def shards(plan: Plan) -> Iterator[str]:
         yield start
 
 
-def _costs(plan: Plan, trajectories: list[Trajectory], shards: list[Shard]) -> tuple[str, ...]:
+def _costs(
+    plan: Plan, trajectories: list[Trajectory], shards: list[Shard], measuring: Mapping[str, float]
+) -> tuple[str, ...]:
     return (
         f"{len(trajectories):,}",
         f"{sum(len(shard.packs) for shard in shards):,}",
         f"{len(shards):,}",
         f"{sum(one.flop for one in trajectories):.2e}",
-        f"{sum(shard.minutes for shard in shards) / 60:.2g}",
+        estimated(60 * sum(shard.minutes for shard in shards)),
+        estimated(60 * sum(measuring[shard.id] for shard in shards)),
         size(sum(one.stored_bytes for shard in shards if not plan.evicts(shard) for one in shard.trajectories)),
     )

@@ -93,5 +93,8 @@ def _train_and_let_go(pack: Sequence[Trajectory], trainer: Trainer, measurer: Me
 
 def _measure(job: Job, store: Store, dataset: Dataset) -> None:
     measurer = Measurer(job.plan, job.shard, dataset, store)
-    computed = sum(job.isolated(pack, measurer) for pack in measurer.trained())
+    packs = measurer.trained()
+    progress = measurer.progress(packs)
+    computed = sum(job.isolated(pack, measurer) for pack in packs)
+    progress.close()
     print(f"shard {job.shard.id}: computed {computed:,} outcomes (network × measure × point)", flush=True)

@@ -78,9 +78,7 @@ def measuring(plan: Plan, shard: Shard) -> Request:
         asked[network.trajectory_id].update({one: samples * average for one, samples in plan.asked_of(network).items()})
     for trajectory in shard.trajectories:
         layers = plan.layers(trajectory)
-        pixels = math.prod(plan.facts[shard.dataset].shape)
-        # An attack also moves the image itself.
-        forward = plan.rates.of({**costs.passes(layers, 1), "pixel": pixels})
+        forward = forward_seconds(plan, trajectory)
         needed: dict[Any, float] = defaultdict(float)  # passes, of what is done once for several measures
         for one, samples in asked[trajectory.id].items():
             work = shared(one)
@@ -88,6 +86,12 @@ def measuring(plan: Plan, shard: Shard) -> Request:
             seconds += samples * JUDGES[one.judge].seconds
         seconds += sum(needed.values()) * forward
     return _request(plan, shard, seconds / 60, max(_measuring_bytes(plan, pack) for pack in shard.packs))
+
+
+def forward_seconds(plan: Plan, trajectory: Trajectory) -> float:
+    """What a pass of one image, that an attack also moves, takes."""
+    pixels = math.prod(plan.facts[trajectory.dataset].shape)
+    return plan.rates.of({**costs.passes(plan.layers(trajectory), 1), "pixel": pixels})
 
 
 def _request(plan: Plan, shard: Shard, minutes: float, workspace: float) -> Request:
