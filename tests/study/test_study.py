@@ -196,7 +196,7 @@ BROKEN = {
     ),
     "misplaced section": (
         study(grid(guarantee={"epsilon": 0.05})),
-        ["grids[0].guarantee", "unknown key 'guarantee'", "possible: activation, architecture"],
+        ["grids[0].guarantee", "unknown key 'guarantee'", "it is a key of measures and of the study itself"],
     ),
     "method that does not go with the architecture": (
         study({**grid("cnn"), "method": "hmc"}),

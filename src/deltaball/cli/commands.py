@@ -30,7 +30,7 @@ def plan(given: Namespace) -> None:
     from deltaball.run import preview
     from deltaball.store.store import Store
 
-    planned = loading.planned(given.study)
+    planned = loading.planned(given.study, given.set)
     print("\n".join(preview.lines(planned, Store(planned.study.store))))
     if given.shards:
         print("\n".join(preview.shards(planned)))

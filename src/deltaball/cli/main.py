@@ -10,6 +10,7 @@ import deltaball
 from deltaball.base import environment, signals
 from deltaball.base.errors import InputError, system_message
 from deltaball.cli import commands
+from deltaball.plan import loading
 
 # What they have done when they are stopped, they do not do again.
 GOES_ON = (commands.study, commands.run, commands.train, commands.measure)
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         with signals.heeded():
+            if getattr(given, "set", ()) and given.run is not commands.plan:
+                given.study = loading.with_settings(given.study, given.set)
             given.run(given)
     except signals.Stopped as stopped:
         print("stopped; the same command goes on" if given.run in GOES_ON else "stopped", file=sys.stderr)
@@ -53,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
         if name not in ("samples", "schema"):
             added.add_argument(
                 "--study", type=Path, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml"
+            )
+            added.add_argument(
+                "--set",
+                action="append",
+                default=[],
+                metavar="KEY=VALUE",
+                help="another value for a key of the study, such as grids.0.epochs=[5,10]; may be given several times",
             )
         return added
 

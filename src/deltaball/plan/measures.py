@@ -78,12 +78,18 @@ def measures(study: Study) -> list[Measure]:
     Raises InputError when two entries ask for the same number.
     """
     found: list[Measure] = []
-    for entry in study.measures:
+    places: list[int] = []  # of the entries that ask for them
+    for place, entry in enumerate(study.measures):
         for measure in of_entry(entry, study):
-            twin = next((other for other in found if other == measure and _overlap(study, other, measure)), None)
-            if twin:
-                raise InputError(f"measures: {measure.name} is asked for twice; list each δ once per notion")
+            for twin, earlier in zip(found, places, strict=True):
+                if twin == measure and _overlap(study, twin, measure):
+                    raise InputError(
+                        f"measures[{earlier}] and measures[{place}] both ask for {measure.notion} in {measure.norm} of "
+                        f"δ = {measure.delta:g} by {measure.label} of some networks; leave it out of one, or let their "
+                        "`only` differ"
+                    )
             found.append(measure)
+            places.append(place)
     return found
 
 

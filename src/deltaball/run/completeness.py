@@ -47,6 +47,25 @@ def absent_estimates(
                 yield network, measure.name
 
 
+def estimates_there(plan: Plan) -> set[tuple[str, str]]:
+    """The estimates, by network and measure, that the tables have as the plan asks for them; of a damaged one, none."""
+    path, asked = plan.study.folder / "robustness.parquet", ["samples", "epsilon", "confidence", "points_seed"]
+    if not path.exists():
+        return set()
+    try:
+        rows = frames.read(path, ["network_id", "measure", *asked])
+    except InputError:
+        return set()
+    wanted = {
+        (network.id, one.name): (one.samples, one.epsilon, one.confidence, plan.study.guarantee.seed)
+        for network in plan.networks
+        for one in plan.measures_of(network)
+    }
+    pairs = rows[["network_id", "measure"]].itertuples(index=False, name=None)
+    guarantees = rows[asked].itertuples(index=False, name=None)
+    return {pair for pair, guarantee in zip(pairs, guarantees, strict=True) if wanted.get(pair) == tuple(guarantee)}
+
+
 def by_measure(absent: Collection[tuple[Network, str]]) -> Iterator[tuple[str, str, list[str]]]:
     """Absent estimates as grid, measure, and the ids of the networks."""
     networks: dict[tuple[str, str], list[str]] = defaultdict(list)

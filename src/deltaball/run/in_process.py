@@ -43,11 +43,12 @@ def run(study: Path, grids: Sequence[str], device: str | None, time_limit: str |
             libraries.prepare_jax()
         # Reading the tables took this long, and so may writing them.
         reserve = 2 * (time.monotonic() - began) + 1
-        trained, ended = [], limited.Ended()
+        trained, ended, estimates = [], limited.Ended(), completeness.estimates_there(planned)
         try:
             limited.run(planned, shards, partial(_job, planned, trained), ended, limit and limit - reserve, began)
         finally:
-            print(merging.merge(planned, study, [*there, *_new(planned, trained, ended)]))
+            said = merging.merge(planned, study, [*there, *_new(planned, trained, ended)])
+            print(f"{said}, {len(completeness.estimates_there(planned) - estimates)} of them new")
     if ended.left:
         print(f"{len(ended.left)} of {len(shards)} shards are left; the same command goes on from here")
     if ended.failed:

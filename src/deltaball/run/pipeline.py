@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deltaball.plan import loading
 from deltaball.report import findings
-from deltaball.run import devices, preview
+from deltaball.run import completeness, devices, preview
 from deltaball.store.store import Store
 from deltaball.workflow import launch
 from deltaball.workflow.watching import Watch
@@ -22,7 +22,7 @@ def run(study: Path, verbose: bool = False) -> int:
     resumed = ["--cores", "all", "--rerun-incomplete", "--keep-going", "--show-failed-logs"]
     if planned.study.compute.device == "cuda":
         resumed += ["--resources", f"gpu={max(1, len(devices.listed()))}"]
-    before = preview.in_store(planned, store)
+    before, estimates = preview.in_store(planned, store), completeness.estimates_there(planned)
     watch = None if verbose else Watch(planned, store.has, sys.stdout, planned.study.folder / "logs/snakemake.log")
     status = launch.snakemake([*resumed, *quiet, "--configfile", str(study)], watch=watch)
     if watch:
@@ -33,6 +33,8 @@ def run(study: Path, verbose: bool = False) -> int:
         print(f"stopped; the same command goes on ({trained})", file=sys.stderr)
         return status
     print(f"{len(planned.networks)} networks planned: {len(before)} were there, {len(after - before)} trained now")
+    now = completeness.estimates_there(planned)
+    print(f"{len(now)} estimates of them: {len(now & estimates)} were there, {len(now - estimates)} measured now")
     if status:
         launch.collect(planned, study)
         return status

@@ -1,8 +1,8 @@
 """Reading a study file: YAML to a checked study, or one line that says what is wrong and what would be right."""
 
-import itertools
+import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,170 +10,89 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from deltaball.base.errors import InputError, alternatives
-from deltaball.base.guarantees import epsilon_reached, samples_needed
-from deltaball.base.implementations import is_implemented
-from deltaball.data import catalogue
-from deltaball.data.catalogue import DatasetFacts
-from deltaball.study.architectures import ARCHITECTURES
-from deltaball.study.grids import Grid, Sample, count_matching, model_of
-from deltaball.study.judges import JUDGES, NetworkKind
-from deltaball.study.measures import ENTRIES, AnyMeasure, Convergence, Only, OwnGuarantee
+from deltaball.study import checking
+from deltaball.study.grids import PARTS, Grid, Sample, model_of
+from deltaball.study.measures import ENTRIES, Convergence, Only, OwnGuarantee
 from deltaball.study.notions import NOTIONS
-from deltaball.study.objectives import OBJECTIVES
 from deltaball.study.study import Analysis, Compute, Guarantee, Study
 
 # Characters of a value that a message quotes.
 MOST_QUOTED = 80
-# A figure of the convergence of more networks than this is not read.
-MOST_CONVERGING = 6
 
 
-def load(path: Path) -> Study:
-    """The study in a YAML file. Raises InputError with file, key path, value and remedy on one line."""
+def load(path: Path, settings: Sequence[str] = ()) -> Study:
+    """The study in a YAML file, with `settings` of single keys, such as grids.0.epochs=5, in place of what it says.
+
+    Raises InputError with file, key path, value and remedy on one line.
+    """
+    return checked(content(path, settings), " ".join([str(path), *(f"--set {one}" for one in settings)]))
+
+
+def content(path: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """What a YAML file holds, with settings; not checked yet. Raises InputError as `load` does."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), StudyLoader)
+        found = parsed(path.read_text(encoding="utf-8"), str(path))
     except OSError as problem:
         raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file in UTF-8") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: should hold the keys of a study ({', '.join(Study.model_fields)})")
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        if not key or "=" not in setting:
+            raise InputError(f"--set {setting}: should be KEY=VALUE, such as grids.0.epochs=5")
+        found = _with(found, key.split("."), parsed(text, f"--set {setting}"), f"--set {setting}")
+    return found
+
+
+def checked(content: dict[str, Any], source: str) -> Study:
+    """The study that a file's content is. Raises InputError, beginning with `source`, where it is none."""
+    try:
+        study = Study.model_validate(content)
+    except ValidationError as problem:
+        raise InputError(f"{source}: {_explained(problem, content)}") from None
+    checking.check(study, source)
+    return study
+
+
+def parsed(text: str, source: str) -> Any:
+    """What YAML says. Raises InputError, beginning with `source`, where it is none."""
+    try:
+        return yaml.load(text, StudyLoader)
     except RecursionError:
-        raise InputError(f"{path}: nested too deeply to be a study") from None
+        raise InputError(f"{source}: nested too deeply to be a study") from None
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         reason = " ".join(str(getattr(problem, "problem", problem)).split())
-        raise InputError(f"{path}{line}: not valid YAML ({reason})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: should hold the keys of a study ({', '.join(Study.model_fields)})")
-    try:
-        study = Study.model_validate(content)
-    except ValidationError as problem:
-        raise InputError(f"{path}: {_explained(problem, content)}") from None
-    _check(study, path)
-    return study
+        raise InputError(f"{source}{line}: not valid YAML ({reason})") from None
 
 
-def _check(study: Study, path: Path) -> None:
-    facts = {}
-    for index, grid in enumerate(study.grids):
-        where = f"{path}: grids[{index}] ({grid.name})"
-        try:
-            facts[grid.dataset] = found = catalogue.facts(grid.dataset, Path(study.data))
-        except InputError as problem:
-            raise InputError(f"{where}.dataset: {problem}") from None
-        objective = OBJECTIVES[grid.objective].implementation
-        if not is_implemented(objective):
-            raise InputError(f"{where}.objective: '{grid.objective}' is not implemented: there is no {objective}")
-        try:
-            grid.check_points(found)
-            grid.check_images(found)
-        except InputError as problem:
-            raise InputError(f"{where}.{problem}") from None
-    for index, measure in enumerate(study.measures):
-        where = f"{path}: measures[{index}]"
-        grids = _check_measure(study, measure, facts, where)
-        smallest = min((facts[grid.dataset] for grid in grids), key=lambda one: one.test)
-        own = measure.guarantee or OwnGuarantee()
-        epsilon, confidence = own.epsilon or study.guarantee.epsilon, own.confidence or study.guarantee.confidence
-        key = f"{where}.guarantee.epsilon" if own.epsilon else f"{path}: guarantee.epsilon"
-        _check_epsilon(epsilon, confidence, study.estimates_at_once(), smallest, key)
-    for index, experiment in enumerate(study.convergence):
-        where = f"{path}: convergence[{index}]"
-        grids = _check_measure(study, experiment.measure, facts, f"{where}.measure")
-        networks = sum(count_matching(experiment.measure.wanted, grid) for grid in grids)
-        if networks > MOST_CONVERGING:
-            raise InputError(f"{where}.measure.only: chooses {networks} networks; at most {MOST_CONVERGING}")
-        for grid in grids:
-            for epsilon in experiment.epsilon:
-                key = f"{where}.epsilon"
-                _check_epsilon(epsilon, study.guarantee.confidence, 1, facts[grid.dataset], key)
+def _with(content: Any, keys: Sequence[str], value: Any, source: str, above: str = "") -> Any:
+    """Content with another value at a path of keys, and of places in lists. What is not on the path is shared."""
+    if not keys:
+        return value
+    key, *rest = keys
+    where = f"{above}.{key}" if above else key
+    if isinstance(content, list):
+        if not key.isdecimal() or int(key) >= len(content):
+            raise InputError(f"{source}: {above} has no place '{key}'; {_places(content)}")
+        place = int(key)
+        return [*content[:place], _with(content[place], rest, value, source, where), *content[place + 1 :]]
+    if content is not None and not isinstance(content, dict):
+        raise InputError(f"{source}: {above} is {shown(content)} and has no keys")
+    found = content or {}
+    return {**found, key: _with(found.get(key), rest, value, source, where)}
 
 
-def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, DatasetFacts], where: str) -> list[Grid]:
-    """The grids of which a measure concerns networks, at least one. Raises InputError if it cannot judge them."""
-    _check_implementations(measure, where)
-    for name, values in measure.wanted.items():
-        there = {one for grid in study.grids for one in _values(grid, name)}
-        absent = next((value for value in values if value not in there), None)
-        if absent is not None:
-            raise InputError(
-                f"{where}.only: no network has {name} {absent!r}; {alternatives(str(absent), map(str, there))}"
-            )
-    grids = [grid for grid in study.grids if count_matching(measure.wanted, grid)]
-    if not grids:
-        raise InputError(f"{where}.only: no network has all of {measure.wanted} at once")
-    for grid in grids:
-        _check_judges(measure, grid, where)
-        _check_sizes(measure, grid, facts[grid.dataset], where)
-    return grids
-
-
-def _values(grid: Grid, name: str) -> Sequence[Any]:
-    """The values that the networks of a grid have on an axis or as a group."""
-    if name in grid.groups():
-        return [grid.groups()[name]]
-    return grid.values(name) if name in grid.axis_names() else []
-
-
-def _check_implementations(measure: AnyMeasure, where: str) -> None:
-    """Refuse what the tables name and the code does not have."""
-    judges = [JUDGES[name] for name in measure.judges]
-    for key, entry in [("notion", NOTIONS[measure.notion]), *((judge.key, judge) for judge in judges)]:
-        if not is_implemented(entry.implementation):
-            raise InputError(f"{where}.{key}: '{entry.name}' is not implemented: there is no {entry.implementation}")
-
-
-def _check_judges(measure: AnyMeasure, grid: Grid, where: str) -> None:
-    """Refuse what cannot judge the networks of a grid."""
-    wanted, notion = measure.wanted.get("activation", grid.activation), NOTIONS[measure.notion]
-    activations = tuple(name for name in grid.activation if name in wanted)
-    network = NetworkKind(layered=not grid.averages_samples, activations=activations)
-    for judge in (JUDGES[name] for name in measure.judges):
-        if reason := next((judge.refuses(notion, norm, network) for norm in measure.norm), None):
-            named = f"'{judge.name}' cannot judge the networks of grid '{grid.name}'"
-            raise InputError(f"{where}.{judge.key}: {named}: {reason}")
-
-
-def _check_sizes(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: str) -> None:
-    """Refuse a judge of which a network of a grid is too large."""
-    notion = NOTIONS[measure.notion]
-    for judge in (JUDGES[name] for name in measure.judges if JUDGES[name].minds_size):
-        for axes in _shapes(grid, measure.wanted):
-            layers = ARCHITECTURES[grid.architecture].layers(axes, facts.shape, facts.classes)
-            network = NetworkKind(activations=(axes["activation"],), layers=layers)
-            if reason := next((judge.refuses(notion, norm, network) for norm in measure.norm), None):
-                named = ", ".join(f"{name} {value}" for name, value in axes.items())
-                raise InputError(
-                    f"{where}.{judge.key}: '{judge.name}' cannot judge the network {named} of grid '{grid.name}' on "
-                    f"{facts.name}: {reason}"
-                )
-
-
-def _shapes(grid: Grid, wanted: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """The axes of every architecture of a grid that has wanted networks."""
-    names = [name for name in ARCHITECTURES[grid.architecture].model_fields if name != "architecture"]
-    for values in itertools.product(*(grid.values(name) for name in names)):
-        axes = dict(zip(names, values, strict=True))
-        if all(value in wanted.get(name, [value]) for name, value in axes.items()):
-            yield axes
-
-
-def _check_epsilon(epsilon: float, confidence: float, at_once: int, facts: DatasetFacts, key: str) -> None:
-    reached = epsilon_reached(facts.test, confidence, estimates=at_once)
-    least = _rounded_up(reached)
-    can_be_had = f"epsilon = {least} can be had" if least < 1 else "no epsilon below 1 can be had"
-    try:
-        needed = samples_needed(epsilon, confidence, estimates=at_once)
-    except ValueError:
-        raise InputError(f"{key} = {epsilon} needs more test points than can be counted; {can_be_had}") from None
-    if needed > facts.test:
-        raise InputError(
-            f"{key} = {epsilon} needs {needed} test points and {facts.name} has {facts.test}; {can_be_had}"
-        )
-
-
-def _rounded_up(epsilon: float) -> float:
-    return round(epsilon + 0.00005, 4)
+def _places(items: Sequence[Any]) -> str:
+    """The places of a list, with the names of what stands there."""
+    named = [
+        f"{place} ({item['name']})" if isinstance(item, dict) and "name" in item else f"{place}"
+        for place, item in enumerate(items)
+    ]
+    return f"possible: {', '.join(named)}" if named else "it is empty"
 
 
 def shown(value: Any) -> str:
@@ -273,7 +192,7 @@ def _what(error: Any, sections: list[tuple[str, Any]]) -> str:
         case "extra_forbidden":
             wrong = error["loc"][-1]
             around = sections[:-1] if isinstance(value, dict) else sections
-            return f"unknown key '{wrong}' (value {shown(value)}); {alternatives(wrong, _model(around).model_fields)}"
+            return f"unknown key '{wrong}' (value {shown(value)}); {_instead(wrong, _model(around))}"
         case "missing":
             kind = _model(sections).model_fields[error["loc"][-1]].description
             return f"missing key '{error['loc'][-1]}'" + (f" ({kind})" if kind else "")
@@ -289,6 +208,30 @@ def _what(error: Any, sections: list[tuple[str, Any]]) -> str:
         case "string_pattern_mismatch":
             return f"{shown(value)} cannot be a name; use letters, digits, '.', '_' and '-'"
     return f"{shown(value)} is wrong: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _instead(wrong: str, model: type[BaseModel]) -> str:
+    """What may have been meant by a key that a section does not know: the same key elsewhere, or another one here."""
+    homes = _homes(wrong)
+    if homes and not difflib.get_close_matches(wrong, model.model_fields, cutoff=0.8):
+        return f"it is a key of {' and of '.join(homes)}"
+    return alternatives(wrong, model.model_fields)
+
+
+def _homes(key: str) -> list[str]:
+    """The sections that know a key."""
+    homes = [name for name, model in _SECTIONS.items() if key in model.model_fields]
+    kinds = [notion for notion, model in ENTRIES.items() if key in model.model_fields]
+    if kinds:
+        homes.append("measures" if len(kinds) == len(ENTRIES) else f"measures of notion {' or '.join(kinds)}")
+    if key in Grid.model_fields or key in PARTS:
+        homes.append("grids")
+    for tag, members in PARTS.items():
+        kinds = [name for name, model in members.items() if key in model.model_fields]
+        if kinds and key != tag:
+            homes.append("grids" if len(kinds) == len(members) else f"grids of {tag} {' or '.join(kinds)}")
+    homes += ["a grid's sample"] if key in Sample.model_fields else []
+    return [*homes, "the study itself"] if key in Study.model_fields else homes
 
 
 def _without_notion(measure: Any) -> str:

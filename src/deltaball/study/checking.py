@@ -1,0 +1,146 @@
+"""What a study asks, beside its data and its networks: refused before anything runs where it cannot be had."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deltaball.base.errors import InputError, alternatives
+from deltaball.base.guarantees import epsilon_reached, samples_needed
+from deltaball.base.implementations import is_implemented
+from deltaball.data import catalogue
+from deltaball.data.catalogue import DatasetFacts
+from deltaball.study.architectures import ARCHITECTURES
+from deltaball.study.grids import Grid, count_matching
+from deltaball.study.judges import JUDGES, NetworkKind
+from deltaball.study.measures import AnyMeasure, OwnGuarantee
+from deltaball.study.notions import NOTIONS
+from deltaball.study.objectives import OBJECTIVES
+from deltaball.study.study import Study
+
+# A figure of the convergence of more networks than this is not read.
+MOST_CONVERGING = 6
+
+
+def check(study: Study, source: str) -> None:
+    """Raise InputError, beginning with `source`, for what cannot be had."""
+    facts = {}
+    for index, grid in enumerate(study.grids):
+        where = f"{source}: grids[{index}] ({grid.name})"
+        try:
+            facts[grid.dataset] = found = catalogue.facts(grid.dataset, Path(study.data))
+        except InputError as problem:
+            raise InputError(f"{where}.dataset: {problem}") from None
+        objective = OBJECTIVES[grid.objective].implementation
+        if not is_implemented(objective):
+            raise InputError(f"{where}.objective: '{grid.objective}' is not implemented: there is no {objective}")
+        try:
+            grid.check_points(found)
+            grid.check_images(found)
+        except InputError as problem:
+            raise InputError(f"{where}.{problem}") from None
+    for index, measure in enumerate(study.measures):
+        where = f"{source}: measures[{index}]"
+        grids = _check_measure(study, measure, facts, where)
+        smallest = min((facts[grid.dataset] for grid in grids), key=lambda one: one.test)
+        own = measure.guarantee or OwnGuarantee()
+        epsilon, confidence = own.epsilon or study.guarantee.epsilon, own.confidence or study.guarantee.confidence
+        key = f"{where}.guarantee.epsilon" if own.epsilon else f"{source}: guarantee.epsilon"
+        _check_epsilon(epsilon, confidence, study.estimates_at_once(), smallest, key)
+    for index, experiment in enumerate(study.convergence):
+        where = f"{source}: convergence[{index}]"
+        grids = _check_measure(study, experiment.measure, facts, f"{where}.measure")
+        networks = sum(count_matching(experiment.measure.wanted, grid) for grid in grids)
+        if networks > MOST_CONVERGING:
+            raise InputError(f"{where}.measure.only: chooses {networks} networks; at most {MOST_CONVERGING}")
+        for grid in grids:
+            for epsilon in experiment.epsilon:
+                key = f"{where}.epsilon"
+                _check_epsilon(epsilon, study.guarantee.confidence, 1, facts[grid.dataset], key)
+
+
+def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, DatasetFacts], where: str) -> list[Grid]:
+    """The grids of which a measure concerns networks, at least one. Raises InputError if it cannot judge them."""
+    _check_implementations(measure, where)
+    for name, values in measure.wanted.items():
+        there = {one for grid in study.grids for one in _values(grid, name)}
+        absent = next((value for value in values if value not in there), None)
+        if absent is not None:
+            raise InputError(
+                f"{where}.only: no network has {name} {absent!r}; {alternatives(str(absent), map(str, there))}"
+            )
+    grids = [grid for grid in study.grids if count_matching(measure.wanted, grid)]
+    if not grids:
+        raise InputError(f"{where}.only: no network has all of {measure.wanted} at once")
+    for grid in grids:
+        _check_judges(measure, grid, where)
+        _check_sizes(measure, grid, facts[grid.dataset], where)
+    return grids
+
+
+def _values(grid: Grid, name: str) -> Sequence[Any]:
+    """The values that the networks of a grid have on an axis or as a group."""
+    if name in grid.groups():
+        return [grid.groups()[name]]
+    return grid.values(name) if name in grid.axis_names() else []
+
+
+def _check_implementations(measure: AnyMeasure, where: str) -> None:
+    """Refuse what the tables name and the code does not have."""
+    judges = [JUDGES[name] for name in measure.judges]
+    for key, entry in [("notion", NOTIONS[measure.notion]), *((judge.key, judge) for judge in judges)]:
+        if not is_implemented(entry.implementation):
+            raise InputError(f"{where}.{key}: '{entry.name}' is not implemented: there is no {entry.implementation}")
+
+
+def _check_judges(measure: AnyMeasure, grid: Grid, where: str) -> None:
+    """Refuse what cannot judge the networks of a grid."""
+    wanted, notion = measure.wanted.get("activation", grid.activation), NOTIONS[measure.notion]
+    activations = tuple(name for name in grid.activation if name in wanted)
+    network = NetworkKind(layered=not grid.averages_samples, activations=activations)
+    for judge in (JUDGES[name] for name in measure.judges):
+        if reason := next((judge.refuses(notion, norm, network) for norm in measure.norm), None):
+            named = f"'{judge.name}' cannot judge the networks of grid '{grid.name}'"
+            raise InputError(f"{where}.{judge.key}: {named}: {reason}")
+
+
+def _check_sizes(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: str) -> None:
+    """Refuse a judge of which a network of a grid is too large."""
+    notion = NOTIONS[measure.notion]
+    for judge in (JUDGES[name] for name in measure.judges if JUDGES[name].minds_size):
+        for axes in _shapes(grid, measure.wanted):
+            layers = ARCHITECTURES[grid.architecture].layers(axes, facts.shape, facts.classes)
+            network = NetworkKind(activations=(axes["activation"],), layers=layers)
+            if reason := next((judge.refuses(notion, norm, network) for norm in measure.norm), None):
+                named = ", ".join(f"{name} {value}" for name, value in axes.items())
+                raise InputError(
+                    f"{where}.{judge.key}: '{judge.name}' cannot judge the network {named} of grid '{grid.name}' on "
+                    f"{facts.name}: {reason}"
+                )
+
+
+def _shapes(grid: Grid, wanted: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """The axes of every architecture of a grid that has wanted networks."""
+    names = [name for name in ARCHITECTURES[grid.architecture].model_fields if name != "architecture"]
+    for values in itertools.product(*(grid.values(name) for name in names)):
+        axes = dict(zip(names, values, strict=True))
+        if all(value in wanted.get(name, [value]) for name, value in axes.items()):
+            yield axes
+
+
+def _check_epsilon(epsilon: float, confidence: float, at_once: int, facts: DatasetFacts, key: str) -> None:
+    reached = epsilon_reached(facts.test, confidence, estimates=at_once)
+    least = _rounded_up(reached)
+    can_be_had = f"epsilon = {least} can be had" if least < 1 else "no epsilon below 1 can be had"
+    try:
+        needed = samples_needed(epsilon, confidence, estimates=at_once)
+    except ValueError:
+        raise InputError(f"{key} = {epsilon} needs more test points than can be counted; {can_be_had}") from None
+    if needed > facts.test:
+        raise InputError(
+            f"{key} = {epsilon} needs {needed} test points and {facts.name} has {facts.test}; {can_be_had}"
+        )
+
+
+def _rounded_up(epsilon: float) -> float:
+    return round(epsilon + 0.00005, 4)
