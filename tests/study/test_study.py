@@ -134,6 +134,10 @@ BROKEN = {
         },
         ["measures[0].certificate", "'exact'", "filters 16", "conv_depth 1", "'cnn-sgd'", "crown", "only"],
     ),
+    "batches larger than the data": (
+        study(grid(batch_size=[32, 1000000])),
+        ["grids[0]", "batch_size = 1000000", "mnist5k has 4000 training images"],
+    ),
     "seconds of an attack": (measured(attack="pgd", seconds=2.0), ["measures[0]", "seconds 2.0", "exact"]),
     "epsilon of one measure": (
         measured(guarantee={"epsilon": 0.01}),

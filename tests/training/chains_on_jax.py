@@ -258,8 +258,24 @@ def test_a_chain_that_starts_nowhere_has_diverged(few: Dataset, plan: Plan, refe
     store = Store(tmp_path)
     assert hmc.train([wild], plan.layers(one), few, store, "cpu") == 3
     assert {store.facts("wild", step)["status"] for step in wild.checkpoints} == {"diverged"}
+    assert "(start: prior, prior_scale: 1e+30, likelihood_scale: 1)" in store.facts("wild", 10)["reason"]
     assert hmc.train([replace(wild, checkpoints=(10, 50))], plan.layers(one), few, store, "cpu") == 1
     assert store.facts("wild", 50)["status"] == "diverged"
+    assert store.facts("wild", 50)["reason"] == store.facts("wild", 10)["reason"]
+
+
+@pytest.mark.parametrize(
+    ("step_size", "burn_in", "status"), [(0.02, 0, "trained"), (0.02, 5, "trained"), (3.0, 5, "stuck")]
+)
+def test_one_sample_is_enough_to_tell_whether_a_chain_moves(
+    few: Dataset, plan: Plan, tmp_path: Path, step_size: float, burn_in: int, status: str
+):
+    first = the_pack(plan)[0]
+    one = replace(first, axes={**first.axes, "step_size": step_size, "burn_in": burn_in}, checkpoints=(1,))
+    hmc.train([one], plan.layers(one), few, Store(tmp_path), "cpu")
+    facts = Store(tmp_path).facts(one.id, 1)
+    assert facts["status"] == status
+    assert (facts["acceptance"] > 0.5) == (status == "trained")
 
 
 def test_a_hopeless_step_size_is_stuck_and_stays_in_the_tables(

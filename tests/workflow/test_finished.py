@@ -107,6 +107,9 @@ def test_an_exported_network_predicts_as_the_study_says(copied: Path) -> None:
     row = tables(copied)["networks"].query("architecture == 'cnn'").iloc[0]
     done = deltaball(copied, "export", row["network_id"], "--output", "one.keras")
     assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"one\.keras: .*KERAS_BACKEND.* images \[28, 28, 1\] in \[0, 1\] and returns 10 logits", done.stdout
+    )
     model = keras.models.load_model(copied / "one.keras")
     data = load("mnist5k", Path("no-such-folder"))
     predicted = model.predict(data.x_test, verbose=0).argmax(1)

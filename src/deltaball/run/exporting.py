@@ -12,8 +12,8 @@ from deltaball.store.store import Store
 from deltaball.study.methods import METHODS
 
 
-def export(study: Path, identity: str, output: Path | None) -> Path:
-    """Write the network of this id to `output` (ID.keras if None); returns the path.
+def export(study: Path, identity: str, output: Path | None) -> str:
+    """Write the network of this id to `output` (ID.keras if None); returns the path, and how to use what is there.
 
     Raises InputError when there is no such network, it has no weights in the store, or is a mean over samples.
     """
@@ -35,7 +35,12 @@ def export(study: Path, identity: str, output: Path | None) -> Path:
     model.set_weights(checkpoint.weights)
     with written_whole(output) as path:
         model.save(path)
-    return output
+    facts = planned.facts[network.dataset]
+    return (
+        f"{output}: open it by keras.models.load_model, with KERAS_BACKEND set to what is installed (torch, jax or "
+        f"tensorflow); it takes float32 images {[*facts.shape]} in [0, 1] and returns {facts.classes} logits, of which "
+        "softmax are the probabilities"
+    )
 
 
 def _network(planned: Plan, study: Path, identity: str) -> Network:

@@ -28,6 +28,7 @@ from deltaball.study.axes import (
 )
 
 FLOAT = 4  # bytes
+BATCH = 128
 
 Axes = Mapping[str, Any]
 
@@ -96,7 +97,19 @@ class Method(Strict):
         """Raise InputError, beginning with the key, for values of a grid's axes that cannot be had on its data."""
 
 
-class Sgd(Method):
+class Descending(Method):
+    """What methods of gradient descent have in common."""
+
+    def check_points(self, facts: DatasetFacts) -> None:
+        largest = max(self.batch_size)
+        # That of a grid which names none is all of a smaller data set.
+        if largest > max(facts.train, BATCH):
+            raise InputError(
+                f"batch_size = {largest}: {facts.name} has {facts.train} training images; that many are one batch"
+            )
+
+
+class Sgd(Descending):
     """Axes of training by gradient descent; networks that differ in `epochs` alone are one trajectory."""
 
     room: ClassVar[str] = "deltaball.training.sgd"
@@ -105,14 +118,14 @@ class Sgd(Method):
     optimizer: Optimizers = Field(["sgd"], description="plain SGD, or Adam with Keras' defaults")
     learning_rate: Annotated[Rates, WITHIN_PACK]
     epochs: Counts = Field(description="passes over the training split")
-    batch_size: Counts = Field([128])
+    batch_size: Counts = Field([BATCH])
     precision: Precisions = Field(
         ["float32"], description="of products and activations in training; weights, updates and measures are float32"
     )
     seed: Annotated[Seeds, WITHIN_PACK] = Field([0], description="draws the initial weights and the order of the data")
 
 
-class Imp(Method):
+class Imp(Descending):
     """Axes of iterative magnitude pruning (paper 004, B.6 and B.7), each round trained by SGD."""
 
     architectures: ClassVar = ("fcn",)
@@ -128,7 +141,7 @@ class Imp(Method):
     optimizer: Optimizers = Field(["sgd"])
     learning_rate: Annotated[Rates, WITHIN_PACK]
     epochs: Counts = Field(description="passes over the training split in each round")
-    batch_size: Counts = Field([128])
+    batch_size: Counts = Field([BATCH])
     precision: Precisions = Field(["float32"])
     seed: Annotated[Seeds, WITHIN_PACK] = Field([0])
 

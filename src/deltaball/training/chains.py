@@ -17,7 +17,7 @@ TRACE = ("potential energy", "acceptance", "diverging", "log-likelihood")
 POINTS_WATCHED = 20
 # The potential energy of at most so many transitions is among a network's facts.
 ENERGIES_KEPT = 100
-# A chain that moves in a smaller share of its transitions is stuck.
+# A chain that moves in a smaller share of its transitions, burn-in too, is stuck.
 LEAST_MOVES = 0.01
 
 
@@ -40,6 +40,11 @@ class Chain:
         self.trajectory, self.step, self.written = trajectory, step, step
         self.resumed = segments[-1].state if segments else {}
         self.trace = [row for segment in segments for row in segment.state["trace"]]
+        # How many transitions there were, burn-in too, and in how many the chain moved; the energy that it has now.
+        energies = [row[0] for row in self.trace]
+        before = [len(self.trace), np.count_nonzero(np.diff(energies))]  # what earlier versions kept
+        self.transitions, self.moves = (int(count) for count in self.resumed.get("moves", before))
+        self.energy = energies[-1] if energies else None
         self.samples: list[Sequence[np.ndarray]] = []
         # Log of the sum of the samples' softmax, [n, classes]: a mean of probabilities may underflow.
         self.log_sums = {split: self.resumed.get(f"log_sum.{split}", -np.inf) for split in ("train", "test")}
@@ -54,10 +59,18 @@ class Chain:
         """Whether the store is to be written now."""
         return self.step % WRITTEN_EVERY == 0 or self.step in self.trajectory.checkpoints
 
+    def pass_over(self, energy: np.float32) -> None:
+        """Count a transition to this potential energy; the first energy is where the chain starts."""
+        if self.energy is not None:
+            self.transitions += 1
+            self.moves += int(energy != self.energy)
+        self.energy = energy
+
     def note(self, row: np.ndarray, weights: Sequence[np.ndarray], log_softmax: Callable[[], dict]) -> None:
         """Take down a transition; its sample too, and its log softmax [n, classes] by split, if it is averaged."""
         self.step += 1
         self.trace.append(row)
+        self.pass_over(row[TRACE.index("potential energy")])
         if self.step % self.trajectory.axes["thinning"] == 0:
             self.samples.append(weights)
             for split, values in log_softmax().items():
@@ -69,11 +82,10 @@ class Chain:
         """What the store keeps of the transitions since it was last written, and the facts of the network by now."""
         trace = np.stack(self.trace)
         noted = dict(zip(TRACE, trace.T, strict=False))
-        moves = np.count_nonzero(np.diff(noted["potential energy"]))
         diagnosed = rhat_and_ess(trace[:, TRACE.index("log-likelihood") :])
         facts = {
             "after": self.written,
-            "status": statuses.STUCK if moves < LEAST_MOVES * len(trace) else statuses.TRAINED,
+            "status": statuses.STUCK if self.moves < LEAST_MOVES * self.transitions else statuses.TRAINED,
             "acceptance": float(noted["acceptance"].mean(dtype=np.float64)),
             "divergences": int(noted["diverging"].sum()),
             "rhat_max": diagnosed and diagnosed[0],
@@ -89,7 +101,9 @@ class Chain:
             np.array([sample[index] for sample in self.samples], np.float32).reshape(-1, *shape)
             for index, shape in enumerate(shapes)
         )
-        kept = Checkpoint(weights, state | {"trace": trace[self.written :]}, facts)
+        kept = Checkpoint(
+            weights, state | {"trace": trace[self.written :], "moves": np.array([self.transitions, self.moves])}, facts
+        )
         self.samples, self.written = [], self.step
         return kept
 

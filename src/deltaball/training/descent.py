@@ -51,9 +51,14 @@ def missing_steps(trajectory: Trajectory, store: Store) -> list[int]:
     return [step for step in trajectory.checkpoints if store.find(trajectory.id, step) is None]
 
 
-def mark_diverged(trajectory: Trajectory, epoch: int, facts: Mapping[str, Any], store: Store) -> None:
-    """Mark a trajectory's checkpoints from `epoch` on as diverged; `facts` are those of where it was trained."""
-    reason = f"diverged by epoch {epoch}: its loss is not below {DIVERGED_LOSS:,.0f}"
+def mark_diverged(
+    trajectory: Trajectory, epoch: int, facts: Mapping[str, Any], store: Store, reason: str | None = None
+) -> None:
+    """Mark a trajectory's checkpoints from `epoch` on as diverged; `facts` are those of where it was trained.
+
+    The reason is told, and kept where the facts have none: left out, that its loss left every bound.
+    """
+    reason = reason or f"diverged by epoch {epoch}: its loss is not below {DIVERGED_LOSS:,.0f}"
     print(f"{trajectory.id} {reason}", flush=True)
     for step in trajectory.checkpoints:
         if step >= epoch:

@@ -66,7 +66,8 @@ def train(
         found = ((step, history(trajectory.id, step, store)) for step in before)
         step, segments = next(((step, some) for step, some in found if some is not None), (0, []))
         if segments and segments[-1].facts["status"] == statuses.DIVERGED:
-            descent.mark_diverged(trajectory, step, segments[-1].facts, store)
+            facts = segments[-1].facts
+            descent.mark_diverged(trajectory, step, facts, store, facts.get("reason"))
             progress.finish(len(missing))
         else:
             groups[step, missing[-1]].append(Chain(trajectory, step, segments))
@@ -116,11 +117,12 @@ class Sampling:
             state = self._start()
             broken = ~np.isfinite(state.potential_energy)
             for k in np.flatnonzero(broken):
-                descent.mark_diverged(self.chains[k].trajectory, self.step, {**self.facts, "after": 0}, self.store)
+                facts, reason = {**self.facts, "after": 0}, _nowhere(self.chains[k].trajectory.axes)
+                descent.mark_diverged(self.chains[k].trajectory, self.step, facts, self.store, reason)
                 self.progress.finish(len(self.chains[k].trajectory.checkpoints))
             alive = [k for k in range(len(self.chains)) if not broken[k]]
-            for _ in range(self.axes["burn_in"] if alive and not self.step else 0):
-                state = self.transitions.transition(state, *self.posterior)
+            if not self.step:
+                state = self._burnt_in(state, self.axes["burn_in"] if alive else 0)
             while alive and self.step < last:
                 state = self.transitions.transition(state, *self.posterior)
                 self.step += 1
@@ -132,6 +134,14 @@ class Sampling:
                 if any(self.chains[k].is_due for k in alive):
                     for k in alive:
                         self._keep(k, state)
+
+    def _burnt_in(self, state: Any, transitions: int) -> Any:
+        """The state after so many transitions, of which the chains take down no more than whether they moved."""
+        for count in range(transitions + 1):
+            state = self.transitions.transition(state, *self.posterior) if count else state
+            for chain, energy in zip(self.chains, np.asarray(state.potential_energy, np.float32), strict=True):
+                chain.pass_over(energy)
+        return state
 
     def _start(self) -> Any:
         """The state of the chains: where the store left them, or before the first transition."""
@@ -210,6 +220,16 @@ def seen_points(facts: DatasetFacts, axes: Mapping[str, Any]) -> np.ndarray:
         return np.arange(facts.train)
     order = generator(f"{facts.name} {facts.fingerprint} {axes['seed']}", "training points")
     return order.permutation(facts.train)[: axes["train_points"]]
+
+
+def _nowhere(axes: Mapping[str, Any]) -> str:
+    """Why a chain has no finite potential energy where it starts."""
+    start = (
+        f"start: {axes['start']}, prior_scale: {axes['prior_scale']:g}, likelihood_scale: {axes['likelihood_scale']:g}"
+    )
+    if axes["warm_epochs"]:
+        start += f", warm_epochs: {axes['warm_epochs']}"
+    return f"the chain cannot start: where it would ({start}), its potential energy is not a finite number"
 
 
 def _device(device: str) -> Any:
