@@ -1,5 +1,7 @@
 """Differences of logits in batches, and beside what attacks find."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from deltaball.local.balls import Ball
 from deltaball.local.certificates import crown
 from deltaball.local.certificates import differences as room
 from deltaball.local.certificates.differences import differences
+from deltaball.local.certificates.lines import CURVES
 from deltaball.local.losses import margin_loss, variation
 from deltaball.local.notions import ClassChange, SoftmaxVariation
 from deltaball.networks.arithmetic import ACTIVATIONS
@@ -52,6 +55,19 @@ def test_the_rows_of_the_predicted_class_are_among_all(by: str):
             row = predicted[k, n]
             torch.testing.assert_close(some[k, n, row], every[k, n, row], rtol=1e-9, atol=1e-9)
             assert (some[k, n, [i for i in range(CLASSES) if i != row]] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_each_row_has_the_better_of_two_choices_of_lines(activation: str, monkeypatch: pytest.MonkeyPatch):
+    pack, x = case("fcn 3", activation)
+    both = differences(pack, x, BALLS[1], "crown", every=True)
+    curve, better = CURVES[activation], 0
+    for alone in (replace(curve, others=None), replace(curve, lines=curve.others, others=None)):
+        monkeypatch.setitem(CURVES, activation, alone)
+        found = differences(pack, x, BALLS[1], "crown", every=True)
+        assert (both >= found - 1e-9).all()
+        better += (both > found + 1e-8).sum().item()
+    assert better > 0
 
 
 def attacked(pack: Pack, x: torch.Tensor, ball: Ball) -> torch.Tensor:

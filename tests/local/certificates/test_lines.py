@@ -1,5 +1,7 @@
 """Lines that enclose activations and pools, wherever an interval lies."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltaball.local.certificates import lines
-from deltaball.local.certificates.lines import CURVES, pool_lines, relu_lines
+from deltaball.local.certificates.lines import CURVES, Lines, pool_lines, relu_lines
 from deltaball.networks.arithmetic import ACTIVATIONS
 
 EDGES = [-50.0, -7.3, -1.0, -0.2, -1e-3, -1e-6, -1e-9, 0.0, 1e-9, 1e-6, 1e-3, 0.3, 1.0, 6.1, 50.0, 3e4]
@@ -25,10 +27,19 @@ INTERVALS = torch.tensor(
 
 @pytest.mark.parametrize("activation", CURVES)
 def test_lines_enclose_the_activation(activation: str):
+    check_enclosed(activation, CURVES[activation].lines)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_other_lines_enclose_the_activation(activation: str):
+    check_enclosed(activation, CURVES[activation].others)
+
+
+def check_enclosed(activation: str, lines: Callable[..., Lines]) -> None:
     low, high = INTERVALS.T
     at = (low + torch.linspace(0, 1, 4001, dtype=torch.float64)[:, None] * (high - low)).clamp(low, high)
     truth = ACTIVATIONS[activation](at)
-    lower, lower_offset, upper, upper_offset = CURVES[activation].lines(low, high)
+    lower, lower_offset, upper, upper_offset = lines(low, high)
     # Float64 rounding of a line at its point.
     tolerance = 4e-16 * (
         1 + truth.abs() + (lower * at).abs() + (upper * at).abs() + lower_offset.abs() + upper_offset.abs()

@@ -10,6 +10,7 @@ from deltaball.local.balls import Ball
 from deltaball.local.certificates.crown import backward, layer_bounds
 from deltaball.local.certificates.differences import differences
 from deltaball.local.certificates.rounding import rounding
+from deltaball.local.exact import decide
 from deltaball.local.notions import ClassChange, SoftmaxVariation
 from deltaball.networks.arithmetic import ACTIVATIONS
 from deltaball.networks.packs import Pack
@@ -45,6 +46,27 @@ def test_a_margin_of_rounding_size_is_not_certified():
     # A margin of 1e-4 is.
     clear = one_pixel([(1.0, 0.0), (1e-4, 0.0)], [[1.0, 1.0], [1.0, 0.0]], "relu")
     assert first_minus_second(clear, Ball("linf", 0.1), "crown") > 3e-5
+
+
+def test_errors_stop_at_units_that_are_surely_off():
+    # Huge weights into dead units: the logits are the same everywhere, in float32 too.
+    pack, x = case("fcn 3", "relu")
+    weights = [weight * 1e6 if weight.ndim > 2 else weight for weight in pack.weights]
+    weights[2:4] = [-weights[2].abs(), torch.full_like(weights[3], -1e15)]
+    dead = Pack(pack.layers, tuple(weights))
+    ball = Ball("linf", 0.3)
+    around = ball.around(x)
+    allowed = rounding(dead, around, layer_bounds(dead, around, "crown"))
+    assert (allowed < 1e-4 * dead(x).abs().amax()).all()
+    assert (ClassChange().certified(dead(x), differences(dead, x, ball, "ibp", every=False)) == 1).all()
+    assert (decide(dead.one(0), x, ball, 10.0).outcome == 1).all()
+    # A unit that is off by less than its rounding error may be on in float32.
+    edge = one_pixel([(0.0, -1e-9), (1e6, 0.0)], [[1e6, 0.0], [0.0, 1.0]], "relu")
+    around = Ball("linf", 0.1).around(torch.full((1, 1, 1, 1), 0.5))
+    alive = one_pixel([(1e6, -600000.0625), (1e6, 0.0)], [[1e6, 0.0], [0.0, 1.0]], "relu")
+    allowed = [rounding(each, around, layer_bounds(each, around, "crown"))[0, 0, 0] for each in (edge, alive)]
+    assert allowed[0] < 1e-5
+    assert allowed[1] > 1e4
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -74,10 +74,15 @@ def by_intervals(stages: list[Stage], around: Neighbourhood, bounds: Bounds, row
 
 
 def _relaxation(
-    stage: Stage, low: torch.Tensor, high: torch.Tensor, anchor: torch.Tensor, slopes: torch.Tensor | None = None
+    stage: Stage,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    anchor: torch.Tensor,
+    slopes: torch.Tensor | None = None,
+    others: bool = False,
 ) -> Relaxation:
-    """Lines around a stage's activation and pool for inputs in [low, high] ([K, n, units])."""
-    lines = stage.curve.lines
+    """Lines around a stage's activation and pool for inputs in [low, high] ([K, n, units]), or its curve's others."""
+    lines = stage.curve.others if others and stage.curve.others else stage.curve.lines
     low, high = (bound.unflatten(-1, (stage.phases, -1))[:, :, None] for bound in (low, high))
     if slopes is not None:
         slopes = slopes.unflatten(-1, (stage.phases, -1))
@@ -89,8 +94,13 @@ def _relaxation(
     return Relaxation(lower, lower_offset[:, :, 0, 0], upper, upper_offset[:, :, 0, 0], anchor)
 
 
-def bounded(stages: list[Stage], around: Neighbourhood, by: str) -> tuple[Bounds, list[Relaxation]]:
-    """`layer_bounds` in this module's order, and the relaxations that follow from them (none by ibp)."""
+def bounded(
+    stages: list[Stage], around: Neighbourhood, by: str, others: bool = False
+) -> tuple[Bounds, list[Relaxation]]:
+    """`layer_bounds` in this module's order, and the relaxations that follow from them (none by ibp).
+
+    With `others`, of the activations' other lines, where they have some.
+    """
     bounds, relaxations = [], []
     interval = tuple(around.centre + displacement for displacement in around.box)
     for index, stage in enumerate(stages[:-1]):
@@ -106,7 +116,7 @@ def bounded(stages: list[Stage], around: Neighbourhood, by: str) -> tuple[Bounds
             low, high = _tightened(stages[: index + 1], relaxations, around, anchor, low, high, wanted)
         bounds.append((low, high))
         if by == "crown":
-            relaxations.append(_relaxation(stage, low, high, anchor))
+            relaxations.append(_relaxation(stage, low, high, anchor, others=others))
         interval = tuple(stage.activated(bound) for bound in (low, high))
     return bounds, relaxations
 

@@ -68,6 +68,9 @@ def _differences(stages: list[Stage], around: Neighbourhood, by: str, predicted:
     lower = by_intervals(stages, around, bounds, rows)
     if by == "crown":
         lower = torch.maximum(lower, of_rows(stages, relaxations, around, rows))
+        if any(stage.activation and stage.curve.others for stage in stages):
+            _, relaxations = bounded(stages, around, by, others=True)
+            lower = torch.maximum(lower, of_rows(stages, relaxations, around, rows))
     error = rounding_of_stages(stages, around, bounds)
     lower = lower - error.gather(-1, first) - error.gather(-1, second)
     every = torch.full((networks, points, classes**2), -torch.inf, dtype=torch.float64, device=device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -20,20 +21,23 @@ def relu_lines(low: torch.Tensor, high: torch.Tensor, slopes: torch.Tensor | Non
     return lower, torch.zeros_like(low), upper, torch.where(undecided, -upper * low, 0.0)
 
 
-def tanh_lines(low: torch.Tensor, high: torch.Tensor, slopes: None = None) -> Lines:
-    """Slope and offset of a line below and of one above tanh on [low, high], elementwise; no slopes to choose."""
+def tanh_lines(low: torch.Tensor, high: torch.Tensor, slopes: None = None, step: float = 0.0) -> Lines:
+    """Slope and offset of a line below and of one above tanh on [low, high], elementwise; no slopes to choose.
+
+    With `step`, tangent points are those of an interval whose ends are the next multiples of it outwards.
+    """
     # Chords need a width; a wider interval is sound.
     middle = (low + high) / 2
     least = 1e-8 * middle.abs().clamp(min=1)
     low, high = torch.minimum(low, middle - least), torch.maximum(high, middle + least)
-    upper, upper_offset = _above_tanh(low, high)
-    lower, lower_offset = _above_tanh(-high, -low)
+    upper, upper_offset = _above_tanh(low, high, step)
+    lower, lower_offset = _above_tanh(-high, -low, step)
     return lower, -lower_offset, upper, upper_offset
 
 
-def sigmoid_lines(low: torch.Tensor, high: torch.Tensor, slopes: None = None) -> Lines:
+def sigmoid_lines(low: torch.Tensor, high: torch.Tensor, slopes: None = None, step: float = 0.0) -> Lines:
     """Slope and offset of a line below and of one above the sigmoid: sigmoid(x) = (1 + tanh(x/2)) / 2."""
-    lower, lower_offset, upper, upper_offset = tanh_lines(low / 2, high / 2)
+    lower, lower_offset, upper, upper_offset = tanh_lines(low / 2, high / 2, step=step / 2)
     return lower / 4, (1 + lower_offset) / 2, upper / 4, (1 + upper_offset) / 2
 
 
@@ -65,19 +69,22 @@ class Curve:
     constant: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     steepest: float  # its largest slope
     last_places: int  # by how many units in the last place it may be off in float32
+    others: Callable[..., Lines] | None = None  # lines that are better for some rows
 
+
+TABLE = 0.01  # step of the table from which auto_LiRPA takes tangent points
 
 # What certificates know of each activation.
 CURVES = {
-    "relu": Curve(relu_lines, _across_zero, _below_zero, steepest=1, last_places=0),
-    "tanh": Curve(tanh_lines, _everywhere, _nowhere, steepest=1, last_places=4),
-    "sigmoid": Curve(sigmoid_lines, _everywhere, _nowhere, steepest=1 / 4, last_places=4),
+    "relu": Curve(relu_lines, _across_zero, _below_zero, 1, 0),
+    "tanh": Curve(tanh_lines, _everywhere, _nowhere, 1, 4, partial(tanh_lines, step=TABLE)),
+    "sigmoid": Curve(sigmoid_lines, _everywhere, _nowhere, 1 / 4, 4, partial(sigmoid_lines, step=TABLE)),
 }
 
 TANGENTS = 4  # steps towards a tangent point, to float64
 
 
-def _above_tanh(low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _above_tanh(low: torch.Tensor, high: torch.Tensor, step: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Slope and offset of a line above tanh on [low, high], low < high.
 
     tanh is convex below 0 and concave above. The chord is above it if it is no steeper than tanh at `high`. Else a
@@ -90,6 +97,8 @@ def _above_tanh(low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, to
     # The chord from `low` to d is steepest at d*, where its slope is tanh's own. So the point where tanh has the slope
     # of the chord to any d is at or right of d*, and closes in on it quadratically.
     negative = low.clamp(max=-1e-8)
+    if step:
+        negative = -step * ((-negative / step).floor() + 1)
     level = negative.tanh()
     touching = torch.zeros_like(negative)
     for _ in range(TANGENTS):
