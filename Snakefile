@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 from deltaball.base.errors import InputError
 from deltaball.plan import loading
-from deltaball.workflow import claims, jobs, launch, parts, resources, stages
+from deltaball.workflow import claims, jobs, launch, parts, products, resources, stages
 
 try:
     STUDY = loading.chosen_study(workflow.configfiles, workflow.config_settings.config)
@@ -25,7 +25,9 @@ try:
         # Held until Snakemake ends: `deltaball study` must not take its lock for a dead run's.
         CLAIM = claims.claim()
         launch.check_writable(PLAN.study.folder)
+        launch.tell(products.remove_damaged(PLAN))
         launch.tell(parts.remove_damaged(PLAN))
+        products.keep_known(PLAN)
 except InputError as problem:
     sys.exit(f"deltaball: {problem}")
 

@@ -129,7 +129,7 @@ def test_the_page_that_is_shipped_holds_the_tables_that_are(clone: Path) -> None
 
 
 def statistics_and_figures(folder: Path) -> list[Path]:
-    return sorted(path.relative_to(folder) for kind in ("tables", "figures") for path in (folder / kind).iterdir())
+    return sorted(path.relative_to(folder) for kind in ("tables", "figures") for path in (folder / kind).glob("[!.]*"))
 
 
 def same_numbers(old: pd.DataFrame, new: pd.DataFrame, name: object) -> None:

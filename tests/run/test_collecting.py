@@ -1,5 +1,6 @@
 """Tables of what is there: nothing that was known is replaced by nothing."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from deltaball.plan import loading
 from deltaball.plan.plan import Plan
 from deltaball.run import collecting
 from deltaball.tables import frames, parts
-from deltaball.workflow import jobs
+from deltaball.workflow import jobs, products
 
 FIRST = STUDY["grids"][0]
 
@@ -29,7 +30,7 @@ def plan(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def contents(plan: Plan) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in plan.study.folder.glob("*.*")}
+    return {path.name: path.read_bytes() for path in plan.study.folder.glob("*.*") if path.is_file()}
 
 
 def test_without_a_shard_the_tables_stay_as_they_are(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,3 +84,29 @@ def test_what_the_shards_left_replaces_what_contradicts_it(plan: Plan, capsys: p
     assert set(found["test_accuracy"][mine]) == {0.5}
     pd.testing.assert_frame_equal(found[~mine], before["networks"][~mine], check_exact=True)
     assert len(frames.read(plan.study.folder / "robustness.parquet")) == len(before["robustness"])
+
+
+def test_what_fails_now_and_was_known_before_stays_known(plan: Plan) -> None:
+    before = tables(Path())
+    first, _ = plan.shards.values()
+    failing = parts.read(plan, first, "trained")["network_id"].iloc[:1]
+    for kind in ("trained", "measured", "outcomes"):
+        table = parts.read(plan, first, kind)
+        mine = table["network_id"].isin(failing)
+        if kind == "trained":
+            table.loc[mine, ["status", "reason", "test_accuracy"]] = ["failed", "no memory", np.nan]
+        else:
+            table = table[~mine]
+        parts.write(table, plan, first, kind)
+    # As Snakemake does it.
+    products.keep_known(plan)
+    for path in plan.study.folder.glob("*.parquet"):
+        path.unlink()
+    for command in ("networks", "robustness"):
+        assert main.main([command]) == 0
+    assert_equal_tables(tables(Path()), before)
+    # Where nothing was known, it has failed.
+    shutil.rmtree(products.known(plan))
+    assert main.main(["networks"]) == 0
+    found = frames.read(plan.study.folder / "networks.parquet")
+    assert found["network_id"][found["status"] == "failed"].tolist() == failing.tolist()

@@ -277,7 +277,7 @@ def test_a_cut_file_and_an_empty_folder_are_named(plan: Plan, tmp_path: Path) ->
     folder = written(tmp_path / "cut", piece(plan, plan.networks))
     whole = (folder / "outcomes.parquet").read_bytes()
     (folder / "outcomes.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"cut/outcomes\.parquet cannot be read"):
+    with pytest.raises(InputError, match=r"cut/outcomes\.parquet is damaged"):
         pieces.of_folder(folder)
     with pytest.raises(InputError, match=r"nowhere has no networks\.parquet"):
         pieces.of_folder(tmp_path / "nowhere")

@@ -61,7 +61,7 @@ def test_a_file_has_two_bytes_for_a_variation_and_reads_as_it_was(tmp_path: Path
     name = VARIATION.measures[0].name
     rows = pd.DataFrame({"network_id": "a", "measure": name, "values": list(draws)})
     kept = outcomes.rounded(VARIATION, rows)
-    outcomes.write(kept, tmp_path / "outcomes.parquet")
+    frames.write(kept, tmp_path / "outcomes.parquet")
     assert (tmp_path / "outcomes.parquet").stat().st_size < 2.1 * draws.size + 2**18
     read = frames.read(tmp_path / "outcomes.parquet")["values"]
     np.testing.assert_array_equal(np.stack(read), np.stack(kept["values"]))

@@ -14,7 +14,7 @@ from deltaball.analysis.groups import learned_from
 from deltaball.analysis.judges import decides, judged
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 from deltaball.analysis.pruning import in_range
-from deltaball.base.files import written_whole
+from deltaball.base.files import written_checked
 from deltaball.study.notions import NOTIONS
 
 ALPHA = 0.05
@@ -56,7 +56,7 @@ def write_json(table: pd.DataFrame, path: Path) -> None:
         {**overall, "parts": [{name: part[name] for name in part if name not in OF_A_CLAIM} for part in parts]}
         for overall, *parts in (list(group) for _, group in itertools.groupby(records, lambda row: row["claim"]))
     ]
-    with written_whole(path) as temporary:
+    with written_checked(path) as temporary:
         temporary.write_text(json.dumps(claims, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 

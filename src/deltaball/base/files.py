@@ -1,6 +1,7 @@
 """Files that are there whole or not at all. Standard library only."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -31,6 +32,45 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written_checked(path: Path) -> Iterator[Path]:
+    """As `written_whole`; beside the file stays a checksum, by which `changed` tells whether it is what was written."""
+    with written_whole(path) as temporary:
+        yield temporary
+        note = _note(path)
+        # Both, for a process may be killed between the note and the file.
+        sums = [*_sums(note)[:1], hashlib.sha256(temporary.read_bytes()).hexdigest()]
+        with written_whole(note) as noted:
+            noted.write_text("\n".join(sums[::-1]), encoding="utf-8")
+
+
+def changed(path: Path) -> str | None:
+    """Why a file is not what was written; None where it is, or is not there, or nothing is known of it."""
+    if path.is_dir():
+        return f"{path} is a folder"
+    if not path.exists():
+        return None
+    sums = _sums(_note(path))
+    if sums and hashlib.sha256(path.read_bytes()).hexdigest() not in sums:
+        return f"{path} is not what was written"
+    return None if path.stat().st_size else f"{path} is empty"
+
+
+def _note(path: Path) -> Path:
+    return path.parent / ".checksums" / path.name
+
+
+def _sums(note: Path) -> list[str]:
+    """The checksums that a note holds, the newest first; none of a damaged one."""
+    try:
+        lines = note.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        if note.is_dir():
+            remove(note)
+        return []
+    return lines if all(len(line) == 64 for line in lines) else []
 
 
 def remove(path: Path) -> None:

@@ -19,7 +19,7 @@ from matplotlib.transforms import Bbox
 
 from deltaball.analysis import judges
 from deltaball.analysis.ranges import highest
-from deltaball.base.files import written_whole
+from deltaball.base.files import written_checked
 from deltaball.base.guarantees import confidence_text
 from deltaball.figures import labels, style
 from deltaball.figures.trends import fitted
@@ -258,7 +258,7 @@ def finish(
     around = figure.get_tightbbox().padded(MARGIN)
     described = {"Title": title, "Description": reading}
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        with written_whole(folder / f"{name}.{kind}") as path:
+        with written_checked(folder / f"{name}.{kind}") as path:
             figure.savefig(path, metadata=metadata | described, bbox_inches=around)
     plt.close(figure)
     frames.write_csv(shown, folder / f"{name}.csv")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from deltaball.analysis import judges
 from deltaball.analysis.bayes import ESS, RHAT
-from deltaball.base.files import written_whole
+from deltaball.base.files import written_checked
 from deltaball.base.statuses import STATUSES, TRAINED
 from deltaball.plan.plan import Plan
 from deltaball.report import claims, explorer, footer, sentences, summaries
@@ -58,7 +58,7 @@ def write(plan: Plan, study_path: Path) -> Path:
         )
     )
     path = folder / "report.html"
-    with written_whole(path) as temporary:
+    with written_checked(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 

@@ -13,7 +13,7 @@ from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan, plan
 from deltaball.run import devices, libraries, limited
 from deltaball.study.methods import METHODS
-from deltaball.workflow import claims, jobs, launch
+from deltaball.workflow import claims, jobs, launch, products
 
 if TYPE_CHECKING:
     from deltaball.run.pieces import Piece
@@ -33,6 +33,7 @@ def run(study: Path, grids: Sequence[str], device: str | None, time_limit: str |
     with claims.claim(), devices.held(device):
         libraries.prepare_torch(device)
         launch.check_writable(folder)
+        launch.tell(products.remove_damaged(planned))
         from deltaball.run import completeness, merging  # they import torch, which had to be prepared
 
         there = [merging.own_piece(planned)] if (folder / "networks.parquet").exists() else []

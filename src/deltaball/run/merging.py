@@ -108,8 +108,7 @@ def write(plan: Plan, tables: Mapping[str, pd.DataFrame], records: Iterable[Mapp
         for name in ("robustness", "convergence", "curves", "outcomes", "networks"):
             if name != "outcomes" or len(tables[name]):
                 temporary = stack.enter_context(written_whole(plan.study.folder / f"{name}.parquet"))
-                to_file = outcomes.to_file if name == "outcomes" else frames.to_file
-                to_file(tables[name], temporary)
+                frames.to_file(tables[name], temporary, name)
     if tables["outcomes"].empty:  # those that are there are of networks that the study no longer asks for
         (plan.study.folder / "outcomes.parquet").unlink(missing_ok=True)
 
@@ -139,6 +138,14 @@ def finished_shards(plan: Plan, piece: Piece) -> set[str]:
         )
 
     lacking = {network.trajectory_id for network in plan.networks if not is_finished(network)}
+    # Tables may come without outcomes; but what its shard has kept was lost from these.
+    with_outcomes = set(piece.tables["outcomes"]["network_id"])
+    measured = set(piece.tables["robustness"]["network_id"]) - with_outcomes
+    lacking |= {
+        network.trajectory_id
+        for network in plan.networks
+        if network.id in measured and jobs.part(plan, plan.shard_of[network.trajectory_id], "outcomes").exists()
+    }
     return {
         identity
         for identity, shard in plan.shards.items()

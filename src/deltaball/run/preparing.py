@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from deltaball.base.errors import InputError, alternatives
-from deltaball.base.files import written_whole
+from deltaball.base.files import written_checked
 from deltaball.data import datasets
 from deltaball.data.datasets import Dataset
 from deltaball.plan import loading
@@ -29,7 +29,7 @@ def prepare(study: Path, name: str) -> str:
         "test": facts.test,
         "classes": facts.classes,
     }
-    with written_whole(planned.study.folder / "data" / f"{name}.json") as path:
+    with written_checked(planned.study.folder / "data" / f"{name}.json") as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
     return f"{name}: {facts.train} training and {facts.test} test images, arrays sha256 {facts.fingerprint}"
 

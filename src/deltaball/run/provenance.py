@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from deltaball.base.files import written_whole
+from deltaball.base.files import written_checked
 from deltaball.base.statuses import MEASURABLE, PLANNED, STATUSES
 from deltaball.base.wording import duration
 from deltaball.plan.plan import Plan
@@ -21,7 +21,7 @@ def write(plan: Plan, study: Path) -> Path:
     """Write PROVENANCE.md in the study's folder. Returns its path. Raises InputError when a table is missing."""
     path = plan.study.folder / FILE
     page = "\n".join(lines(plan, study)) + "\n"
-    with written_whole(path) as temporary:
+    with written_checked(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 

@@ -3,14 +3,17 @@
 Estimation, and torch with it, is imported where it is needed: networks are collected without.
 """
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from deltaball.base.errors import InputError
 from deltaball.base.statuses import FAILED
 from deltaball.plan.plan import Plan
+from deltaball.run import pieces, superseding
 from deltaball.store.store import Store
 from deltaball.tables import frames, outcomes, parts
-from deltaball.workflow import jobs
+from deltaball.workflow import jobs, products
 from deltaball.workflow.jobs import Job
 
 
@@ -44,10 +47,16 @@ def given_up(job: Job) -> set[str]:
 def collect_networks(plan: Plan) -> str:
     """Write networks.parquet; returns what it holds, in words.
 
-    Raises InputError when a shard's part is not there.
+    A network that failed now, and was trained before, stays as it was: nothing known is replaced by nothing. Raises
+    InputError when a shard's part is not there.
     """
     path = plan.study.folder / "networks.parquet"
-    table = frames.networks(plan, _parts(plan, "trained"))
+    trained = _parts(plan, "trained")
+    earlier = _earlier(plan, trained)
+    if earlier:
+        stays = earlier["networks"]["network_id"]
+        trained = [*(table[~table["network_id"].isin(stays)] for table in trained), earlier["networks"]]
+    table = frames.networks(plan, trained)
     frames.write(table, path)
     return f"{path}: {len(table)} networks ({status_counts(table)})"
 
@@ -57,13 +66,34 @@ def collect_robustness(plan: Plan) -> str:
     from deltaball.estimation import convergence, curves
 
     folder = plan.study.folder
-    table = frames.robustness(plan, _parts(plan, "measured"))
-    found = outcomes.rounded(plan, frames.outcomes(plan, _parts(plan, "outcomes")))
-    outcomes.write(found, folder / "outcomes.parquet")
+    earlier = _earlier(plan, _parts(plan, "trained"))
+    table = frames.robustness(plan, [*_parts(plan, "measured"), *([earlier["robustness"]] if earlier else [])])
+    kept = frames.outcomes(plan, [*_parts(plan, "outcomes"), *([earlier["outcomes"]] if earlier else [])])
+    found = outcomes.rounded(plan, kept)
+    frames.write(found, folder / "outcomes.parquet")
     frames.write(curves.curves(plan, found), folder / "curves.parquet")
     frames.write(convergence.convergence(plan, found), folder / "convergence.parquet")
     frames.write(table, folder / "robustness.parquet")
     return f"{folder / 'robustness.parquet'}: {len(table)} estimates"
+
+
+def _earlier(plan: Plan, trained: list[pd.DataFrame]) -> Mapping[str, pd.DataFrame] | None:
+    """What the tables, as they were when the run began, say of networks that failed now; None where that is nothing."""
+    failed = {identity for table in trained for identity in table["network_id"][table["status"] == FAILED]}
+    folder = products.known(plan)
+    if not failed or not (folder / "networks.parquet").exists():
+        return None
+    try:
+        piece = superseding.current(plan, pieces.of_folder(folder, own=True))
+    except InputError as problem:
+        print(f"{problem}; nothing is taken from there", flush=True)
+        return None
+    stays = failed & pieces.finished([piece])
+    found = {name: table[table["network_id"].isin(stays)] for name, table in piece.tables.items()}
+    measures = {one.name for one in plan.measures} | {one.name for each in plan.experiments for one in each.measures}
+    return {
+        name: table[table["measure"].isin(measures)] if "measure" in table else table for name, table in found.items()
+    }
 
 
 def status_counts(networks: pd.DataFrame) -> str:

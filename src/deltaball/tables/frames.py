@@ -7,13 +7,14 @@ from typing import Any
 import pandas as pd
 
 from deltaball.base.errors import InputError
-from deltaball.base.files import written_whole
+from deltaball.base.files import written_checked, written_whole
 from deltaball.base.statuses import FAILED, PLANNED
 from deltaball.plan.networks import Network, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
 from deltaball.study.grids import all_axes
 from deltaball.study.methods import METHODS
+from deltaball.tables import sealing
 from deltaball.tables.columns import (
     ABSENT_IN_OLD_TABLES,
     COLUMN_TYPES,
@@ -24,6 +25,8 @@ from deltaball.tables.columns import (
     RESULTS,
     ROBUSTNESS,
 )
+from deltaball.tables.outcomes import OPTIONS
+from deltaball.workflow import seals
 
 # What says which of a method's networks are the same: the trajectory, and how far along it.
 CHECKPOINT = ["method", "trajectory_id", *sorted({method.along for method in METHODS.values()})]
@@ -161,23 +164,27 @@ def measured(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as parquet, whole or not at all."""
+    """Write a table as parquet, whole or not at all; its seal says its name."""
     with written_whole(path) as temporary:
-        to_file(table, temporary)
+        to_file(table, temporary, path.stem)
 
 
-def to_file(table: pd.DataFrame, path: Path) -> None:
-    table.to_parquet(path, index=False)
+def to_file(table: pd.DataFrame, path: Path, name: str) -> None:
+    """Write the table of this name to a file of any name."""
+    options = OPTIONS if name == "outcomes" else {}
+    sealing.to_file(table, path, {"table": name}, **options)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, whole or not at all."""
-    with written_whole(path) as temporary:
+    with written_checked(path) as temporary:
         table.to_csv(temporary, index=False)
 
 
 def read(path: Path, columns: Mapping[str, Any] | Iterable[str] = ()) -> pd.DataFrame:
     """A parquet table. Raises InputError when it is missing, damaged, or lacks one of `columns`."""
+    if path.is_file() and (damaged := seals.damage(path)):
+        raise InputError(f"{damaged}; delete it and run again")
     try:
         table = pd.read_parquet(path)
     except FileNotFoundError:

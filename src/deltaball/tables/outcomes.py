@@ -1,12 +1,10 @@
 """How exactly outcomes are kept in outcomes.parquet: of thousands of networks they are nearly all there is to keep."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from deltaball.base.files import written_whole
 from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
 from deltaball.study.notions import NOTIONS
@@ -16,6 +14,7 @@ NEAR = 0.01  # of a step, by which a variation may miss one and still be it: a f
 
 # As many values as variations have, so that parquet keeps a number of 16 bits for each.
 DICTIONARY_BYTES = 4 * (STEPS + 1)
+OPTIONS = {"compression": "zstd", "dictionary_pagesize_limit": 2 * DICTIONARY_BYTES}
 
 
 def rounded(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -28,16 +27,6 @@ def rounded(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
     pairs = zip(outcomes["measure"], outcomes["values"], strict=True)
     values = [_rounded(by_name, name, np.asarray(found, np.float32)) for name, found in pairs]
     return outcomes.assign(values=pd.Series(values, index=outcomes.index, dtype=object))
-
-
-def write(outcomes: pd.DataFrame, path: Path) -> None:
-    """Write outcomes.parquet, whole or not at all."""
-    with written_whole(path) as temporary:
-        to_file(outcomes, temporary)
-
-
-def to_file(outcomes: pd.DataFrame, path: Path) -> None:
-    outcomes.to_parquet(path, index=False, compression="zstd", dictionary_pagesize_limit=2 * DICTIONARY_BYTES)
 
 
 def _rounded(by_name: Mapping[str, Measure], name: str, values: np.ndarray) -> np.ndarray:

@@ -8,18 +8,14 @@ import pyarrow.parquet
 from deltaball.base.files import remove, written_whole
 from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan
-from deltaball.tables import frames
+from deltaball.tables import frames, sealing
 from deltaball.workflow import jobs, parts
 
 
 def write(table: pd.DataFrame, plan: Plan, shard: Shard, kind: str) -> None:
     """Write a shard's part of a table, whole or not at all; `kind` is of `workflow.parts.KINDS`."""
-    arrow = pyarrow.Table.from_pandas(table, preserve_index=False)
-    label = {"deltaball": parts.blank_label(plan, shard, kind)}
-    written = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(arrow.replace_schema_metadata({**arrow.schema.metadata, **label}), written)
     with written_whole(jobs.part(plan, shard.id, kind)) as temporary:
-        temporary.write_bytes(parts.sealed(written.getvalue().to_pybytes()))
+        sealing.to_file(table, temporary, parts.identity(plan, shard, kind))
 
 
 def read(plan: Plan, shard: Shard, kind: str, columns: Iterable[str] = ()) -> pd.DataFrame | None:

@@ -212,7 +212,7 @@ def lines(records: Iterable[Mapping[str, Any]]) -> str:
 
 def _kept(path: Path) -> list[dict[str, Any]]:
     found = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))
     return [one for one in found if _is_record(one)]
