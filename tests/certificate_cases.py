@@ -39,7 +39,7 @@ def drawn_pack(found: Layers, networks: int = 2, seed: int = 0, gain: float = 1.
 
     def drawn(random: np.random.Generator) -> list[np.ndarray]:
         return [
-            one * np.float32(gain) if one.ndim > 1 else random.normal(0, 0.3, one.shape).astype(np.float32)
+            one * np.float32(gain) if one.ndim > 1 else one + random.normal(0, 0.3, one.shape).astype(np.float32)
             for one in initial_weights(found, random)
         ]
 

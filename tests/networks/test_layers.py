@@ -5,7 +5,7 @@ A new layer needs an example in NETWORKS; all that follows is then asked of it b
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -25,25 +25,88 @@ from deltaball.networks.arithmetic import ACTIVATIONS
 from deltaball.networks.dense_form import DENSE_ACTIVATIONS, DENSE_FORM, as_dense
 from deltaball.networks.dense_sizes import SIZES, dense_sizes
 from deltaball.networks.initial import INITIAL, initial_weights
-from deltaball.networks.keras_models import KERAS, keras_model
-from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layer, Layers, MaxPool, Weight, walk
-from deltaball.networks.packs import FORWARD, Pack
+from deltaball.networks.keras_models import KERAS, get_weights, keras_model, set_weights
+from deltaball.networks.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Clamp,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    Layers,
+    LeakyReLU,
+    MaxPool,
+    Normalise,
+    Residual,
+    Scale,
+    Subsample,
+    Weight,
+    walk,
+)
+from deltaball.networks.packs import FORWARD, Pack, Pass
 from deltaball.plan import costs
 from deltaball.plan.costs import COSTS, layer_costs
 
 RELU = Activation("relu")
 SHAPE = (5, 7, 2)  # neither square nor even, so that a transposition and a dropped row show
 END = (Flatten(), Dense(CLASSES))
+PADDINGS = ("same", "valid", (1, 1, 1, 1), (2, 0, 0, 1))
+BLOCK = (Conv(3, 3, bias=False), BatchNorm(), RELU, Conv(3, 3, bias=False), BatchNorm())
+DOWN = (Conv(5, 3, 2, bias=False), BatchNorm(), RELU, Conv(5, 3))
 # For every type of layer, networks in which it stands.
 NETWORKS: dict[type[Layer], list[tuple[Layer, ...]]] = {
-    Dense: [(Flatten(), Dense(6), RELU, Dense(5), RELU, Dense(CLASSES))],
-    Conv: [(Conv(3, 3), RELU, Conv(2, 4), RELU, *END)],
+    Dense: [
+        (Flatten(), Dense(6), RELU, Dense(5), RELU, Dense(CLASSES)),
+        (Flatten(), Dense(6, bias=False), RELU, Dense(CLASSES, bias=False)),
+    ],
+    Conv: [
+        (Conv(3, 3), RELU, Conv(2, 4), RELU, *END),
+        (Conv(3, 3, bias=False), RELU, *END),
+        *((Conv(3, size, stride, padding), RELU, *END) for size, stride in ((3, 2), (2, 3)) for padding in PADDINGS),
+    ],
     Activation: [
         network
         for name in ACTIVATIONS
         for network in ((Flatten(), Dense(6), Activation(name), Dense(CLASSES)), (Conv(2, 3), Activation(name), *END))
     ],
-    MaxPool: [(Conv(3, 2), Activation(name), MaxPool(), *END) for name in ACTIVATIONS],
+    LeakyReLU: [(Flatten(), Dense(6), LeakyReLU(0.1), Dense(CLASSES)), (Conv(2, 3), LeakyReLU(0.3), MaxPool(), *END)],
+    Clamp: [(Flatten(), Dense(6), RELU, Dense(CLASSES), Clamp(-0.5, 0.7)), (Conv(2, 3), Clamp(0.0, 0.5), *END)],
+    MaxPool: [
+        *((Conv(3, 2), Activation(name), MaxPool(), *END) for name in ACTIVATIONS),
+        (Conv(3, 2), MaxPool(), RELU, *END),
+        *((Conv(2, 3), RELU, MaxPool(3, 2, padding), *END) for padding in PADDINGS),
+        (Conv(2, 3), MaxPool(2, 3, "valid", True), *END),
+    ],
+    AveragePool: [
+        *((Conv(2, 3), RELU, AveragePool(3, 2, padding), *END) for padding in PADDINGS),
+        (AveragePool(2, 1, (1, 0, 1, 1), counts_padding=True), Conv(2, 3), RELU, *END),
+        (Conv(2, 3), AveragePool(2, 2, "valid", True), RELU, *END),
+    ],
+    GlobalAveragePool: [(Conv(CLASSES, 3), RELU, GlobalAveragePool())],
+    BatchNorm: [
+        (Conv(3, 3), BatchNorm(), RELU, *END),
+        (BatchNorm(1e-5), Conv(3, 3, 2), RELU, *END),
+        (Flatten(), BatchNorm(), Dense(6), RELU, BatchNorm(), Dense(CLASSES)),
+    ],
+    Scale: [(Scale(), Conv(2, 3), RELU, Scale(), *END)],
+    Dropout: [(Flatten(), Dense(6), RELU, Dropout(0.5), Dense(CLASSES))],
+    Normalise: [(Normalise((0.4, 0.5), (0.2, 0.3)), Conv(2, 3), RELU, *END)],
+    Subsample: [(Conv(2, 3), RELU, Subsample(2, 5), *END)],
+    Residual: [
+        (Conv(3, 3), RELU, Residual(BLOCK), RELU, GlobalAveragePool(), Dense(CLASSES)),
+        (Conv(2, 3), RELU, Residual(DOWN, (Subsample(2, 5),)), RELU, *END),
+        (
+            Residual(DOWN, (Conv(5, 1, 2, bias=False), BatchNorm())),
+            LeakyReLU(0.1),
+            Residual((Conv(5, 1), Residual((RELU, Conv(5, 2))))),
+            *END,
+        ),
+        (Flatten(), Dense(5), Residual((RELU, Dense(5))), RELU, Dense(CLASSES)),
+    ],
     Flatten: [END, (Conv(2, 2), RELU, *END)],
 }
 CASES = [Layers(SHAPE, network) for networks in NETWORKS.values() for network in networks]
@@ -61,20 +124,30 @@ def named(layers: Layers) -> str:
     return " ".join(type(layer).__name__ + getattr(layer, "name", "") for layer in layers)
 
 
-def knows(table: Mapping[type[Layer], Any], layers: Layers, activations: Mapping[str, Any]) -> bool:
+def knows(
+    table: Mapping[type[Layer], Any], layers: Layers, activations: Mapping[str, Any], tried: Callable[[Pack], object]
+) -> bool:
     """Whether a room has a rule for every layer."""
-    functions = {layer.name for layer in layers if isinstance(layer, Activation)}
-    return {type(layer) for layer in layers} <= set(table) and functions <= set(activations)
+    functions = {layer.name for layer, _ in layers.within() if isinstance(layer, Activation)}
+    if not ({type(layer) for layer, _ in layers.within()} <= set(table) and functions <= set(activations)):
+        return False
+    try:
+        tried(drawn_pack(layers))
+    except InputError:
+        return False
+    return True
 
 
-def known(table: Mapping[type[Layer], Any], activations: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """Parametrises a test by the networks that a room knows."""
-    found = [layers for layers in CASES if knows(table, layers, activations)]
+def known(
+    table: Mapping[type[Layer], Any], activations: Mapping[str, Any], tried: Callable[[Pack], object] = id
+) -> Callable[[Any], Any]:
+    """Parametrises a test by the networks that a room knows, and that it does not refuse when `tried`."""
+    found = [layers for layers in CASES if knows(table, layers, activations, tried)]
     return pytest.mark.parametrize("layers", found, ids=named)
 
 
 def test_every_layer_has_an_example_and_every_table_has_layers_alone():
-    every = {kind for kind in vars(room).values() if isinstance(kind, type) and issubclass(kind, Layer)} - {Layer}
+    every = {kind for kind in vars(room).values() if is_dataclass(kind) and issubclass(kind, Layer)}
     assert set(NETWORKS) == every
     for kind, networks in NETWORKS.items():
         assert all(kind in map(type, network) for network in networks)
@@ -96,16 +169,22 @@ def test_shapes_are_those_of_what_is_computed(layers: Layers):
         part = Layers(SHAPE, layers.sequence[:count])
         values, weights = x.expand(2, *x.shape), pack.weights
         for layer, _, own in part.with_weights(weights):
-            values = FORWARD[type(layer)](layer, own, values, "looped")
+            values = FORWARD[type(layer)](layer, own, values, Pass())
         assert values.shape == (2, 3, *shape)
-    assert layers.activations == [math.prod(shape) for shape in [*entered, layers.output]]
+    within = [math.prod(layer.output(shape)) for layer, shape in layers.within()]
+    assert layers.activations == [math.prod(SHAPE), *within]
+    if not any(layer.branches(shape) for layer, shape in layers.walk()):
+        assert layers.activations == [math.prod(shape) for shape in [*entered, layers.output]]
     assert [*walk(layers.sequence, SHAPE)] == [*layers.walk()] == [*zip(layers, entered, strict=True)]
 
 
 @pytest.mark.parametrize("layers", CASES, ids=named)
 def test_multiply_adds_are_counted(layers: Layers):
     """Of ones by ones a layer sums as many products as there are; a convolution's border sums fewer."""
-    for layer, shape in layers.walk():
+    for layer, shape in layers.within():
+        if branches := layer.branches(shape):
+            assert layer.macs(shape) == sum(branch.flop // 2 for branch in branches)
+            continue
         kernels = [weight for weight in layer.weights(shape) if weight.role == "kernel"]
         if not kernels:
             assert layer.macs(shape) == 0
@@ -120,15 +199,18 @@ def test_weights_start_by_their_roles(layers: Layers):
     for weight, start in zip(layers.weights, initial_weights(layers, np.random.default_rng(0)), strict=True):
         assert weight.role in INITIAL
         assert (start.shape, start.dtype) == (weight.shape, np.float32)
-        assert start.any() == (weight.role == "kernel")
+        if weight.role == "kernel":
+            assert start.std() > 0
+        else:
+            assert (start == (weight.role == "scale" or "variance" in weight.name)).all()
 
 
 @pytest.mark.parametrize(
     ("sequence", "line"),
     [
-        ((Dense(3),), r"Dense\(outputs=3\) takes \[numbers\], and what enters it is \[5, 7, 2\]"),
+        ((Dense(3),), r"Dense\(outputs=3, bias=True\) takes \[numbers\], and what enters it is \[5, 7, 2\]"),
         ((Flatten(), Conv(2, 3)), r"Conv\(.*\) takes \[height, width, channels\], and what enters it is \[70\]"),
-        ((Flatten(), MaxPool()), r"MaxPool\(\) takes \[height, width, channels\]"),
+        ((Flatten(), MaxPool()), r"MaxPool\(.*\) takes \[height, width, channels\]"),
     ],
 )
 def test_a_layer_in_the_wrong_place_is_refused_with_the_shape(sequence: tuple[Layer, ...], line: str):
@@ -142,17 +224,19 @@ def test_a_layer_in_the_wrong_place_is_refused_with_the_shape(sequence: tuple[La
 @known(KERAS, ACTIVATIONS)
 def test_the_forward_pass_is_keras(layers: Layers):
     pack, images, model = drawn_pack(layers), drawn_images(SHAPE, 2, 4), keras_model(layers)
-    assert [tuple(weight.shape) for weight in model.weights] == layers.weight_shapes
-    assert model.count_params() == layers.parameters
+    assert model.count_params() == sum(map(math.prod, layers.weight_shapes))
     for k, found in enumerate(pack(images)):
-        model.set_weights([weight[k].numpy() for weight in pack.weights])
+        weights = [weight[k].numpy() for weight in pack.weights]
+        set_weights(model, layers, weights)
+        for one, other in zip(get_weights(model, layers), weights, strict=True):
+            np.testing.assert_array_equal(one, other)
         with torch.no_grad():
             np.testing.assert_allclose(found, model(images[k].numpy()).numpy(), rtol=1e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("ball", BALLS[1::3], ids=str)
 @pytest.mark.parametrize("by", ["ibp", "crown"])
-@known(STAGES, CURVES)
+@known(STAGES, CURVES, stages_of)
 def test_bounds_enclose_what_is_sampled(layers: Layers, by: str, ball: Ball):
     pack, x, count = drawn_pack(layers), drawn_images(SHAPE, 2), 500
     around = ball.around(x)
@@ -171,7 +255,7 @@ def test_bounds_enclose_what_is_sampled(layers: Layers, by: str, ball: Ball):
         assert (lower >= least - 0.5 * (1 + least.abs()))[..., PAIRS].all()
 
 
-@known(DENSE_FORM, DENSE_ACTIVATIONS)
+@known(DENSE_FORM, DENSE_ACTIVATIONS, as_dense)
 def test_the_dense_form_computes_the_same(layers: Layers):
     pack, x = exactly(drawn_pack(layers)).one(1), drawn_images(SHAPE, 20).double()
     dense = as_dense(pack)
@@ -180,7 +264,7 @@ def test_the_dense_form_computes_the_same(layers: Layers):
     assert dense_sizes(layers) == [kernels[0][0], *(kernel[1] for kernel in kernels)]
 
 
-@known(DENSE_FORM, DENSE_ACTIVATIONS)
+@known(DENSE_FORM, DENSE_ACTIVATIONS, as_dense)
 def test_exact_answers_agree_with_certificates_and_samples(layers: Layers):
     pack, x, ball = drawn_pack(layers).one(0), drawn_images(SHAPE, 6), Ball("linf", 0.02)
     answers = exact.decide(pack, x, ball, 60.0)
@@ -202,7 +286,7 @@ def test_exact_answers_agree_with_certificates_and_samples(layers: Layers):
 def test_costs_are_of_all_multiply_adds(layers: Layers):
     found = layer_costs(layers)
     assert sum(cost.macs for cost in found) >= layers.flop / 2
-    weighted = [layer.output(shape) for layer, shape in layers.walk() if layer.weights(shape)]
+    weighted = [layer.output(shape) for layer, shape in layers.within() if isinstance(layer, (Dense, Conv))]
     assert [cost.numbers for cost in found] == [math.prod(shape) for shape in weighted]
     work = costs.passes(layers, 10)
     assert work["evaluated"] == 10 * sum(map(math.prod, weighted))

@@ -1,5 +1,6 @@
 """What layers compute, for K networks at once: products, convolutions, activations, pools."""
 
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -7,49 +8,103 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from deltaball.networks.layers import AveragePool, MaxPool
+from deltaball.networks.windows import Sides
+
 # Multiply-adds from which a network's product is worth a call of its own.
 LARGE_PRODUCT = 2**18
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
-def _looped(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def _looped(
+    x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, stride: int, sides: Sides | None
+) -> torch.Tensor:
     # One library call per network: on CPUs faster than a grouped convolution, and the result for one network
     # cannot depend on its neighbours. Images are channels-last in memory and stay so.
     filters = kernel.permute(0, 4, 3, 1, 2)
+    biases = [None] * len(kernel) if bias is None else bias
     maps = [
-        functional.conv2d(images.permute(0, 3, 1, 2), filters[k], bias[k], padding="same").permute(0, 2, 3, 1)
+        _convolved(images.permute(0, 3, 1, 2), filters[k], biases[k], stride, sides).permute(0, 2, 3, 1)
         for k, images in enumerate(x)
     ]
     return torch.stack(maps) if maps[1:] else maps[0][None]
 
 
-def _grouped(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def _grouped(
+    x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, stride: int, sides: Sides | None
+) -> torch.Tensor:
     """One convolution whose groups are the networks; their channels side by side."""
     images = x.permute(1, 0, 4, 2, 3).flatten(1, 2)
     filters = kernel.permute(0, 4, 3, 1, 2).flatten(0, 1)
-    maps = functional.conv2d(images, filters, bias.flatten(), padding="same", groups=len(kernel))
+    maps = _convolved(images, filters, None if bias is None else bias.flatten(), stride, sides, len(kernel))
     return maps.unflatten(1, (len(kernel), -1)).permute(1, 0, 3, 4, 2)
 
 
-def _unfolded(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def _unfolded(
+    x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, stride: int, sides: Sides | None
+) -> torch.Tensor:
     """A batched product of the windows around all pixels and the kernels as matrices (im2col)."""
     size = kernel.shape[1]
-    before, after = (size - 1) // 2, size // 2
-    padded = functional.pad(x, (0, 0, before, after, before, after))
-    windows = padded.unfold(2, size, 1).unfold(3, size, 1)  # [K, n, h, w, c, size, size]
+    top, bottom, left, right = sides or ((size - 1) // 2, size // 2) * 2
+    padded = functional.pad(x, (0, 0, left, right, top, bottom))
+    windows = padded.unfold(2, size, stride).unfold(3, size, stride)  # [K, n, h, w, c, size, size]
     matrix = kernel.permute(0, 3, 1, 2, 4).flatten(1, 3)
-    return (windows.flatten(4).flatten(1, 3) @ matrix + bias[:, None]).unflatten(1, x.shape[1:4])
+    product = windows.flatten(4).flatten(1, 3) @ matrix
+    return (product if bias is None else product + bias[:, None]).unflatten(1, windows.shape[1:4])
 
 
-# How the convolutions of a pack's networks, x [K, n, h, w, c] by kernels [K, size, size, c, filters], are computed.
+def _convolved(
+    images: torch.Tensor,
+    filters: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: int,
+    sides: Sides | None,
+    groups: int = 1,
+) -> torch.Tensor:
+    """The convolution of images [n, c, h, w] as torch has it."""
+    if sides is None:
+        return functional.conv2d(images, filters, bias, padding="same", groups=groups)
+    top, bottom, left, right = sides
+    if (top, left) != (bottom, right):
+        images, top, left = functional.pad(images, (left, right, top, bottom)), 0, 0
+    return functional.conv2d(images, filters, bias, stride, (top, left), groups=groups)
+
+
+# How the convolutions of a pack's networks, x [K, n, h, w, c] by kernels [K, size, size, c, filters] and biases
+# [K, filters] or None, are computed. `sides` of None: stride 1 and TensorFlow's 'same'.
 CONVOLUTIONS = {"looped": _looped, "grouped": _grouped, "unfolded": _unfolded}
 
 
-def pooled(x: torch.Tensor) -> torch.Tensor:
-    """The 2×2 maximum of x [K, n, h, w, c], with stride 2."""
-    maps = functional.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-    return maps.unflatten(0, x.shape[:2])
+def max_pooled(x: torch.Tensor, layer: MaxPool) -> torch.Tensor:
+    """The maxima [..., h', w', c] of the windows of x [..., h, w, c]."""
+    maps = _padded(x, layer.sides(x.shape[-3:]), -math.inf)
+    return functional.max_pool2d(maps, layer.size, layer.stride).permute(0, 2, 3, 1).unflatten(0, x.shape[:-3])
+
+
+def average_pooled(x: torch.Tensor, layer: AveragePool) -> torch.Tensor:
+    """The means [..., h', w', c] of the windows of x [..., h, w, c]."""
+    shape = x.shape[-3:]
+    maps, counts = _padded(x, layer.sides(shape), 0.0), layer.counts(shape)
+    if set(counts) == {layer.size**2}:
+        means = functional.avg_pool2d(maps, layer.size, layer.stride)
+    else:
+        sums = functional.avg_pool2d(maps, layer.size, layer.stride, divisor_override=1)
+        means = sums / constants(tuple(counts), x.dtype, x.device).view(sums.shape[-2:])
+    return means.permute(0, 2, 3, 1).unflatten(0, x.shape[:-3])
+
+
+def _padded(x: torch.Tensor, sides: Sides, value: float) -> torch.Tensor:
+    """x [..., h, w, c] as [n, c, h, w], with `value` around it."""
+    top, bottom, left, right = sides
+    maps = x.flatten(0, -4).permute(0, 3, 1, 2)
+    return functional.pad(maps, (left, right, top, bottom), value=value) if any(sides) else maps
+
+
+@lru_cache(maxsize=256)
+def constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A tensor of these numbers; always the same one, for a CUDA graph may not copy from the host."""
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def product(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,8 @@
 import math
 from itertools import pairwise
 
-from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers, MaxPool, Shape, rule_for
+from deltaball.base.errors import InputError
+from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layer, Layers, MaxPool, Shape, rule_for
 
 LARGEST = 2**26  # numbers in the kernels of a network written as dense layers (512 MiB)
 
@@ -14,10 +15,23 @@ def dense_sizes(layers: Layers) -> list[int]:
     Raises InputError where a layer cannot be written so.
     """
     sizes, outputs = [math.prod(layers.shape)], math.prod(layers.shape)
+    before: Layer = Flatten()
     for layer, shape in layers.walk():
+        if layer not in _PLAIN.get(type(layer), lambda one: (one,))(layer):
+            raise InputError(f"no exact answer for {layer}")
+        if isinstance(layer, MaxPool) and before != Activation("relu"):
+            raise InputError("no exact answer for a max-pool that does not follow relu")
+        before = layer
         ended, outputs = rule_for(SIZES, type(layer), "exact answer")(layer, shape, outputs)
         sizes += ended
     return [*sizes, outputs]
+
+
+_PLAIN = {
+    Dense: lambda one: (Dense(one.outputs),),
+    Conv: lambda one: (Conv(one.filters, one.size),),
+    MaxPool: lambda one: (MaxPool(),),
+}
 
 
 def too_large(layers: Layers) -> bool:

@@ -5,9 +5,35 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional
 
-from deltaball.networks.arithmetic import ACTIVATIONS, CONVOLUTIONS, pooled, product
-from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers, MaxPool, rule_for
+from deltaball.networks.arithmetic import (
+    ACTIVATIONS,
+    CONVOLUTIONS,
+    average_pooled,
+    constants,
+    max_pooled,
+    product,
+)
+from deltaball.networks.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Clamp,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Layers,
+    LeakyReLU,
+    MaxPool,
+    Normalise,
+    Residual,
+    Scale,
+    Subsample,
+    rule_for,
+)
 from deltaball.networks.models import Layered
 
 
@@ -45,33 +71,116 @@ def logits(
     """
     networks = len(weights[0])
     assert x.ndim == 4 or (x.ndim == 5 and len(x) == networks), f"{tuple(x.shape)} for {networks} networks"
-    for layer, _, own in layers.with_weights(weights):
-        x = rule_for(FORWARD, type(layer), "forward pass")(layer, own, x, convolution)
+    x = Pass(convolution).through(layers, weights, x)
     assert x.ndim == 3 and len(x) == networks
     return x
 
 
-def _dense(layer: Dense, weights: Sequence[torch.Tensor], x: torch.Tensor, convolution: str) -> torch.Tensor:
-    kernel, bias = weights
-    return product(x, kernel) + bias[:, None]
+@dataclass(frozen=True)
+class Pass:
+    """One way of images through K networks: what its rules have to know besides a layer, its weights and its input."""
+
+    convolution: str = "looped"
+
+    def through(self, layers: Layers, weights: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """What the last layer gives. Layers are visited in the order of their weights, those of branches too."""
+        for layer, _, own in layers.with_weights(weights):
+            x = rule_for(FORWARD, type(layer), "forward pass")(layer, own, x, self)
+        return x
 
 
-def _convolution(layer: Conv, weights: Sequence[torch.Tensor], x: torch.Tensor, convolution: str) -> torch.Tensor:
-    kernel, bias = weights
-    return CONVOLUTIONS[convolution](x if x.ndim == 5 else x.expand(len(kernel), *x.shape), kernel, bias)
+def _dense(layer: Dense, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    kernel, *bias = weights
+    return product(x, kernel) + bias[0][:, None] if bias else product(x, kernel)
 
 
-def _activation(layer: Activation, weights: Sequence[torch.Tensor], x: torch.Tensor, convolution: str) -> torch.Tensor:
+def _convolution(layer: Conv, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    kernel, *bias = weights
+    sides = None if (layer.stride, layer.padding) == (1, "same") else layer.sides(x.shape[-3:])
+    images = x if x.ndim == 5 else x.expand(len(kernel), *x.shape)
+    return CONVOLUTIONS[way.convolution](images, kernel, bias[0] if bias else None, layer.stride, sides)
+
+
+def _activation(layer: Activation, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
     return rule_for(ACTIVATIONS, layer.name, "forward pass")(x)
 
 
-def _max_pool(layer: MaxPool, weights: Sequence[torch.Tensor], x: torch.Tensor, convolution: str) -> torch.Tensor:
-    return pooled(x)
+def _leaky_relu(layer: LeakyReLU, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    return functional.leaky_relu(x, layer.slope)
 
 
-def _flatten(layer: Flatten, weights: Sequence[torch.Tensor], x: torch.Tensor, convolution: str) -> torch.Tensor:
+def _clamp(layer: Clamp, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    return x.clamp(layer.low, layer.high)
+
+
+def _max_pool(layer: MaxPool, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    return max_pooled(x, layer)
+
+
+def _average_pool(layer: AveragePool, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    return average_pooled(x, layer)
+
+
+def _global_average_pool(
+    layer: GlobalAveragePool, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass
+) -> torch.Tensor:
+    return x.mean((-3, -2))
+
+
+def _batch_norm(layer: BatchNorm, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    gamma, beta, mean, variance = weights
+    scale = gamma * (variance + layer.epsilon).rsqrt()
+    return torch.addcmul(along_channels(beta - mean * scale, x), x, along_channels(scale, x))
+
+
+def _scale(layer: Scale, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    scale, shift = weights
+    return torch.addcmul(along_channels(shift, x), x, along_channels(scale, x))
+
+
+def _dropout(layer: Dropout, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    return x
+
+
+def _normalise(layer: Normalise, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    mean, deviation = (constants(values, x.dtype, x.device) for values in (layer.mean, layer.deviation))
+    return (x - mean) / deviation
+
+
+def _subsample(layer: Subsample, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    return functional.pad(x[..., :: layer.stride, :: layer.stride, :], layer.added(x.shape[-3:]))
+
+
+def _residual(layer: Residual, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    body, shortcut = layer.branches(x.shape[-3:] if x.ndim > 3 else x.shape[-1:])
+    count = len(body.weights)
+    return way.through(body, weights[:count], x) + way.through(shortcut, weights[count:], x)
+
+
+def _flatten(layer: Flatten, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
     return x.flatten(-3)
 
 
+def along_channels(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """One number [K, c] for each network and channel, as x [K, n, ..., c] or [n, ..., c] can be multiplied with it."""
+    return values.reshape(len(values), *[1] * (3 if x.ndim > 3 else 1), -1)
+
+
 # What each layer computes with its own weights [K, ...] of x [K, n, ...] or, where all networks see the same, [n, ...].
-FORWARD = {Dense: _dense, Conv: _convolution, Activation: _activation, MaxPool: _max_pool, Flatten: _flatten}
+FORWARD = {
+    Dense: _dense,
+    Conv: _convolution,
+    Activation: _activation,
+    LeakyReLU: _leaky_relu,
+    Clamp: _clamp,
+    MaxPool: _max_pool,
+    AveragePool: _average_pool,
+    GlobalAveragePool: _global_average_pool,
+    BatchNorm: _batch_norm,
+    Scale: _scale,
+    Dropout: _dropout,
+    Normalise: _normalise,
+    Subsample: _subsample,
+    Residual: _residual,
+    Flatten: _flatten,
+}

@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
 from deltaball.data.catalogue import DatasetFacts
-from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layer, Layers, MaxPool, Shape, rule_for
+from deltaball.networks import layers as kinds
+from deltaball.networks.layers import Conv, Dense, Layer, Layers, Shape, rule_for
 from deltaball.study.methods import METHODS
 
 # What is counted. A device's rates say how many seconds one of each takes.
@@ -209,7 +210,7 @@ class LayerCost(NamedTuple):
 
 def layer_costs(layers: Layers) -> list[LayerCost]:
     """Of the layers whose time counts. Raises InputError where it is not known what a layer costs."""
-    costs = (rule_for(COSTS, type(layer), "estimate of costs")(layer, shape) for layer, shape in layers.walk())
+    costs = (rule_for(COSTS, type(layer), "estimate of costs")(layer, shape) for layer, shape in layers.within())
     return [cost for cost in costs if cost]
 
 
@@ -229,9 +230,24 @@ def _nothing(layer: Layer, shape: Shape) -> None:
 COSTS: Mapping[type[Layer], Callable[[Any, Shape], LayerCost | None]] = {
     Dense: _product,
     Conv: _convolution,
-    Activation: _nothing,
-    MaxPool: _nothing,
-    Flatten: _nothing,
+    **dict.fromkeys(
+        (
+            kinds.Activation,
+            kinds.LeakyReLU,
+            kinds.Clamp,
+            kinds.MaxPool,
+            kinds.AveragePool,
+            kinds.GlobalAveragePool,
+            kinds.BatchNorm,
+            kinds.Scale,
+            kinds.Dropout,
+            kinds.Normalise,
+            kinds.Subsample,
+            kinds.Residual,
+            kinds.Flatten,
+        ),
+        _nothing,
+    ),
 }
 
 

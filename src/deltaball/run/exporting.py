@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deltaball.base.errors import InputError, alternatives
 from deltaball.base.files import written_whole
-from deltaball.networks.keras_models import keras_model
+from deltaball.networks.keras_models import keras_model, set_weights
 from deltaball.plan import loading
 from deltaball.plan.networks import Network
 from deltaball.plan.plan import Plan
@@ -31,8 +31,9 @@ def export(study: Path, identity: str, output: Path | None) -> str:
         )
     if METHODS[network.method].averages_samples:
         raise InputError(f"network {network.id} is a mean over a chain's samples, which one .keras file cannot hold")
-    model = keras_model(planned.layers(network))
-    model.set_weights(checkpoint.weights)
+    layers = planned.layers(network)
+    model = keras_model(layers)
+    set_weights(model, layers, checkpoint.weights)
     with written_whole(output) as path:
         model.save(path)
     facts = planned.facts[network.dataset]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from deltaball.networks.dense_sizes import LARGEST, too_large
-from deltaball.networks.layers import Layers
+from deltaball.networks.layers import Conv, Dense, Layers
 from deltaball.study.notions import Notion
 
 Settings = Mapping[str, float]
@@ -100,7 +100,7 @@ def _gradient_steps(settings: Settings, layers: Layers, notion: Notion) -> float
 
 def _pulled_back(settings: Settings, layers: Layers, notion: Notion) -> float:
     """Every unit after the first layer pulled back to the image, twice, and the rows that are asked; in float64."""
-    units = [math.prod(layer.output(shape)) for layer, shape in layers.walk() if layer.weights(shape)]
+    units = [math.prod(layer.output(shape)) for layer, shape in layers.within() if isinstance(layer, (Conv, Dense))]
     rows = units[-1] ** 2 if notion.reads == "softmax" else units[-1]
     return 2 * (2 * sum(units[1:-1]) + rows)
 

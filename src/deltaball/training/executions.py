@@ -5,6 +5,7 @@ On a CPU there is one, because what a stopwatch chose there would round otherwis
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -35,12 +36,15 @@ def candidates(layers: Layers, networks: int, batch: int, device: str) -> list[E
 
 def _windows(layers: Layers) -> int:
     """Numbers in the windows that the largest convolution sees of an image."""
-    sizes = [height * width * layer.size**2 * channels for layer, (height, width, channels) in _convolutions(layers)]
+    sizes = [
+        math.prod(layer.output(shape)) // layer.filters * layer.size**2 * shape[2]
+        for layer, shape in _convolutions(layers)
+    ]
     return max(sizes, default=0)
 
 
 def _convolutions(layers: Layers) -> list[tuple[Conv, Shape]]:
-    return [(layer, shape) for layer, shape in layers.walk() if isinstance(layer, Conv)]
+    return [(layer, shape) for layer, shape in layers.within() if isinstance(layer, Conv)]
 
 
 def fastest(recipe: Recipe, members: Members, images: torch.Tensor, labels: torch.Tensor, folder: Path) -> Execution:
@@ -75,13 +79,15 @@ def fastest(recipe: Recipe, members: Members, images: torch.Tensor, labels: torc
 
 def _tried(layers: Layers) -> list[str]:
     """The layers that executions compute differently, in the words of a trial's file."""
-    return [TRIED[type(layer)](layer, shape) for layer, shape in layers.walk() if type(layer) in TRIED]
+    return [TRIED[type(layer)](layer, shape) for layer, shape in layers.within() if type(layer) in TRIED]
 
 
 def _convolution(layer: Conv, shape: Shape) -> str:
     # Trials on file are found again by these words.
     height, width, channels = shape
-    return f"Conv(height={height}, width={width}, size={layer.size}, inputs={channels}, outputs={layer.filters})"
+    other = f", stride={layer.stride}, padding={layer.padding}" if (layer.stride, layer.padding) != (1, "same") else ""
+    words = f"height={height}, width={width}, size={layer.size}, inputs={channels}, outputs={layer.filters}"
+    return f"Conv({words}{other}{'' if layer.bias else ', bias=False'})"
 
 
 TRIED = {Conv: _convolution}
