@@ -264,7 +264,7 @@ def test_the_dense_form_computes_the_same(layers: Layers):
     assert dense_sizes(layers) == [kernels[0][0], *(kernel[1] for kernel in kernels)]
 
 
-@known(DENSE_FORM, DENSE_ACTIVATIONS, as_dense)
+@known(DENSE_FORM, DENSE_ACTIVATIONS, lambda pack: (as_dense(pack), stages_of(pack)))
 def test_exact_answers_agree_with_certificates_and_samples(layers: Layers):
     pack, x, ball = drawn_pack(layers).one(0), drawn_images(SHAPE, 6), Ball("linf", 0.02)
     answers = exact.decide(pack, x, ball, 60.0)

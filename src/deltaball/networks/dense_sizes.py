@@ -1,10 +1,32 @@
 """How large a network is, written as dense layers and ReLUs alone (`dense_form`). Light: it is asked when planning."""
 
 import math
+from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import Any
 
-from deltaball.base.errors import InputError
-from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layer, Layers, MaxPool, Shape, rule_for
+from deltaball.networks.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Clamp,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    Layers,
+    LeakyReLU,
+    MaxPool,
+    Normalise,
+    Residual,
+    Scale,
+    Shape,
+    Subsample,
+    rule_for,
+)
+from deltaball.networks.windows import tournament
 
 LARGEST = 2**26  # numbers in the kernels of a network written as dense layers (512 MiB)
 
@@ -14,24 +36,7 @@ def dense_sizes(layers: Layers) -> list[int]:
 
     Raises InputError where a layer cannot be written so.
     """
-    sizes, outputs = [math.prod(layers.shape)], math.prod(layers.shape)
-    before: Layer = Flatten()
-    for layer, shape in layers.walk():
-        if layer not in _PLAIN.get(type(layer), lambda one: (one,))(layer):
-            raise InputError(f"no exact answer for {layer}")
-        if isinstance(layer, MaxPool) and before != Activation("relu"):
-            raise InputError("no exact answer for a max-pool that does not follow relu")
-        before = layer
-        ended, outputs = rule_for(SIZES, type(layer), "exact answer")(layer, shape, outputs)
-        sizes += ended
-    return [*sizes, outputs]
-
-
-_PLAIN = {
-    Dense: lambda one: (Dense(one.outputs),),
-    Conv: lambda one: (Conv(one.filters, one.size),),
-    MaxPool: lambda one: (MaxPool(),),
-}
+    return [math.prod(layers.shape), *_relus(layers), math.prod(layers.output)]
 
 
 def too_large(layers: Layers) -> bool:
@@ -44,24 +49,58 @@ def too_large(layers: Layers) -> bool:
     return False
 
 
-def _affine(layer: Dense | Conv, shape: Shape, outputs: int) -> tuple[list[int], int]:
-    return [], math.prod(layer.output(shape))
+def _relus(layers: Layers) -> list[int]:
+    """Of each layer of ReLUs, how many there are."""
+    return [
+        size for layer, shape in layers.walk() for size in rule_for(SIZES, type(layer), "exact answer")(layer, shape)
+    ]
 
 
-def _activation(layer: Activation, shape: Shape, outputs: int) -> tuple[list[int], int]:
-    return [outputs], outputs
+def _affine(layer: Layer, shape: Shape) -> list[int]:
+    return []
 
 
-def _max_pool(layer: MaxPool, shape: Shape, outputs: int) -> tuple[list[int], int]:
-    """Two ReLUs, each of the pairs along one axis: of their differences, and of the first of them."""
-    height, width, channels = shape
-    rows, pools = height // 2 * width * channels, math.prod(layer.output(shape))
-    return [2 * rows, 2 * pools], pools
+def _activation(layer: Activation, shape: Shape) -> list[int]:
+    return [math.prod(shape)]
 
 
-def _flatten(layer: Flatten, shape: Shape, outputs: int) -> tuple[list[int], int]:
-    return [], outputs
+def _two_each(layer: LeakyReLU | Clamp, shape: Shape) -> list[int]:
+    return [2 * math.prod(shape)]
 
 
-# For each layer, what leaves the dense layers that end with it, and how many numbers are computed of the last of these.
-SIZES = {Dense: _affine, Conv: _affine, Activation: _activation, MaxPool: _max_pool, Flatten: _flatten}
+def _max_pool(layer: MaxPool, shape: Shape) -> list[int]:
+    """Rounds along one axis and then along the other: of pairs' differences, and of what goes on beside them."""
+    rows, columns = ([*_sizes(side.pixels_seen)] for side in layer.windows(shape))
+    height, _, channels = layer.output(shape)
+    return [size * shape[1] * channels for size in rows] + [size * height * channels for size in columns]
+
+
+def _sizes(groups: list[list[int]]) -> list[int]:
+    return [len(turn.pairs) + len(turn.going_on) for turn in tournament(groups)[0]]
+
+
+def _residual(layer: Residual, shape: Shape) -> list[int]:
+    """What enters passes beside the body's ReLUs, and what the body gives beside the shortcut's."""
+    body, shortcut = layer.branches(shape)
+    beside = math.prod(shape), math.prod(body.output)
+    return [size + beside[0] for size in _relus(body)] + [size + beside[1] for size in _relus(shortcut)]
+
+
+# For each layer, given the shape of what enters it, the sizes of the layers of ReLUs that it is written as.
+SIZES: Mapping[type[Layer], Callable[[Any, Shape], list[int]]] = {
+    Dense: _affine,
+    Conv: _affine,
+    Activation: _activation,
+    LeakyReLU: _two_each,
+    Clamp: _two_each,
+    MaxPool: _max_pool,
+    AveragePool: _affine,
+    GlobalAveragePool: _affine,
+    BatchNorm: _affine,
+    Scale: _affine,
+    Dropout: _affine,
+    Normalise: _affine,
+    Subsample: _affine,
+    Residual: _residual,
+    Flatten: _affine,
+}

@@ -38,16 +38,19 @@ class Windows(NamedTuple):
     @property
     def seen(self) -> list[int]:
         """How many of the image's own pixels are in each window."""
-        return self._within(0, self.pixels)
+        return [len(pixels) for pixels in self.pixels_seen]
+
+    @property
+    def pixels_seen(self) -> list[list[int]]:
+        """Which of the image's own pixels are in each window."""
+        starts = (number * self.stride - self.before for number in range(self.count))
+        return [[*range(max(start, 0), min(start + self.size, self.pixels))] for start in starts]
 
     @property
     def covered(self) -> list[int]:
         """How many pixels are in each window, of the image and of what is added, but not beyond."""
-        return self._within(-self.before, self.pixels + self.after)
-
-    def _within(self, least: int, most: int) -> list[int]:
-        starts = (number * self.stride - self.before for number in range(self.count))
-        return [min(start + self.size, most) - max(start, least) for start in starts]
+        starts = (number * self.stride for number in range(self.count))
+        return [min(self.size, self.before + self.pixels + self.after - start) for start in starts]
 
 
 def windows(shape: Sequence[int], size: int, stride: int, padding: Padding, ceil: bool) -> tuple[Windows, Windows]:
@@ -77,3 +80,35 @@ def _along(pixels: int, added: tuple[int, int], size: int, stride: int, same: bo
 def counted(rows: Sequence[int], columns: Sequence[int]) -> list[int]:
     """Pixels of each window, row by row, from those along each side."""
     return [height * width for height, width in product(rows, columns)]
+
+
+class Round(NamedTuple):
+    """One round of a tournament: it leaves the maximum of each pair, and then whoever stood alone."""
+
+    pairs: list[tuple[int, int]]
+    alone: list[int]
+
+    @property
+    def going_on(self) -> list[int]:
+        """The first of each pair, and who stands alone; each once."""
+        return [*dict.fromkeys([*(first for first, _ in self.pairs), *self.alone])]
+
+
+def tournament(groups: Sequence[Sequence[int]]) -> tuple[list[Round], list[int]]:
+    """Rounds after which the maximum of each group of numbers is known, and its place among what the last round leaves.
+
+    What several groups have in common is compared once.
+    """
+    rounds, groups = [], [tuple(group) for group in groups]
+    while any(len(group) > 1 for group in groups):
+        pairs, alone = dict[tuple[int, int], None](), dict[int, None]()
+        for group in groups:
+            pairs.update(dict.fromkeys(zip(group[::2], group[1::2], strict=False)))
+            alone.update(dict.fromkeys(group[-1:] if len(group) % 2 else ()))
+        rounds.append(Round([*pairs], [*alone]))
+        place = {who: number for number, who in enumerate([*pairs, *alone])}
+        groups = [
+            tuple(place[who] for who in [*zip(group[::2], group[1::2], strict=False), *group[len(group) // 2 * 2 :]])
+            for group in groups
+        ]
+    return rounds, [group[0] for group in groups]
