@@ -38,10 +38,14 @@ def drawn_pack(found: Layers, networks: int = 2, seed: int = 0, gain: float = 1.
     """Networks with biases, and with kernels `gain` times as large as Glorot's."""
 
     def drawn(random: np.random.Generator) -> list[np.ndarray]:
-        return [
-            one * np.float32(gain) if one.ndim > 1 else one + random.normal(0, 0.3, one.shape).astype(np.float32)
-            for one in initial_weights(found, random)
-        ]
+        moved = []
+        for one in initial_weights(found, random):
+            if one.ndim > 1:
+                moved.append(one * np.float32(gain))
+                continue
+            noise = random.normal(0, 0.3, one.shape).astype(np.float32)
+            moved.append(np.exp(noise) if one.any() else noise)  # scales and variances stay positive
+        return moved
 
     return Pack.of(found, [drawn(np.random.default_rng((seed, k))) for k in range(networks)])
 

@@ -24,6 +24,7 @@ from deltaball.networks import layers as room
 from deltaball.networks.arithmetic import ACTIVATIONS
 from deltaball.networks.dense_form import DENSE_ACTIVATIONS, DENSE_FORM, as_dense
 from deltaball.networks.dense_sizes import SIZES, dense_sizes
+from deltaball.networks.folding import folded
 from deltaball.networks.initial import INITIAL, initial_weights
 from deltaball.networks.keras_models import KERAS, get_weights, keras_model, set_weights
 from deltaball.networks.layers import (
@@ -253,6 +254,36 @@ def test_bounds_enclose_what_is_sampled(layers: Layers, by: str, ball: Ball):
     # And a bound that were merely low would not be so near.
     if by == "crown" and ball.delta <= 0.03:
         assert (lower >= least - 0.5 * (1 + least.abs()))[..., PAIRS].all()
+
+
+@pytest.mark.parametrize("layers", CASES, ids=named)
+def test_a_folded_network_computes_the_same(layers: Layers):
+    pack, x = drawn_pack(layers), drawn_images(SHAPE, 20)
+    found = folded(pack)
+    torch.testing.assert_close(found(x.double()), exactly(pack)(x.double()), rtol=1e-12, atol=1e-12)
+    assert all(weight.dtype == torch.float64 for weight in found.weights)
+    kinds = [type(layer) for layer, _ in found.layers.within()]
+    assert not {BatchNorm, Dropout, Normalise} & set(kinds)
+    assert [tuple(weight.shape[1:]) for weight in found.weights] == found.layers.weight_shapes
+
+
+@pytest.mark.parametrize(
+    ("sequence", "left"),
+    [
+        ((Conv(3, 3), BatchNorm(), RELU, *END), 0),
+        ((Conv(3, 3), RELU, BatchNorm(), Flatten(), Dropout(0.1), Dense(CLASSES)), 0),
+        ((Normalise((0.4, 0.5), (0.2, 0.3)), Conv(3, 3, 2, "valid"), RELU, *END), 0),
+        ((Normalise((0.0, 0.0), (0.2, 0.3)), Conv(3, 3), RELU, *END), 0),
+        ((Normalise((0.4, 0.5), (0.2, 0.3)), BatchNorm(), Conv(3, 3), RELU, *END), 1),  # a shift and zeros around
+        ((Conv(3, 3), RELU, Residual((Conv(3, 3, bias=False), BatchNorm())), *END), 0),
+        ((Conv(3, 3), RELU, BatchNorm(), RELU, *END), 1),
+    ],
+)
+def test_normalisations_are_part_of_the_layers_beside_them(sequence: tuple[Layer, ...], left: int):
+    pack, x = drawn_pack(Layers(SHAPE, sequence)), drawn_images(SHAPE, 20).double()
+    found = folded(pack)
+    torch.testing.assert_close(found(x), exactly(pack)(x), rtol=1e-12, atol=1e-12)
+    assert sum(isinstance(layer, Scale) for layer, _ in found.layers.within()) == left
 
 
 @known(DENSE_FORM, DENSE_ACTIVATIONS, as_dense)
