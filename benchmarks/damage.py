@@ -4,7 +4,8 @@
 
 Runs a study of seconds (`deltaball run`, in this process), then damages one file under results/ at a time: cut,
 emptied, a bit flipped, swapped with another, replaced by a folder, deleted. After each the same command must end well
-in one go, with equal tables. SHARE (1) draws a part of the pairs of file and damage. Prints every pair that fails, and how many.
+in one go, with equal tables. SHARE (1) draws a part of the pairs of file and damage. Prints every pair that fails, and
+how many.
 """
 
 import contextlib

@@ -1,5 +1,7 @@
 """Study files that cannot be read, or ask what nobody means, get one line."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,3 +119,10 @@ def test_one_test_point_gives_no_epsilon(tmp_path: Path) -> None:
     arrays |= {"x_test": arrays["x_test"][:1], "y_test": arrays["y_test"][:1]}
     np.savez(tmp_path / "own.npz", **arrays)
     assert "no epsilon below 1 can be had" in refusal(tmp_path / "study.yaml", text)
+
+
+def test_mutated_studies_are_planned_or_refused_in_one_line(root: Path) -> None:
+    fuzz = [sys.executable, str(root / "benchmarks/fuzzing.py"), "200", "3"]
+    done = subprocess.run(fuzz, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("200 files: ")

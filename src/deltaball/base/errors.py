@@ -2,8 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 MOST_LISTED = 20
+MOST_QUOTED = 80  # characters of a value
 
 
 class InputError(ValueError):
@@ -37,3 +39,9 @@ def alternatives(wrong: object, names: Iterable[str]) -> str:
         return f"did you mean {one_of(close)}?"
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
     return f"possible: {', '.join(names[:MOST_LISTED])}{more}"
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it: what would fill a page is cut."""
+    text = repr(value)
+    return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}…"

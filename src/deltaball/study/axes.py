@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypeAliasType
 
+from deltaball.base.errors import shown
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -17,7 +19,7 @@ def _listed(values: Any) -> Any:
 def distinct(values: list[Any]) -> list[Any]:
     repeated = next((value for value in values if values.count(value) > 1), None)
     if repeated is not None:
-        raise ValueError(f"{repeated!r} is listed twice; list each once")
+        raise ValueError(f"{shown(repeated)} is listed twice; list each once")
     return values
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deltaball.base.errors import InputError, alternatives
+from deltaball.base.errors import InputError, alternatives, shown
 from deltaball.base.guarantees import epsilon_reached, samples_needed
 from deltaball.base.implementations import is_implemented
 from deltaball.data import catalogue
@@ -67,11 +67,11 @@ def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, Datase
         absent = next((value for value in values if value not in there), None)
         if absent is not None:
             raise InputError(
-                f"{where}.only: no network has {name} {absent!r}; {alternatives(str(absent), map(str, there))}"
+                f"{where}.only: no network has {name} {shown(absent)}; {alternatives(str(absent), map(str, there))}"
             )
     grids = [grid for grid in study.grids if count_matching(measure.wanted, grid)]
     if not grids:
-        raise InputError(f"{where}.only: no network has all of {measure.wanted} at once")
+        raise InputError(f"{where}.only: no network has all of {shown(measure.wanted)} at once")
     for grid in grids:
         _check_judges(measure, grid, where)
         _check_sizes(measure, grid, facts[grid.dataset], where)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import Field, GetJsonSchemaHandler, create_model, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from deltaball.base.errors import alternatives
+from deltaball.base.errors import alternatives, shown
 from deltaball.study.architectures import ARCHITECTURES
 from deltaball.study.axes import Count, Name, Seed, Strict
 from deltaball.study.methods import METHODS
@@ -133,13 +133,13 @@ def grid_model(architecture: str, method: str, objective: str = DEFAULT) -> type
 def model_of(content: Any) -> type[Grid]:
     """The model that a grid as it is written belongs to. Raises ValueError when its tags name none."""
     if not isinstance(content, dict):
-        raise ValueError(f"{content!r} should be a mapping with keys of its own")
+        raise ValueError(f"{shown(content)} should be a mapping with keys of its own")
     tags = {"objective": DEFAULT} | content
     for tag, members in PARTS.items():
         if tag not in tags:
             raise ValueError(f"missing key '{tag}'; {alternatives('', members)}")
         if not isinstance(tags[tag], str) or tags[tag] not in members:
-            raise ValueError(f"{tag} {tags[tag]!r} is not known; {alternatives(tags[tag], members)}")
+            raise ValueError(f"{tag} {shown(tags[tag])} is not known; {alternatives(tags[tag], members)}")
     three = [tags[tag] for tag in PARTS]
     if not fits(*three):
         raise ValueError(_misfit(*three))

@@ -9,15 +9,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from deltaball.base.errors import InputError, alternatives
+from deltaball.base.errors import MOST_QUOTED, InputError, alternatives, shown
 from deltaball.study import checking
 from deltaball.study.grids import PARTS, Grid, Sample, model_of
 from deltaball.study.measures import ENTRIES, Convergence, Only, OwnGuarantee
 from deltaball.study.notions import NOTIONS
 from deltaball.study.study import Analysis, Compute, Guarantee, Study
-
-# Characters of a value that a message quotes.
-MOST_QUOTED = 80
 
 
 def load(path: Path, settings: Sequence[str] = ()) -> Study:
@@ -95,12 +92,6 @@ def _places(items: Sequence[Any]) -> str:
     return f"possible: {', '.join(named)}" if named else "it is empty"
 
 
-def shown(value: Any) -> str:
-    """A value as a message quotes it: what would fill a page is cut."""
-    text = repr(value)
-    return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}…"
-
-
 class StudyLoader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number, as in YAML 1.2, and a repeated key is an error."""
 
@@ -163,7 +154,8 @@ def _located(location: Sequence[str | int], content: Any) -> tuple[str, list[tup
     for step in location:
         if isinstance(content, dict) and step in content:
             key = str(step)
-            where += f".{key}" if where else key
+            named = key if key.isprintable() and len(key) <= MOST_QUOTED else shown(key)
+            where += f".{named}" if where else named
         elif isinstance(content, list) and isinstance(step, int):
             where += f"[{step}]"
         else:
@@ -192,7 +184,7 @@ def _what(error: Any, sections: list[tuple[str, Any]]) -> str:
         case "extra_forbidden":
             wrong = error["loc"][-1]
             around = sections[:-1] if isinstance(value, dict) else sections
-            return f"unknown key '{wrong}' (value {shown(value)}); {_instead(wrong, _model(around))}"
+            return f"unknown key {shown(str(wrong))} (value {shown(value)}); {_instead(wrong, _model(around))}"
         case "missing":
             kind = _model(sections).model_fields[error["loc"][-1]].description
             return f"missing key '{error['loc'][-1]}'" + (f" ({kind})" if kind else "")

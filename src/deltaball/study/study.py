@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from deltaball.base.errors import shown
 from deltaball.data import catalogue
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.study.axes import Name, Positive, Seed, Share, Strict, distinct
@@ -46,6 +47,15 @@ def _not_the_store(name: str) -> str:
     return name
 
 
+def _folder(path: str) -> str:
+    if not path.strip() or not path.isprintable():
+        raise ValueError(f"{shown(path)} cannot be a folder")
+    return path
+
+
+Folder = Annotated[str, AfterValidator(_folder)]
+
+
 def _named_apart(grids: list[Grid]) -> list[Grid]:
     distinct([grid.name for grid in grids])
     return grids
@@ -58,8 +68,10 @@ class Study(Strict):
 
     study: Annotated[Name, AfterValidator(_not_the_store)] = Field(description="names the folder of the results")
     description: str = ""
-    data: str = Field("data", description="folder in which NAME.npz files are looked for")
-    results: str = "results"
+    data: Annotated[str, AfterValidator(_folder)] = Field(
+        "data", description="folder in which NAME.npz files are looked for"
+    )
+    results: Annotated[str, AfterValidator(_folder)] = "results"
     compute: Compute = Compute()
     guarantee: Guarantee
     analysis: Analysis = Analysis()
