@@ -10,6 +10,7 @@ from deltaball.local.balls import Ball
 from deltaball.local.notions import ClassChange, Margin
 from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.packs import Pack
+from deltaball.study.architectures import layers
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -26,7 +27,9 @@ def test_of_a_linear_network_the_margin_is_the_distance_of_a_hyperplane(norm: st
         share = {"linf": 1.0, "l1": 1.0, "l2": np.abs(row).max(1) / np.linalg.norm(row, axis=1)}[norm]
         far = exact * share < 0.29
         assert far.mean() > 0.5
-        np.testing.assert_allclose(found.outcome[k].numpy()[far], exact[far], atol=1e-6)
+        # In L1 a little may be left on pixels that are not the steepest.
+        rtol = 1e-3 if norm == "l1" else 1e-5
+        np.testing.assert_allclose(found.outcome[k].numpy()[far], exact[far], rtol=rtol, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -67,3 +70,20 @@ def test_what_cannot_be_changed_is_robust_and_as_far_as_asked():
     for norm in NORMS:
         found = found_by(Fmn(10), constant, images(8), {Ball(norm, 0.7): [ClassChange(), Margin(0.7)]})
         assert [one.outcome.unique().tolist() for one in found.values()] == [[1.0], [pytest.approx(0.7)]]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_is_handed_back_is_a_violation_by_any_arithmetic(norm: str):
+    """Half of the closest images in float32 are ties, which other arithmetic resolves either way."""
+    random = np.random.default_rng(0)
+    network = layers("fcn", {"depth": 2, "width": 32, "activation": "relu"}, SHAPE, 4)
+    weights = [random.normal(0, 1.5 / shape[0] ** 0.5, shape).astype(np.float32) for shape in network.weight_shapes]
+    pack, x = Pack.of(network, [weights]), images(256)
+    found = one_found(Fmn(), pack, x, Ball(norm, LARGEST[norm]), ClassChange())
+    violated = found.outcome[0] == 0
+    assert violated.float().mean() > 0.9
+    exact = Pack(network, tuple(weight.double() for weight in pack.weights))(found.perturbed[0].double())[0]
+    predicted = pack(x)[0].argmax(-1)
+    assert (exact.argmax(-1) != predicted)[violated].all()
+    turned = pack(found.perturbed[0].flip(0))[0].flip(0)  # in another place of the batch
+    assert (turned.argmax(-1) != predicted)[violated].all()

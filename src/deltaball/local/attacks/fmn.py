@@ -8,7 +8,7 @@ import torch
 
 from deltaball.local.attacks.attack import Attack
 from deltaball.local.attacks.gradients import annealing, differentiated, replace_where
-from deltaball.local.balls import GEOMETRY, Ball
+from deltaball.local.balls import GEOMETRY, Ball, Neighbourhood
 from deltaball.local.losses import margin, margin_loss
 from deltaball.local.neighbourhoods import over_pixels
 from deltaball.local.notions import Notion
@@ -24,14 +24,23 @@ HALVINGS = 10
 
 BISECTIONS = 24
 
+# By the steps of which norm images are sought, in turn; each search begins at the closest image so far. In L1 the paper
+# steps along the gradient, in lengths of L2: that spreads over many pixels, and steps in L1 then gather them.
+WAYS = {"linf": ("linf",), "l2": ("l2",), "l1": ("l2", "l1")}
+
+# What a violation is ahead by, at least, as a share of the largest logit: what another forward pass in float32 may
+# round otherwise is none.
+HAIR = 4e-6
+
 
 @dataclass(frozen=True)
 class Fmn(Attack):
     """The closest image of another class: fast minimum-norm attack (Pintor et al. 2021, Algorithm 1) on the margin.
 
     Starts from FGSM's direction where that leads to another class, else from the point. A line search between the
-    point and the closest image found then tightens it. The search knows no radius, so one serves all balls of a norm;
-    a ball in which the image does not lie gets the point itself.
+    point and the closest image found then tightens it. What is handed back lies a HAIR behind the border, and is a tie
+    only where nothing else was found. The search knows no radius, so one serves all balls of a norm; a ball in which the
+    image does not lie gets the point itself.
     """
 
     steps: int = 100
@@ -46,37 +55,69 @@ class Fmn(Attack):
 
     def _closest(self, points: Points, norm: str) -> torch.Tensor:
         """[K, n, h, w, c]; the point itself where no other class was found."""
-        geometry = GEOMETRY[norm]
-        x, reference = points.images, points.logits.argmax(-1, keepdim=True)
-        rows = torch.arange(reference.numel(), device=x.device)
-        closest, distance = x.clone(), x.new_full(x.shape[:2], torch.inf)
+        found = Closest(points, GEOMETRY[norm])
+        found.look_along_the_gradient()
+        for way in WAYS[norm]:
+            self._search(found, way)
+        return found.tightened()
 
-        def judge(images: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            """Lead of the point's class, and distance from the point; the closest is kept."""
-            lead, length = margin(logits, reference), geometry.length(images - x)
-            closer = ~(lead > 0) & (length < distance)
-            replace_where(closest.flatten(0, 1), rows, images.flatten(0, 1), closer.flatten())
-            distance.copy_(torch.where(closer, length, distance))
-            return lead, length
-
-        largest = geometry.length(torch.ones_like(points.x[0])).item()
-        for way, halving in product(dict.fromkeys((geometry, GEOMETRY["linf"])), range(HALVINGS)):
-            radius = way.longest_step(points.x.shape[1:]) / 2**halving
-            images = way.stepped(x, points.direction.clone(), radius).clamp_(0, 1)
-            judge(images, points.model(images))
-        images, radius = closest.clone(), distance.clone()
+    def _search(self, found: "Closest", way: str) -> None:
+        """Steps from the closest image so far, with a radius that shrinks around violations and grows elsewhere."""
+        geometry, stepped, own = found.geometry, GEOMETRY[way].stepped, GEOMETRY[way] is found.geometry
+        images, radius = found.images.clone(), found.distance.clone()
         for step in range(self.steps):
             annealed = annealing(step, self.steps)
             gamma, alpha = (end + (begin - end) * annealed for begin, end in (GAMMA, ALPHA))
-            logits, gradient = differentiated(points.model, images, points.logits, margin_loss)
-            lead, length = judge(images, logits)
+            logits, gradient = differentiated(found.points.model, images, found.points.logits, margin_loss)
+            lead, length = found.judge(images, logits)
             outwards = length + lead / geometry.dual_length(gradient)
-            inwards = torch.minimum(radius * (1 - gamma), distance)
-            radius = torch.where(lead > 0, outwards, inwards).clamp(max=largest)
-            images = geometry.retracted(geometry.stepped(images, gradient, alpha * radius), x, radius)
-        near, far = torch.zeros_like(distance), torch.ones_like(distance)
+            inwards = torch.minimum(radius * (1 - gamma), found.distance)
+            radius = torch.where(lead > 0, outwards, inwards).clamp(max=found.largest)
+            reach = alpha * radius if own else alpha
+            images = geometry.retracted(stepped(images, gradient, reach), found.x, radius)
+
+
+class Closest:
+    """The closest violation of each of K networks × n points so far, and the closest tie."""
+
+    def __init__(self, points: Points, geometry: type[Neighbourhood]) -> None:
+        self.points, self.geometry, self.x = points, geometry, points.images
+        self.reference = points.logits.argmax(-1, keepdim=True)
+        self.rows = torch.arange(self.reference.numel(), device=self.x.device)
+        self.images, self.distance = self.x.clone(), self.x.new_full(self.x.shape[:2], torch.inf)  # [K, n, h, w, c]
+        self.tied, self.tied_distance = self.x.clone(), self.distance.clone()
+        self.largest = geometry.length(torch.ones_like(points.x[0])).item()
+
+    def judge(self, images: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lead of the point's class over where a violation begins, and distance from the point."""
+        lead, length = margin(logits, self.reference), self.geometry.length(images - self.x)
+        clear = lead + hair(logits)
+        for kept, shortest, bound in ((self.images, self.distance, clear), (self.tied, self.tied_distance, lead)):
+            closer = ~(bound > 0) & (length < shortest)
+            replace_where(kept.flatten(0, 1), self.rows, images.flatten(0, 1), closer.flatten())
+            shortest.copy_(torch.where(closer, length, shortest))
+        return clear, length
+
+    def look_along_the_gradient(self) -> None:
+        """Judge images along the point's own gradient, at HALVINGS radii in the norm and in L∞."""
+        for way, halving in product(dict.fromkeys((self.geometry, GEOMETRY["linf"])), range(HALVINGS)):
+            radius = way.longest_step(self.points.x.shape[1:]) / 2**halving
+            images = way.stepped(self.x, self.points.direction.clone(), radius).clamp_(0, 1)
+            self.judge(images, self.points.model(images))
+
+    def tightened(self) -> torch.Tensor:
+        """The closest violation between the point and the closest found; of ties where nothing else is there."""
+        ties = self.distance.isinf()
+        furthest = torch.where(over_pixels(ties), self.tied, self.images)
+        near, far = torch.zeros_like(self.distance), torch.ones_like(self.distance)
         for _ in range(BISECTIONS):
             middle = (near + far) / 2
-            lead = margin(points.model(torch.lerp(x, closest, over_pixels(middle))), reference)
+            logits = self.points.model(torch.lerp(self.x, furthest, over_pixels(middle)))
+            lead = margin(logits, self.reference) + torch.where(ties, 0.0, hair(logits))
             near, far = torch.where(lead > 0, middle, near), torch.where(lead > 0, far, middle)
-        return torch.lerp(x, closest, over_pixels(far))
+        return torch.lerp(self.x, furthest, over_pixels(far))
+
+
+def hair(logits: torch.Tensor) -> torch.Tensor:
+    """[...]: by how much of a lead another forward pass of logits [..., classes] may differ, with room to spare."""
+    return HAIR * logits.abs().amax(-1)
