@@ -37,8 +37,10 @@ def test_attacks_understate_and_certificates_overstate_a_variation_as_before(val
     by_measure = {(one.notion, bool(one.attack)): found[one.name] for one in VARIATION.measures}
     attacked, certified = (by_measure["softmax_variation", attack] for attack in (True, False))
     # A value that float32 cannot tell from a step is that step.
-    assert (attacked <= values + 0.011 * STEP).all() and (certified >= values - 0.011 * STEP).all()
-    assert (np.abs(attacked - values) < STEP).all() and (np.abs(certified - values) < STEP).all()
+    assert (attacked <= values + 0.011 * STEP).all()
+    assert (certified >= values - 0.011 * STEP).all()
+    assert (np.abs(attacked - values) < STEP).all()
+    assert (np.abs(certified - values) < STEP).all()
     np.testing.assert_array_equal(by_measure["margin", True], values)
 
 

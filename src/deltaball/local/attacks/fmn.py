@@ -39,8 +39,8 @@ class Fmn(Attack):
 
     Starts from FGSM's direction where that leads to another class, else from the point. A line search between the
     point and the closest image found then tightens it. What is handed back lies a HAIR behind the border, and is a tie
-    only where nothing else was found. The search knows no radius, so one serves all balls of a norm; a ball in which the
-    image does not lie gets the point itself.
+    only where nothing else was found. The search knows no radius, so one serves all balls of a norm; a ball in which
+    the image does not lie gets the point itself.
     """
 
     steps: int = 100
