@@ -36,8 +36,8 @@ import torch
 from deltaball.local import linear_programs
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.crown import layer_bounds
+from deltaball.local.certificates.enclosures import enclosed
 from deltaball.local.certificates.lines import relu_lines
-from deltaball.local.certificates.rounding import rounding
 from deltaball.local.losses import margin
 from deltaball.local.notions import ClassChange
 from deltaball.networks.dense_form import Affine, affine_layers, as_dense
@@ -124,8 +124,7 @@ class _Search:
     def _prepared(self) -> bool:
         """Bound the units and the rounding; False where a forward pass in float32 may overflow."""
         classes, predicted = self.point.shape[-1], int(self.point.argmax())
-        own = layer_bounds(self.model, self.around, "crown")
-        error = rounding(self.model, self.around, own)[0, 0]
+        error = enclosed(self.model, self.around, "crown").error[0, 0]
         if not error.isfinite().all():
             return False
         bounds = layer_bounds(self.dense, self.around, "crown")

@@ -4,8 +4,8 @@ A network's layers, with the shape of its images, are its one definition. The pl
 pack computes K networks along them, certificates bound along them, Keras builds the same network from them.
 
 A new layer is one class here; it may be made of others (`branches`). What a room does with a layer is a rule in a table
-of that room: FORWARD (packs), KERAS, DENSE_FORM, STAGES (certificates), COSTS (plan). A room without a rule for a layer
-refuses it by name.
+of that room: FORWARD (packs), KERAS, DENSE_FORM, PASSAGES (certificates), COSTS (plan). A room without a rule for a
+layer refuses it by name.
 """
 
 import math

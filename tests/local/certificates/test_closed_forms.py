@@ -22,7 +22,7 @@ from scipy.optimize import linprog
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.crown import backward, layer_bounds
 from deltaball.local.certificates.differences import differences
-from deltaball.local.certificates.rounding import rounding
+from deltaball.local.certificates.enclosures import enclosed
 from deltaball.networks.arithmetic import ACTIVATIONS
 from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers, MaxPool, Shape
 from deltaball.networks.packs import Pack, logits
@@ -38,7 +38,7 @@ def test_bounds_of_a_linear_network_are_its_minima(ball: Ball, by: str):
         ball = Ball("l2", min(ball.delta, 0.4))
     around = ball.around(x)
     found = differences(pack, x, ball, by, every=True)
-    allowed = rounding(pack, around, [])
+    allowed = enclosed(pack, around, by).error
     found = found + allowed[..., :, None] + allowed[..., None, :]
     flat = x.flatten(1).double().numpy()
     for k in range(len(pack)):

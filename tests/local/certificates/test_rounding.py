@@ -9,7 +9,7 @@ from certificate_cases import CLASSES, SHAPES, case, exactly, first_minus_second
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.crown import backward, layer_bounds
 from deltaball.local.certificates.differences import differences
-from deltaball.local.certificates.rounding import rounding
+from deltaball.local.certificates.enclosures import enclosed
 from deltaball.local.exact import decide
 from deltaball.local.notions import ClassChange, SoftmaxVariation
 from deltaball.networks.arithmetic import ACTIVATIONS
@@ -25,8 +25,7 @@ def test_the_allowance_covers_float32_and_is_tiny(name: str, activation: str, ga
     around = Ball("linf", 0.03).around(x)
     points = sampled(pack, around, 500).flatten(0, 1)
     error = (pack(points).double() - exactly(pack)(points.double())).abs().unflatten(1, (500, 2))
-    bounds = layer_bounds(pack, around, "crown")
-    allowed = rounding(pack, around, bounds)
+    allowed = enclosed(pack, around, "crown").error
     assert (error.amax(1) < allowed).all()
     if gain == 1:
         assert (allowed < 1e-4 * pack(points).abs().amax()).all()
@@ -56,7 +55,7 @@ def test_errors_stop_at_units_that_are_surely_off():
     dead = Pack(pack.layers, tuple(weights))
     ball = Ball("linf", 0.3)
     around = ball.around(x)
-    allowed = rounding(dead, around, layer_bounds(dead, around, "crown"))
+    allowed = enclosed(dead, around, "crown").error
     assert (allowed < 1e-4 * dead(x).abs().amax()).all()
     assert (ClassChange().certified(dead(x), differences(dead, x, ball, "ibp", every=False)) == 1).all()
     assert (decide(dead.one(0), x, ball, 10.0).outcome == 1).all()
@@ -64,7 +63,7 @@ def test_errors_stop_at_units_that_are_surely_off():
     edge = one_pixel([(0.0, -1e-9), (1e6, 0.0)], [[1e6, 0.0], [0.0, 1.0]], "relu")
     around = Ball("linf", 0.1).around(torch.full((1, 1, 1, 1), 0.5))
     alive = one_pixel([(1e6, -600000.0625), (1e6, 0.0)], [[1e6, 0.0], [0.0, 1.0]], "relu")
-    allowed = [rounding(each, around, layer_bounds(each, around, "crown"))[0, 0, 0] for each in (edge, alive)]
+    allowed = [enclosed(each, around, "crown").error[0, 0, 0] for each in (edge, alive)]
     assert allowed[0] < 1e-5
     assert allowed[1] > 1e4
 

@@ -15,15 +15,11 @@ networks via floating point numerical error"). The worst case over all roundings
 estimate and would cost certificates; the estimate is still some forty times what is observed.
 """
 
-import math
-
 import torch
 
 from deltaball.local.balls import Ball, Neighbourhood
-from deltaball.local.certificates.crown import bounded, by_intervals, of_rows
-from deltaball.local.certificates.layered import stages_of
-from deltaball.local.certificates.rounding import rounding_of_stages
-from deltaball.local.certificates.stages import ELEMENTS, Stage
+from deltaball.local.certificates.enclosures import enclosed, widest
+from deltaball.local.certificates.stages import ELEMENTS
 from deltaball.networks.models import Layered
 
 
@@ -37,24 +33,22 @@ def differences(model: Layered, x: torch.Tensor, ball: Ball, by: str, every: boo
     """
     networks, points, (classes,) = len(model), x.shape[-4], model.layers.output
     lower = torch.empty((networks, points, classes, classes), dtype=torch.float64, device=x.device)
-    widest = max(math.prod(x.shape[-3:]), *(stage.units for stage in stages_of(model)))
-    pairs = max(1, ELEMENTS[x.device.type] // (widest * (classes - 1) * (classes if every else 1)))
+    pairs = max(1, ELEMENTS[x.device.type] // (widest(model) * (classes - 1) * (classes if every else 1)))
     several, some = max(1, pairs // points), min(pairs, points)
     for k in range(0, networks, several):
         part = model.part(slice(k, k + several))
-        stages = stages_of(part)
         for n in range(0, points, some):
             seen = (x[k : k + several] if x.ndim == 5 else x)[..., n : n + some, :, :, :]
             predicted = None if every else part(seen).argmax(-1)
-            around = stages[0].arranged(ball.around(seen))
-            lower[k : k + several, n : n + some] = _differences(stages, around, by, predicted)
+            lower[k : k + several, n : n + some] = _differences(part, ball.around(seen), by, predicted, classes)
     return lower
 
 
-def _differences(stages: list[Stage], around: Neighbourhood, by: str, predicted: torch.Tensor | None) -> torch.Tensor:
+def _differences(
+    model: Layered, around: Neighbourhood, by: str, predicted: torch.Tensor | None, classes: int
+) -> torch.Tensor:
     """`differences` of a chunk; `predicted` [K, n] are the classes whose row is asked (None: all)."""
-    last, device = stages[-1], around.x.device
-    networks, points, classes = len(last.bias), around.x.shape[-4], last.units
+    device, networks, points = around.x.device, len(model), around.x.shape[-4]
     indices = torch.arange(classes, device=device)
     if predicted is None:
         pairs = torch.cartesian_prod(indices, indices)
@@ -63,15 +57,8 @@ def _differences(stages: list[Stage], around: Neighbourhood, by: str, predicted:
         second = indices[:-1] + (indices[:-1] >= predicted[..., None])
         first = predicted[..., None].expand_as(second)
     identity = torch.eye(classes, dtype=torch.float64, device=device)
-    rows = identity[first] - identity[second]
-    bounds, relaxations = bounded(stages, around, by)
-    lower = by_intervals(stages, around, bounds, rows)
-    if by == "crown":
-        lower = torch.maximum(lower, of_rows(stages, relaxations, around, rows))
-        if any(stage.activation and stage.curve.others for stage in stages):
-            _, relaxations = bounded(stages, around, by, others=True)
-            lower = torch.maximum(lower, of_rows(stages, relaxations, around, rows))
-    error = rounding_of_stages(stages, around, bounds)
+    enclosure = enclosed(model, around, by)
+    lower, error = enclosure.lower(identity[first] - identity[second]), enclosure.error
     lower = lower - error.gather(-1, first) - error.gather(-1, second)
     every = torch.full((networks, points, classes**2), -torch.inf, dtype=torch.float64, device=device)
     every = every.scatter(-1, first * (classes + 1), 0.0).scatter(-1, first * classes + second, lower)

@@ -1,28 +1,45 @@
 """Which stages the layers of a network make."""
 
+import re
 from dataclasses import dataclass
 
 import torch
 
-from deltaball.base.errors import InputError
+from deltaball.local.certificates.lines import CURVES
 from deltaball.local.certificates.stages import ConvStage, DenseStage, Stage
-from deltaball.networks.layers import Activation, Conv, Dense, Flatten, MaxPool, Shape, rule_for
+from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layer, Layers, MaxPool, Shape
 from deltaball.networks.models import Layered
 
 
 def stages_of(model: Layered) -> list[Stage]:
-    """The stages of all networks together. Raises InputError where a layer has no rule in STAGES."""
+    """The stages of all networks together, whose layers are `fused`."""
+    assert fused(model.layers), f"no stages: {model.layers}"
     drafts: list[Draft] = []
     for layer, shape, own in model.layers.with_weights(model.weights):
-        rule = rule_for(STAGES, type(layer), "certificate")
-        if layer not in PLAIN.get(type(layer), lambda own: [own])(layer):
-            raise InputError(f"no certificate for {layer}")
-        rule(drafts, layer, shape, *own)
+        STAGES[type(layer)](drafts, layer, shape, *own)
     stages: list[Stage] = []
     for draft in drafts:
         stages.append(draft.finished(stages[-1] if stages else None))
-    _demand(stages[-1].activation is None, "a network ends in an affine layer")
     return stages
+
+
+def fused(layers: Layers) -> bool:
+    """Whether layers make stages: convolutions, then dense layers, all but the last with an activation after them, and
+    the convolutions with at most a 2×2 max-pool after that."""
+    return re.fullmatch("(cap?)*f(da)*d", "".join(map(_letter, layers))) is not None
+
+
+def _letter(layer: Layer) -> str:
+    match layer:
+        case Conv(stride=1, padding="same", bias=True):
+            return "c"
+        case Dense(bias=True):
+            return "d"
+        case Activation(name) if name in CURVES:
+            return "a"
+        case Flatten():
+            return "f"
+    return "p" if layer == MaxPool() else "other"
 
 
 @dataclass
@@ -50,30 +67,16 @@ def _convolution(drafts: list[Draft], layer: Conv, shape: Shape, kernel: torch.T
 
 
 def _activation(drafts: list[Draft], layer: Activation, shape: Shape) -> None:
-    _demand(drafts and not drafts[-1].activation, "an activation follows an affine layer")
     drafts[-1].activation = layer.name
 
 
 def _max_pool(drafts: list[Draft], layer: MaxPool, shape: Shape) -> None:
-    _demand(drafts and drafts[-1].activation and not drafts[-1].pooled, "a max-pool follows an activation")
     drafts[-1].pooled = True
 
 
 def _flatten(drafts: list[Draft], layer: Flatten, shape: Shape) -> None:
     """Stages are flat; which order a dense layer reads them in, the stage before it knows."""
 
-
-def _demand(holds: object, rule: str) -> None:
-    if not holds:
-        raise InputError(f"no certificate: {rule}")
-
-
-# Which of these layers the rules below are for.
-PLAIN = {
-    Dense: lambda own: [Dense(own.outputs)],
-    Conv: lambda own: [Conv(own.filters, own.size)],
-    MaxPool: lambda own: [MaxPool()],
-}
 
 # What each layer adds to the stages, given the shape of what enters it, the kernel and the bias if it has them.
 STAGES = {Dense: _dense, Conv: _convolution, Activation: _activation, MaxPool: _max_pool, Flatten: _flatten}

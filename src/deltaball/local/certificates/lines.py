@@ -21,6 +21,34 @@ def relu_lines(low: torch.Tensor, high: torch.Tensor, slopes: torch.Tensor | Non
     return lower, torch.zeros_like(low), upper, torch.where(undecided, -upper * low, 0.0)
 
 
+def leaky_relu_lines(low: torch.Tensor, high: torch.Tensor, slopes: None = None, slope: float = 0.0) -> Lines:
+    """Slope and offset of a line below and of one above the leaky ReLU with `slope` below 0, on [low, high]."""
+    undecided = (low < 0) & (high > 0)
+    decided = torch.where(low >= 0, 1.0, slope)
+    upper = torch.where(undecided, (high - slope * low) / (high - low), decided)
+    lower = torch.where(undecided, torch.where(upper > 0.5, 1.0, slope), decided)
+    return lower, torch.zeros_like(low), upper, torch.where(undecided, (slope - upper) * low, 0.0)
+
+
+def clamp_lines(
+    low: torch.Tensor, high: torch.Tensor, slopes: None = None, least: float = 0.0, most: float = 1.0
+) -> Lines:
+    """Slope and offset of a line below and of one above clamp(x, least, most) on [low, high], of the smallest area."""
+    upper, upper_offset = _above_clamp(low, high, least, most)
+    lower, lower_offset = _above_clamp(-high, -low, -most, -least)
+    return lower, -lower_offset, upper, upper_offset
+
+
+def _above_clamp(low: torch.Tensor, high: torch.Tensor, least: float, most: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the two lines along the least concave function above it, which rises to `most` and stays, the lower one in the
+    middle."""
+    start, end = low.clamp(least, most), high.clamp(least, most)
+    width = torch.minimum(high, end) - low
+    rising = (end > start) & ~((high > most) & (low + high >= 2 * most))
+    slope = torch.where(rising, (end - start) / torch.where(rising, width, 1.0), 0.0)
+    return slope, torch.where(rising, start - slope * low, end)
+
+
 def tanh_lines(low: torch.Tensor, high: torch.Tensor, slopes: None = None, step: float = 0.0) -> Lines:
     """Slope and offset of a line below and of one above tanh on [low, high], elementwise; no slopes to choose.
 
@@ -81,6 +109,23 @@ CURVES = {
     "sigmoid": Curve(sigmoid_lines, _everywhere, _nowhere, 1 / 4, 4, partial(sigmoid_lines, step=TABLE)),
 }
 
+
+def leaky_relu_curve(slope: float) -> Curve:
+    return Curve(partial(leaky_relu_lines, slope=slope), _across_zero, _below_zero if not slope else _nowhere, 1, 1)
+
+
+def clamp_curve(least: float, most: float) -> Curve:
+    def curved(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        return (low < least) & (high > least) | (low < most) & (high > most)
+
+    def constant(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        return (high <= least) | (low >= most)
+
+    return Curve(partial(clamp_lines, least=least, most=most), curved, constant, 1, 1)
+
+
+NOTHING = -1e300  # below all numbers: what a window sees where there is none
+
 TANGENTS = 4  # steps towards a tangent point, to float64
 
 
@@ -117,14 +162,33 @@ def pool_lines(
     high: torch.Tensor,
     slopes: torch.Tensor | None = None,
 ) -> Lines:
-    """Slopes [..., units, pools] and offsets [..., 1, pools] of functions below and above max over units function(x).
+    """Slopes [..., units, pools] and offsets [..., 1, pools] of functions below and above the largest function(x)."""
+    central, lower, lower_offset, highest, upper, upper_offset = largest_lines(lines, function, low, high, slopes)
+    unit = torch.arange(low.shape[-2], device=low.device)[:, None]
+    return (
+        torch.where(unit == central, lower, 0.0),
+        lower_offset,
+        torch.where(unit == highest, upper, 0.0),
+        upper_offset,
+    )
 
-    Below: the line below the function at one unit, the one with the highest middle. Above: only the unit with the
-    highest upper bound can exceed the others' upper bounds, so the maximum is below its chord over that unit's
-    function, exact where that unit is always the largest; and that function is below its line.
+
+def largest_lines(
+    lines: Callable[..., Lines],
+    function: Callable[[torch.Tensor], torch.Tensor],
+    low: torch.Tensor,
+    high: torch.Tensor,
+    slopes: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, ...]:
+    """Unit, slope and offset, [..., 1, pools] each, of a function below and of one above the largest function(x).
+
+    The largest is over the units, of [..., units, pools]. Below: the line below the function at one unit, the one with
+    the highest middle. Above: only the unit with the highest upper bound can exceed the others' upper bounds, so the
+    maximum is below its chord over that unit's function, exact where that unit is always the largest; and that function
+    is below its line.
     """
     central, highest = _first_largest(low + high), _first_largest(high)
-    rival = function(high.scatter(-2, highest, -torch.inf).amax(-2, keepdim=True))
+    rival = function(high.scatter(-2, highest, NOTHING).amax(-2, keepdim=True))
     if slopes is not None:
         slopes = slopes.gather(-2, central.expand(*slopes.shape[:-2], -1, -1))
     lower, lower_offset, _, _ = lines(low.gather(-2, central), high.gather(-2, central), slopes)
@@ -133,13 +197,7 @@ def pool_lines(
     least, most = function(low), function(high)
     floor = torch.maximum(least, rival)
     share = torch.where(most > least, (most - floor) / (most - least), 1.0)
-    unit = torch.arange(4, device=low.device)[:, None]
-    return (
-        torch.where(unit == central, lower, 0.0),
-        lower_offset,
-        torch.where(unit == highest, share * upper, 0.0),
-        share * upper_offset + floor - share * least,
-    )
+    return central, lower, lower_offset, highest, share * upper, share * upper_offset + floor - share * least
 
 
 def _first_largest(values: torch.Tensor) -> torch.Tensor:

@@ -3,30 +3,22 @@
 import torch
 
 from deltaball.local.balls import Neighbourhood
-from deltaball.local.certificates.layered import stages_of
 from deltaball.local.certificates.stages import Bounds, Stage
-from deltaball.networks.models import Layered
 
 UNIT = 2.0**-24  # unit roundoff of float32
 
 DEVIATIONS = 6  # standard deviations that are allowed for
 
 
-def rounding(model: Layered, around: Neighbourhood, bounds: Bounds) -> torch.Tensor:
+def rounding_of_stages(stages: list[Stage], around: Neighbourhood, bounds: Bounds) -> torch.Tensor:
     """How far a logit computed in float32 may be from the real one, anywhere in the ball: float64 [K, n, classes].
 
     Six standard deviations of a model, not a proof: roundings are independent and of mean zero, so that a sum of m
     products is off by √m u Σ|w x| (Higham & Mary 2019, "A new approach to probabilistic rounding error analysis"), and
     a layer adds the variances of its inputs' errors. What is constant within its bounds and so far beyond passes no
     error on: a ReLU that is surely off gives 0 in float32 too. Infinite or NaN where a sum may overflow. `bounds` are
-    `layer_bounds`'.
+    those of `crown.bounded`.
     """
-    stages = stages_of(model)
-    inner = [tuple(stage.inner(bound) for bound in pair) for stage, pair in zip(stages, bounds, strict=False)]
-    return rounding_of_stages(stages, stages[0].arranged(around), inner)
-
-
-def rounding_of_stages(stages: list[Stage], around: Neighbourhood, bounds: Bounds) -> torch.Tensor:
     size, variance = (around.centre + around.box[1]).clamp(max=1), None
     for index, stage in enumerate(stages):
         terms = stage.magnitudes(size) + stage.bias.abs()[:, None]
