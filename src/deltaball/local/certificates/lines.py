@@ -24,9 +24,10 @@ def relu_lines(low: torch.Tensor, high: torch.Tensor, slopes: torch.Tensor | Non
 def leaky_relu_lines(low: torch.Tensor, high: torch.Tensor, slopes: None = None, slope: float = 0.0) -> Lines:
     """Slope and offset of a line below and of one above the leaky ReLU with `slope` below 0, on [low, high]."""
     undecided = (low < 0) & (high > 0)
-    decided = torch.where(low >= 0, 1.0, slope)
+    kept, damped = torch.ones_like(low), torch.full_like(low, slope)
+    decided = torch.where(low >= 0, kept, damped)
     upper = torch.where(undecided, (high - slope * low) / (high - low), decided)
-    lower = torch.where(undecided, torch.where(upper > 0.5, 1.0, slope), decided)
+    lower = torch.where(undecided, torch.where(upper > 0.5, kept, damped), decided)
     return lower, torch.zeros_like(low), upper, torch.where(undecided, (slope - upper) * low, 0.0)
 
 
