@@ -13,6 +13,8 @@ ARCHITECTURES = {
     "cnn": {"fc_depth": 1, "fc_width": 16, "activation": "relu", "filters": 4, "kernel": 3, "conv_depth": 1},
 }
 ARCHITECTURES["vgg"] = ARCHITECTURES["cnn"]
+ARCHITECTURES |= {"resnet20": {"width": 2}, "nin": {"width": 6}, "conv5": {"filters": 4, "fc_width": 8}}
+ARCHITECTURES |= {"lenet": {}, "mnist_c_cnn": {}}
 METHODS = {
     "sgd": {"learning_rate": 0.01, "epochs": [5, 10]},
     "imp": {"proportion": 0.5, "iterations": 1, "learning_rate": 0.01, "epochs": 5},

@@ -8,7 +8,17 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from deltaball.networks.initial import initial_weights
-from deltaball.networks.layers import Layers
+from deltaball.networks.layers import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    GlobalAveragePool,
+    Layers,
+    Residual,
+    Subsample,
+)
 from deltaball.study.architectures import layers
 from deltaball.training import draws
 from deltaball.training.objectives.cross_entropy import CrossEntropy
@@ -17,9 +27,15 @@ from deltaball.training.steps import Members, Recipe, Steps
 
 SHAPE, NETWORKS, BATCH, POINTS = (6, 5, 2), 3, 4, 62  # 15 minibatches and one of 2: blocks of 4, single steps, a rest
 CNN = {"fc_depth": 1, "fc_width": 8, "filters": 3, "kernel": 3, "conv_depth": 1, "activation": "relu"}
+RELU, NORM = Activation("relu"), BatchNorm(1e-3, 0.8)
+BODY = (Conv(5, 3, 2, (1, 1, 1, 1), bias=False), NORM, RELU, Conv(5, 3, bias=False), NORM)
+BLOCK = (Residual(BODY, (Subsample(2, 5),)), RELU, Dropout(0.4), GlobalAveragePool())
+# Of all layers that do something else in training.
+RESIDUAL = (Conv(3, 3, bias=False), NORM, RELU, *BLOCK, Dense(4), NORM, RELU, Dense(3))
 SHAPES: dict[str, Layers] = {
     "fcn": layers("fcn", {"depth": 2, "width": 7, "activation": "tanh"}, SHAPE, 3),
     "cnn": layers("cnn", CNN, SHAPE, 3),
+    "residual": Layers(SHAPE, RESIDUAL),
 }
 
 
@@ -32,15 +48,20 @@ def made(
     objective: Objective | None = None,
     axes: Mapping[str, Sequence[float]] | None = None,
     only: Sequence[int] = range(NETWORKS),
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
     **how: Any,
 ) -> tuple[Steps, torch.Tensor]:
     """Steps of a pack, or of `only` some of its networks, and their learning rates; `axes` are those of `objective`."""
-    recipe = Recipe(SHAPES[kind], BATCH, optimizer, precision, objective or CrossEntropy())
+    recipe = Recipe(SHAPES[kind], BATCH, optimizer, precision, objective or CrossEntropy(), momentum, weight_decay)
     drawn = [initial_weights(recipe.layers, np.random.default_rng(k)) for k in only]
     weights = [torch.from_numpy(np.stack(arrays)).to(device) for arrays in zip(*drawn, strict=True)]
-    moments = [torch.zeros_like(one) for one in (*weights, *weights)] if optimizer == "adam" else []
+    each = 2 if optimizer == "adam" else int(momentum > 0)
+    moments = [torch.zeros_like(weights[position]) for position in recipe.trained * each]
     # The same for every network.
     masks = [(torch.arange(one[0].numel()) % 3 > 0).view(one[0].shape).expand_as(one) for one in weights]
+    for position in recipe.having("scale", "buffer"):  # which no method prunes
+        masks[position] = torch.ones_like(masks[position])
     masks = [one.to(device).contiguous() for one in masks] if pruned else []
     for weight, mask in zip(weights, masks, strict=False):
         weight *= mask

@@ -1,25 +1,39 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from builders import grid, network_ids
 
 from deltaball.base.errors import InputError
+from deltaball.data.catalogue import CATALOGUE
 from deltaball.networks.keras_models import keras_model
 from deltaball.networks.layers import (
     Activation,
+    AveragePool,
+    BatchNorm,
+    Clamp,
     Conv,
     Dense,
+    Dropout,
     Flatten,
+    GlobalAveragePool,
     Layer,
     Layers,
+    LeakyReLU,
     MaxPool,
+    Residual,
+    Subsample,
 )
 from deltaball.study import architectures
 from deltaball.study.architectures import layers
+from deltaball.study.grids import grid_model
 
 FCN = {"depth": 2, "width": 64, "activation": "relu"}
 CNN = {"fc_depth": 1, "fc_width": 128, "activation": "tanh", "filters": 5, "kernel": 3, "conv_depth": 2}
 VGG = {"fc_depth": 2, "fc_width": 32, "activation": "relu", "filters": 4, "kernel": 5, "conv_depth": 1}
+NIN, RESNET, CONV5 = {"width": 192, "dropout": 0.5}, {"width": 16}, {"filters": 128, "fc_width": 1024}
+RELU, NORM = Activation("relu"), BatchNorm(1e-5, 0.9)
 MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
 
 
@@ -43,6 +57,49 @@ def test_vgg_by_hand():
     assert found.parameters == convolutions + (1024 * 32 + 32) + (32 * 32 + 32) + (32 * 10 + 10) == 34_894
     macs = 32 * 32 * 25 * (3 * 4 + 4 * 4) + 1024 * 32 + 32 * 32 + 32 * 10
     assert found.flop == 2 * macs == 1_501_824
+
+
+@pytest.mark.parametrize(
+    ("architecture", "axes", "shape", "parameters"),
+    [
+        ("lenet", {"conv_activation": "none"}, MNIST, 431_080),
+        ("lenet", {"conv_activation": "relu"}, MNIST, 431_080),
+        ("nin", NIN, CIFAR, 966_986),
+        ("resnet20", RESNET, CIFAR, 269_722),
+        ("mnist_c_cnn", {}, MNIST, 1_199_882),
+        # 28 → 14 → 7 → 4, so that 4·4·128 numbers enter the dense layer.
+        ("conv5", CONV5, MNIST, 25 * 128 * (1 + 2 * 128) + 3 * 2 * 128 + 2049 * 1024 + 1025 * 10),
+    ],
+)
+def test_parameters_are_those_of_the_papers(
+    architecture: str, axes: dict[str, Any], shape: tuple[int, int, int], parameters: int
+):
+    found = layers(architecture, axes, shape, 10)
+    assert found.parameters == parameters
+    assert found.output == (10,)
+
+
+def test_pools_of_nin_round_up():
+    entering = [shape for layer, shape in layers("nin", NIN, CIFAR, 10).walk() if isinstance(layer, Conv)]
+    assert [shape[0] for shape in entering] == [32] * 3 + [16] * 3 + [8] * 3
+    assert entering[3] == (16, 16, 96)
+
+
+def test_clamped_logits_are_an_axis_that_enters_no_id():
+    for architecture in ("fcn", "cnn"):
+        plain, clamped = network_ids(grid(architecture)), network_ids(grid(architecture, output=["linear", "clamp"]))
+        assert set(plain) < set(clamped)
+        assert len(clamped) == 2 * len(plain)
+    assert layers("fcn", {**FCN, "output": "clamp"}, MNIST, 10).sequence[-1] == Clamp(-100, 100)
+
+
+def test_images_that_a_network_leaves_nothing_of_are_refused():
+    facts = CATALOGUE["mnist5k"]
+    for architecture in architectures.ARCHITECTURES:
+        model = grid_model(architecture, "sgd").model_validate(grid(architecture))
+        model.check_images(facts)
+    with pytest.raises(InputError, match=r"architecture: no 'lenet' of images \[4, 4, 1\]: .* has no window"):
+        grid_model("lenet", "sgd").model_validate(grid("lenet")).check_images(replace(facts, shape=(4, 4, 1)))
 
 
 def test_an_odd_row_or_column_is_dropped_by_each_pool():
@@ -88,6 +145,13 @@ def test_keras_builds_the_same_network(architecture: str, axes: dict[str, Any], 
         else:
             limit = np.float32(np.sqrt(6 / (np.prod(shape_[:-2]) * (shape_[-2] + shape_[-1]))))
             assert 0.5 * limit < np.abs(weight).max() <= limit
+
+
+def residual(filters: int, halves: bool = False) -> tuple[Layer, ...]:
+    """A block of ResNet20."""
+    first = Conv(filters, 3, 2, (1, 1, 1, 1), bias=False) if halves else Conv(filters, 3, bias=False)
+    body = (first, NORM, RELU, Conv(filters, 3, bias=False), NORM)
+    return (Residual(body, (Subsample(2, filters),) if halves else ()), RELU)
 
 
 GOLDEN: dict[str, tuple[int, tuple[Layer, ...], dict[str, Any], tuple[int, int, int]]] = {
@@ -138,6 +202,70 @@ GOLDEN: dict[str, tuple[int, tuple[Layer, ...], dict[str, Any], tuple[int, int, 
         ),
         VGG,
         CIFAR,
+    ),
+    "lenet": (
+        1,
+        (
+            Conv(20, 5, padding="valid"),
+            MaxPool(ceil=True),
+            Conv(50, 5, padding="valid"),
+            MaxPool(ceil=True),
+            Flatten(),
+            Dense(500),
+            RELU,
+            Dense(10),
+        ),
+        {},
+        MNIST,
+    ),
+    "nin": (
+        1,
+        (
+            *(Conv(192, 5), RELU, Conv(160, 1), RELU, Conv(96, 1), RELU),
+            *(MaxPool(3, 2, "same"), Dropout(0.5)),
+            *(Conv(192, 5), RELU, Conv(192, 1), RELU, Conv(192, 1), RELU),
+            *(AveragePool(3, 2, "same"), Dropout(0.5)),
+            *(Conv(192, 3), RELU, Conv(192, 1), RELU, Conv(10, 1), RELU),
+            GlobalAveragePool(),
+        ),
+        NIN,
+        CIFAR,
+    ),
+    "resnet20": (
+        1,
+        (
+            *(Conv(16, 3, bias=False), NORM, RELU),
+            *residual(16) * 3,
+            *residual(32, halves=True),
+            *residual(32) * 2,
+            *residual(64, halves=True),
+            *residual(64) * 2,
+            GlobalAveragePool(),
+            Dense(10),
+        ),
+        RESNET,
+        CIFAR,
+    ),
+    "conv5": (
+        1,
+        (
+            *(Conv(128, 5, 2, bias=False), NORM, LeakyReLU(0.1)) * 3,
+            Flatten(),
+            Dense(1024),
+            LeakyReLU(0.1),
+            Dense(10),
+        ),
+        CONV5,
+        MNIST,
+    ),
+    "mnist_c_cnn": (
+        1,
+        (
+            *(Conv(32, 3, padding="valid"), RELU, Conv(64, 3, padding="valid"), RELU, MaxPool(), Dropout(0.25)),
+            *(Flatten(), Dense(128), RELU, Dropout(0.5), Dense(10)),
+        ),
+        {},
+        MNIST,
     ),
 }
 

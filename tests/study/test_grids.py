@@ -13,6 +13,7 @@ from builders import grid, planned, study
 from deltaball.base.errors import InputError
 from deltaball.base.implementations import is_implemented
 from deltaball.study.axes import Strict
+from deltaball.study.architectures import ARCHITECTURES
 from deltaball.study.grids import PARTS, all_axes, combinations, fits, grid_model, model_of
 from deltaball.study.methods import METHODS, Training
 from deltaball.study.objectives import OBJECTIVES
@@ -21,7 +22,7 @@ from deltaball.study.schema import schema
 
 EVERY = list(itertools.product(*PARTS.values()))
 # The fit of the three methods that there are; a new one adds its own.
-PAIRS = {("fcn", "sgd"), ("cnn", "sgd"), ("vgg", "sgd"), ("fcn", "imp"), ("fcn", "hmc")}
+PAIRS = {(architecture, "sgd") for architecture in ARCHITECTURES} | {("fcn", "imp"), ("fcn", "hmc")}
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def attacked() -> tuple[Objective, dict[str, list[Any]]]:
 CASES = {name: entered(name) for name in OBJECTIVES} | {"one step attack": attacked()}
 
 
-@pytest.mark.parametrize("kind", ["fcn", "cnn"])
+@pytest.mark.parametrize("kind", ["fcn", "cnn", "residual"])
 @pytest.mark.parametrize(("objective", "axes"), CASES.values(), ids=CASES)
 def test_a_network_alone_is_the_one_in_a_pack(objective: Objective, axes: dict[str, list[Any]], kind: str) -> None:
     together, rates = made(kind, objective=objective, axes=axes)

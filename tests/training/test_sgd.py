@@ -21,12 +21,15 @@ from deltaball.training.sgd import train
 
 FCN = {"depth": 1, "width": 16, "activation": "relu", "learning_rate": [0.1, 0.05], "seed": [0, 1], "batch_size": 32}
 CNN = {"filters": 4, "fc_width": 12, "learning_rate": [0.2, 0.1], "batch_size": 16}
+RESIDUAL = {"learning_rate": [0.05, 0.02], "batch_size": 32, "schedule": ["constant", "step(1, 3; 0.5)"]}
 CASES = {
     "fcn by sgd": grid("fcn", "sgd", **FCN),
     "fcn by adam": grid("fcn", "sgd", **{**FCN, "optimizer": "adam", "learning_rate": [0.01, 0.001]}),
     "fcn in bfloat16": grid("fcn", "sgd", **FCN, precision="bfloat16"),
     "cnn by sgd": grid("cnn", "sgd", **CNN),
     "cnn in bfloat16": grid("cnn", "sgd", **CNN, precision="bfloat16"),
+    "residual by momentum": grid("resnet20", "sgd", **RESIDUAL, momentum=0.9, weight_decay=1e-3),
+    "dropping by adam": grid("mnist_c_cnn", "sgd", **{**RESIDUAL, "optimizer": "adam", "learning_rate": [0.01, 0.001]}),
     "cnn by adam": grid("cnn", "sgd", **{**CNN, "optimizer": "adam", "learning_rate": [0.01, 0.001]}),
 }
 EPOCHS = [1, 2, 4]

@@ -29,6 +29,7 @@ def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 ON_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 CASES = [("fcn", "sgd", False), ("fcn", "adam", False), ("fcn", "adam", True), ("cnn", "sgd", True)]
+CASES += [("residual", "adam", False)]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -105,7 +106,7 @@ def test_no_step_is_left_out_or_taken_twice(whole: int, left: int, epochs: int) 
 
 
 @pytest.mark.parametrize("record", [False, True], ids=["as written", "replayed"])
-@pytest.mark.parametrize(("kind", "optimizer"), [("fcn", "sgd"), ("fcn", "adam"), ("cnn", "sgd")])
+@pytest.mark.parametrize(("kind", "optimizer"), [("fcn", "sgd"), ("fcn", "adam"), ("cnn", "sgd"), ("residual", "sgd")])
 @pytest.mark.parametrize("place", range(NETWORKS))
 def test_a_nan_in_one_network_changes_no_bit_of_the_others(place: int, kind: str, optimizer: str, record: bool) -> None:
     reference, rates = made(kind, optimizer)

@@ -1,6 +1,6 @@
 """K networks of one shape as one torch function of x: stacked weights, one forward pass for all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from deltaball.networks.layers import (
     Dropout,
     Flatten,
     GlobalAveragePool,
+    Layer,
     Layers,
     LeakyReLU,
     MaxPool,
@@ -85,8 +86,13 @@ class Pass:
     def through(self, layers: Layers, weights: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """What the last layer gives. Layers are visited in the order of their weights, those of branches too."""
         for layer, _, own in layers.with_weights(weights):
-            x = rule_for(FORWARD, type(layer), "forward pass")(layer, own, x, self)
+            x = rule_of(layer)(layer, own, x, self)
         return x
+
+
+def rule_of(layer: Layer) -> Callable[..., torch.Tensor]:
+    """What a layer computes: a function of the layer, its weights, what enters it and the Pass."""
+    return rule_for(FORWARD, type(layer), "forward pass")
 
 
 def _dense(layer: Dense, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:

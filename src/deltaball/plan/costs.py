@@ -164,7 +164,7 @@ def epochs(
         "pixel": points * math.prod(facts.shape),
         "number": forward["evaluated"],
         "weight": weights,
-        "moment": weights * (axes["optimizer"] == "adam"),
+        "moment": weights * METHODS[method].moments(axes) / 2,  # those of Adam
         "mask": weights * pruned,
     }
 

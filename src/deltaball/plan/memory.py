@@ -37,8 +37,7 @@ def training_bytes(method: str, axes: Mapping[str, Any], layers: Layers, points:
         seen = axes["train_points"] or points
         # Position, momentum, gradient, and what the integrator makes of them.
         return FLOAT * (8 * layers.parameters + CHAIN_COPIES * seen * sum(layers.activations))
-    adam = axes.get("optimizer") == "adam"
-    kept = 1 + METHODS[method].is_pruning + 2 * adam
+    kept = 1 + METHODS[method].is_pruning + METHODS[method].moments(axes)
     passing = axes["batch_size"] * sum(layers.activations) * STEP_COPIES
     # Gradients, and one more of each while they are found.
     step = POOLS * (2 * layers.parameters + passing)

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from typing_extensions import TypeAliasType
 
 from deltaball.base.errors import shown
+from deltaball.study.schedules import spelled
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -72,6 +73,10 @@ Delays = TypeAliasType("Delays", axis(Annotated[int, Field(ge=0, le=1_000_000)])
 Activations = TypeAliasType("Activations", axis(ActivationName))
 
 Optimizers = TypeAliasType("Optimizers", axis(Literal["sgd", "adam"]))
+
+Outputs = TypeAliasType("Outputs", axis(Literal["linear", "clamp"]))
+
+Schedules = TypeAliasType("Schedules", axis(Annotated[str, AfterValidator(spelled)]))
 
 Precisions = TypeAliasType("Precisions", axis(Literal["float32", "bfloat16"]))
 

@@ -1,7 +1,7 @@
 """What a study asks, beside its data and its networks: refused before anything runs where it cannot be had."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from deltaball.base.guarantees import epsilon_reached, samples_needed
 from deltaball.base.implementations import is_implemented
 from deltaball.data import catalogue
 from deltaball.data.catalogue import DatasetFacts
+from deltaball.networks.layers import Activation, Layer, Residual
 from deltaball.study.architectures import ARCHITECTURES
 from deltaball.study.grids import Grid, count_matching
 from deltaball.study.judges import JUDGES, NetworkKind
@@ -73,7 +74,7 @@ def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, Datase
     if not grids:
         raise InputError(f"{where}.only: no network has all of {shown(measure.wanted)} at once")
     for grid in grids:
-        _check_judges(measure, grid, where)
+        _check_judges(measure, grid, facts[grid.dataset], where)
         _check_sizes(measure, grid, facts[grid.dataset], where)
     return grids
 
@@ -93,15 +94,35 @@ def _check_implementations(measure: AnyMeasure, where: str) -> None:
             raise InputError(f"{where}.{key}: '{entry.name}' is not implemented: there is no {entry.implementation}")
 
 
-def _check_judges(measure: AnyMeasure, grid: Grid, where: str) -> None:
+def _check_judges(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: str) -> None:
     """Refuse what cannot judge the networks of a grid."""
-    wanted, notion = measure.wanted.get("activation", grid.activation), NOTIONS[measure.notion]
-    activations = tuple(name for name in grid.activation if name in wanted)
-    network = NetworkKind(layered=not grid.averages_samples, activations=activations)
+    notion = NOTIONS[measure.notion]
+    network = NetworkKind(layered=not grid.averages_samples, activations=_activations(measure, grid, facts))
     for judge in (JUDGES[name] for name in measure.judges):
         if reason := next((judge.refuses(notion, norm, network) for norm in measure.norm), None):
             named = f"'{judge.name}' cannot judge the networks of grid '{grid.name}'"
             raise InputError(f"{where}.{judge.key}: {named}: {reason}")
+
+
+def _activations(measure: AnyMeasure, grid: Grid, facts: DatasetFacts) -> tuple[str, ...]:
+    """The activations of the wanted networks of a grid."""
+    if "activation" in grid.axis_names():
+        wanted = measure.wanted.get("activation", grid.activation)
+        return tuple(name for name in grid.activation if name in wanted)
+    layers = ARCHITECTURES[grid.architecture].layers
+    each = (activations(layers(axes, facts.shape, facts.classes)) for axes in _shapes(grid, measure.wanted))
+    return tuple(dict.fromkeys(itertools.chain(*each)))
+
+
+def activations(layers: Iterable[Layer]) -> tuple[str, ...]:
+    """The names of the activations among layers."""
+    found: dict[str, None] = {}
+    for layer in layers:
+        if isinstance(layer, Activation):
+            found[layer.name] = None
+        if isinstance(layer, Residual):
+            found |= dict.fromkeys(activations((*layer.body, *layer.shortcut)))
+    return tuple(found)
 
 
 def _check_sizes(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: str) -> None:
@@ -110,7 +131,7 @@ def _check_sizes(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: st
     for judge in (JUDGES[name] for name in measure.judges if JUDGES[name].minds_size):
         for axes in _shapes(grid, measure.wanted):
             layers = ARCHITECTURES[grid.architecture].layers(axes, facts.shape, facts.classes)
-            network = NetworkKind(activations=(axes["activation"],), layers=layers)
+            network = NetworkKind(activations=activations(layers), layers=layers)
             if reason := next((judge.refuses(notion, norm, network) for norm in measure.norm), None):
                 named = ", ".join(f"{name} {value}" for name, value in axes.items())
                 raise InputError(

@@ -22,13 +22,17 @@ from deltaball.study.axes import (
     Proportions,
     Rates,
     Repeats,
+    Schedules,
     Seeds,
     Strict,
     axis,
 )
+from deltaball.study.schedules import CONSTANT, schedule
 
 FLOAT = 4  # bytes
 BATCH = 128
+
+Decay = Annotated[float, Field(ge=0, le=1)]
 
 Axes = Mapping[str, Any]
 
@@ -84,9 +88,13 @@ class Method(Strict):
 
     @classmethod
     def stored_bytes(cls, axes: Axes, parameters: int, checkpoints: tuple[int, ...]) -> int:
-        """Bytes of a trajectory's checkpoints: float32 weights, and Adam's two moments."""
-        copies = 3 if axes.get("optimizer") == "adam" else 1
-        return copies * FLOAT * parameters * len(checkpoints)
+        """Bytes of a trajectory's checkpoints: float32 weights, and their moments."""
+        return (1 + cls.moments(axes)) * FLOAT * parameters * len(checkpoints)
+
+    @classmethod
+    def moments(cls, axes: Axes) -> int:
+        """How many numbers an optimizer keeps of each weight."""
+        return 2 if axes.get("optimizer") == "adam" else 0
 
     @classmethod
     def averaged(cls, axes: Axes, checkpoint: int) -> int:
@@ -123,6 +131,27 @@ class Sgd(Descending):
         ["float32"], description="of products and activations in training; weights, updates and measures are float32"
     )
     seed: Annotated[Seeds, WITHIN_PACK] = Field([0], description="draws the initial weights and the order of the data")
+    schedule: Annotated[Schedules, WITHIN_PACK] = Field(
+        [CONSTANT], description="of the learning rate: step(82, 123; 0.1) after these epochs, or cosine(164) to 0"
+    )
+    momentum: Proportions = Field([0.0], description="of plain SGD: the share of a step that is taken again")
+    weight_decay: axis(Decay) = Field([0.0], description="share of each kernel that joins its gradient (an L2 penalty)")
+
+    @classmethod
+    def moments(cls, axes: Axes) -> int:
+        return 1 if axes.get("momentum") else super().moments(axes)
+
+    def check_points(self, facts: DatasetFacts) -> None:
+        super().check_points(facts)
+        if max(self.momentum) and "adam" in self.optimizer:
+            raise InputError(
+                f"momentum = {max(self.momentum)}: adam has its own; give those with momentum a grid apart"
+            )
+        for one in map(schedule, self.schedule):
+            if one.ends and one.ends < max(self.epochs):
+                raise InputError(
+                    f"schedule = {one.text}: the learning rate is 0 from then on, and epochs = {max(self.epochs)}"
+                )
 
 
 class Imp(Descending):

@@ -17,6 +17,8 @@ from deltaball.networks.packs import Pack, logits
 from deltaball.plan.batches import EVALUATION_BATCH
 from deltaball.plan.networks import Trajectory
 from deltaball.store.store import Checkpoint, Store
+from deltaball.study.methods import METHODS
+from deltaball.study.schedules import CONSTANT, schedule
 from deltaball.training import draws
 from deltaball.training.executions import fastest
 from deltaball.training.objectives.cross_entropy import cross_entropy
@@ -33,8 +35,8 @@ DIVERGED_LOSS = 1e4
 class StartingPoint:
     """Where a trajectory's training begins: an epoch (0 or a checkpoint's), weights in Keras' order, and state.
 
-    `state` joins that of every checkpoint; Adam's moments in it, ``moment.I``, are continued. `masks`, if any, are
-    bool arrays shaped like the weights: where False, a weight is pruned, its gradient and its moments are zero.
+    `state` joins that of every checkpoint; the optimizer's moments in it, ``moment.I``, are continued. `masks`, if any,
+    are bool arrays shaped like the weights: where False, a weight is pruned, its gradient and its moments are zero.
     `facts` join those of every checkpoint.
     """
 
@@ -85,10 +87,11 @@ class Descent:
         for one in self.trajectories:
             if one.checkpoints:  # a chain that starts warm keeps none
                 store.note("began", one.id, one.checkpoints[-1])
-        adam = self.axes["optimizer"] == "adam"
+        trained = [position for position, weight in enumerate(layers.weights) if weight.role != "buffer"]
+        moments = METHODS[starts[0].trajectory.method].moments(self.axes)
         self.members = Members(
             self._stacked([one.weights for one in starts]),
-            self._stacked([_moments(one) for one in starts]) if adam else (),
+            self._stacked([_moments(one, trained * moments) for one in starts]) if moments else (),
             self._stacked([one.masks for one in starts]),
             varying_axes([one.axes for one in self.trajectories], device),
             draws.keys([one.origin for one in self.trajectories], device),
@@ -125,14 +128,15 @@ class Descent:
         """Everything that has the size of the pack."""
         precision = self.axes.get("precision", "float32")
         objective = objective_of(self.axes)
-        recipe = Recipe(self.layers, self.axes["batch_size"], self.axes["optimizer"], precision, objective)
+        penalised = self.axes.get("momentum", 0.0), self.axes.get("weight_decay", 0.0)
+        recipe = Recipe(self.layers, self.axes["batch_size"], self.axes["optimizer"], precision, objective, *penalised)
         tensors = (self.members, self.x_train, self.y_train)
         self.steps = Steps(recipe, *tensors, fastest(recipe, *tensors, self.store.trials))
         self.orders = Orders([one.origin for one in self.trajectories], len(self.x_train), self.device)
 
     def train_epoch(self) -> torch.Tensor:
         """Take the steps of the next epoch; returns each network's mean loss [K]."""
-        rates = torch.tensor([one.axes["learning_rate"] for one in self.trajectories])
+        rates = torch.tensor([_rate(one, self.epoch) for one in self.trajectories])
         before = self.epoch * -(-len(self.x_train) // self.axes["batch_size"])
         return self.steps.epoch(self.orders.of(self.epoch), rates, before)
 
@@ -194,10 +198,17 @@ def resident(dataset: Dataset, device: str) -> tuple[torch.Tensor, ...]:
     return tensors
 
 
-def _moments(start: StartingPoint) -> list[np.ndarray]:
+def _rate(trajectory: Trajectory, epoch: int) -> float:
+    """The learning rate in an epoch, from 0 on."""
+    axes = trajectory.axes
+    return axes["learning_rate"] * schedule(axes.get("schedule", CONSTANT)).factor(epoch)
+
+
+def _moments(start: StartingPoint, positions: Sequence[int]) -> list[np.ndarray]:
+    """What the optimizer keeps, each of the weight at one of these positions."""
     if "moment.0" in start.state:
-        return [start.state[f"moment.{index}"] for index in range(2 * len(start.weights))]
-    return [np.zeros_like(array) for array in (*start.weights, *start.weights)]
+        return [start.state[f"moment.{index}"] for index in range(len(positions))]
+    return [np.zeros_like(start.weights[position]) for position in positions]
 
 
 def _provenance(dataset: Dataset, device: str) -> dict[str, Any]:

@@ -27,6 +27,12 @@ class Draws:
         self.keys, self.before, self.taken = keys, before, taken
         self.calls = 0
 
+    def part(self, networks: slice) -> "Draws":
+        """Those of some of the networks, which go on by themselves."""
+        part = Draws(self.keys[networks], self.before, self.taken)
+        part.calls = self.calls
+        return part
+
     def uniform(self, shape: Sequence[int]) -> torch.Tensor:
         """Numbers [K, *shape] in [0, 1), multiples of 2⁻²⁴."""
         count = math.prod(shape)

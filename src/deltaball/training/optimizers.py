@@ -15,6 +15,19 @@ def sgd_step(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor],
         weight.addcmul_(_per_network(rates, weight), gradient, value=-1)
 
 
+def momentum_step(
+    weights: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor],
+    velocities: Sequence[torch.Tensor],
+    rates: torch.Tensor,
+    momentum: float,
+) -> None:
+    """v ← momentum · v - r g and w ← w + v in place, as Keras computes it (and not torch, whose v has no r in it)."""
+    for weight, gradient, velocity in zip(weights, gradients, velocities, strict=True):
+        velocity.mul_(momentum).addcmul_(_per_network(rates, weight), gradient, value=-1)
+        weight.add_(velocity)
+
+
 def adam_step(
     weights: Sequence[torch.Tensor],
     gradients: Sequence[torch.Tensor],

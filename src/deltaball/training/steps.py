@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from deltaball.networks.layers import Layers
+from deltaball.networks.layers import Layers, Role
 from deltaball.networks.models import Layered
-from deltaball.networks.packs import logits
 from deltaball.training.draws import Draws
 from deltaball.training.graphs import CAPTURING, Captured, Record, Replayed, streams
 from deltaball.training.objectives.cross_entropy import CrossEntropy
 from deltaball.training.objectives.objective import Batch, Objective
-from deltaball.training.optimizers import adam_step, corrections, sgd_step
+from deltaball.training.optimizers import adam_step, corrections, momentum_step, sgd_step
+from deltaball.training.passes import Seen, TrainingPass, follow
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,17 @@ class Recipe:
     optimizer: str = "sgd"
     precision: str = "float32"
     objective: Objective = field(default_factory=CrossEntropy)
+    momentum: float = 0.0  # of plain SGD
+    weight_decay: float = 0.0  # share of each kernel that joins its gradient, for every optimizer
+
+    def having(self, *roles: Role) -> list[int]:
+        """Positions of the weights with these roles."""
+        return [position for position, weight in enumerate(self.layers.weights) if weight.role in roles]
+
+    @property
+    def trained(self) -> list[int]:
+        """Positions of the weights that are trained: all but buffers."""
+        return self.having("kernel", "bias", "scale")
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ class Members:
     """What a step knows of each of K networks; every tensor is [K, ...]."""
 
     weights: Sequence[torch.Tensor]
-    moments: Sequence[torch.Tensor] = ()  # all first ones, then all second; none for SGD
+    # Of the weights that are trained: all of Adam's first, then all second; one each of SGD with momentum, else none.
+    moments: Sequence[torch.Tensor] = ()
     masks: Sequence[torch.Tensor] = ()  # where False, a weight is pruned: its gradient is zero; none: nothing is pruned
     axes: Mapping[str, torch.Tensor] = field(default_factory=dict)  # of the objective, on which they differ
     keys: torch.Tensor | None = None  # of what the objective draws
@@ -67,23 +79,34 @@ class Members:
 
 
 class TrainedPack(Layered):
-    """K networks as a step sees them: in its precision, and differentiable by their weights."""
+    """K networks as a step sees them: in training, in its precision, and differentiable by their weights.
 
-    def __init__(self, recipe: Recipe, weights: Sequence[torch.Tensor], convolution: str = "looped") -> None:
+    `draws` are those of dropout. `seen` has what the batch normalisations saw in the last pass.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        weights: Sequence[torch.Tensor],
+        convolution: str = "looped",
+        draws: Draws | None = None,
+    ) -> None:
         self.recipe, self.layers, self.weights, self.convolution = recipe, recipe.layers, tuple(weights), convolution
+        self.draws, self.seen = draws, list[Seen]()
 
     def __len__(self) -> int:
         return len(self.weights[0])
 
     def part(self, networks: slice) -> "TrainedPack":
-        return TrainedPack(self.recipe, [weight[networks] for weight in self.weights], self.convolution)
+        draws = self.draws and self.draws.part(networks)
+        return TrainedPack(self.recipe, [weight[networks] for weight in self.weights], self.convolution, draws)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [K, n, classes], float32."""
-        if self.recipe.precision == "float32":
-            return logits(self.layers, self.weights, x, self.convolution)
-        lower = getattr(torch, self.recipe.precision)
-        return logits(self.layers, [one.to(lower) for one in self.weights], x.to(lower), self.convolution).float()
+        way = TrainingPass(self.convolution, self.draws)
+        found = way.through(self.layers, self.weights, x.to(getattr(torch, self.recipe.precision))).float()
+        self.seen = way.seen
+        return found
 
 
 class Steps:
@@ -102,6 +125,7 @@ class Steps:
         record: Record | None = None,
     ) -> None:
         self.recipe, self.execution = recipe, execution
+        self.trained, self.averages = recipe.trained, recipe.having("buffer")
         # All bits of a weight that stays and none of one that is pruned.
         self.members = replace(members, masks=[-mask.to(torch.int32) for mask in members.masks])
         self.images, self.labels = images, labels
@@ -164,24 +188,38 @@ class Steps:
 
     def _descend(self, part: slice, points: torch.Tensor, rates: torch.Tensor) -> None:
         members = self.members[part]
-        weights = [weight.detach().requires_grad_() for weight in members.weights]
-        pack = TrainedPack(self.recipe, weights, self.execution.convolution)
-        loss = self.recipe.objective(pack, self._batch(members, points[part]))
+        every = [weight.detach() for weight in members.weights]
+        weights = [every[position].requires_grad_() for position in self.trained]
+        draws = None if members.keys is None else Draws(members.keys, self.before, self.taken)
+        pack = TrainedPack(self.recipe, every, self.execution.convolution, draws)
+        loss = self.recipe.objective(pack, self._batch(members, points[part], draws))
         gradients = torch.autograd.grad(loss.sum(), weights)
         with torch.no_grad():
             self.loss[part] += loss
-            for mask, gradient in zip(members.masks, gradients, strict=bool(members.masks)):
+            follow([every[position] for position in self.averages], pack.seen)
+            self._decay(every, gradients)
+            for position, gradient in zip(self.trained if members.masks else (), gradients, strict=False):
                 # Not a product: a gradient that is not finite must not reach a pruned weight. Nor torch.where: with
                 # irregular masks a CPU guesses every other of its decisions wrong.
-                gradient.view(torch.int32).bitwise_and_(mask)
+                gradient.view(torch.int32).bitwise_and_(members.masks[position])
             if self.recipe.optimizer == "adam":
                 adam_step(weights, gradients, members.moments, rates[part])
+            elif self.recipe.momentum:
+                momentum_step(weights, gradients, members.moments, rates[part], self.recipe.momentum)
             else:
                 sgd_step(weights, gradients, rates[part])
 
-    def _batch(self, members: Members, points: torch.Tensor) -> Batch:
+    def _decay(self, weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> None:
+        """Add to the gradients of kernels that of the penalty weight_decay/2 · |kernel|²."""
+        if not self.recipe.weight_decay:
+            return
+        kernels = set(self.recipe.having("kernel"))
+        for position, gradient in zip(self.trained, gradients, strict=True):
+            if position in kernels:
+                gradient.add_(weights[position], alpha=self.recipe.weight_decay)
+
+    def _batch(self, members: Members, points: torch.Tensor, draws: Draws | None) -> Batch:
         """The minibatches of some networks; `points` [K, n] are indices."""
         # Whole rows, and not [points], which copies number by number.
         images = self.images.index_select(0, points.flatten()).unflatten(0, points.shape)
-        draws = None if members.keys is None else Draws(members.keys, self.before, self.taken)
         return Batch(images, self.labels[points], members.axes, draws)

@@ -105,7 +105,7 @@ def _request(plan: Plan, shard: Shard, minutes: float, workspace: float) -> Requ
 def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     """Weights, gradients, the update, the initial weights, Adam's moments twice; a batch with its gradients."""
     one = pack[0]
-    copies = 8 if one.axes.get("optimizer") == "adam" else 4
+    copies = 4 + 2 * METHODS[one.method].moments(one.axes)
     if METHODS[one.method].averages_samples:  # drawn since its last checkpoint, as float32 and as it is written
         copies += 2 * one.checkpoints[-1]
     if plan.study.compute.device == "cuda":  # the host has what goes to the store and what comes from there
