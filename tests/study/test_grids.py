@@ -12,8 +12,8 @@ from builders import grid, planned, study
 
 from deltaball.base.errors import InputError
 from deltaball.base.implementations import is_implemented
-from deltaball.study.axes import Strict
 from deltaball.study.architectures import ARCHITECTURES
+from deltaball.study.axes import Strict
 from deltaball.study.grids import PARTS, all_axes, combinations, fits, grid_model, model_of
 from deltaball.study.methods import METHODS, Training
 from deltaball.study.objectives import OBJECTIVES
@@ -127,7 +127,7 @@ def test_what_a_chain_passes_and_keeps_worked_out_by_hand() -> None:
 
 
 def test_axes_that_may_differ_in_a_pack_are_marked() -> None:
-    assert METHODS["sgd"].within_pack() == {"learning_rate", "seed"}
+    assert METHODS["sgd"].within_pack() == {"learning_rate", "seed", "schedule"}
     assert METHODS["imp"].within_pack() == {"learning_rate", "seed", "ranking", "kept", "epochs"}
     scales = {"step_size", "prior_scale", "likelihood_scale"}
     assert METHODS["hmc"].within_pack() == {*scales, "thinning", "seed"}
