@@ -6,9 +6,11 @@
 auto_LiRPA is no dependency; besides torch it needs appdirs, sortedcontainers, ninja, tqdm, graphviz, packaging and
 pyyaml. Networks have random weights; bounded are all differences of logits around eight random images, in L∞ balls, in
 float64 and without our allowance for float32. Printed is by how much ours are looser and tighter at most, and the
-seconds of both. Intervals are the same; CROWN's are where both bound the hidden layers alike. Ours cut them by intervals
-too, and chords bound max-pools: then ours are tighter, but a ReLU's lower line, which is one of two, may become the
-other one, so that some rows of larger balls are looser. auto_LiRPA has no clamp, no overlapping and no uneven windows.
+seconds of both, theirs with tracing the network.
+
+Intervals are the same. CROWN's are the same where both bound the hidden layers alike. Ours cut these by intervals too,
+and bound max-pools by chords; a ReLU's lower line, one of two, may then become the other one, so that a row may be
+looser. auto_LiRPA has no overlapping and no uneven windows.
 """
 
 import os
