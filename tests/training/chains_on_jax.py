@@ -16,10 +16,11 @@ import pytest
 import torch
 from builders import grid, planned, planned_few, study
 
+from deltaball.base.errors import InputError
 from deltaball.cli import main
 from deltaball.data.datasets import Dataset, from_arrays
 from deltaball.networks import packs
-from deltaball.networks.layers import Dense, Flatten, Layers
+from deltaball.networks.layers import BatchNorm, Dense, Dropout, Flatten, Layer, Layers, Residual
 from deltaball.networks.posteriors import Posterior
 from deltaball.plan import loading
 from deltaball.plan.networks import Trajectory
@@ -146,6 +147,12 @@ def reference(plan: Plan, few: Dataset, tmp_path_factory: pytest.TempPathFactory
     assert len(pack) == 4
     assert hmc.train(pack, plan.layers(pack[0]), few, store, "cpu") == len(plan.networks) == 12
     return store
+
+
+@pytest.mark.parametrize("layer", [BatchNorm(), Dropout(0.5), Residual((Dense(3),))])
+def test_layers_that_chains_cannot_sample_are_refused_by_name(layer: Layer):
+    with pytest.raises(InputError, match=f"no chain for layer {type(layer).__name__}: "):
+        log_softmax_of(Layers((2, 2, 1), (Flatten(), Dense(3), layer)))
 
 
 def test_a_chain_alone_is_the_one_in_a_pack(plan: Plan, few: Dataset, reference: Store, tmp_path: Path):

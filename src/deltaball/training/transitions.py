@@ -11,7 +11,14 @@ from numpyro.infer.hmc import hmc
 
 from deltaball.base.errors import InputError
 from deltaball.networks.keras_models import keras_model
-from deltaball.networks.layers import Layers
+from deltaball.networks.layers import BatchNorm, Dropout, Layers, Residual
+
+# Layers that the potential energy of a chain has no rule for, and why.
+NO_CHAIN = {
+    BatchNorm: "its moving averages are no weights, and have no posterior",
+    Dropout: "the potential energy would be another at every step",
+    Residual: "chains sample the layers of a single path",
+}
 
 
 class Transitions(NamedTuple):
@@ -85,7 +92,13 @@ def potential_energy(
 
 
 def log_softmax_of(layers: Layers) -> Callable[..., jax.Array]:
-    """Log softmax [n, classes] of (weights in Keras' order, images [n, h, w, c])."""
+    """Log softmax [n, classes] of (weights in the layers' order, images [n, h, w, c]).
+
+    Raises InputError for layers that are not a function of weights and image alone, and where Keras' order is another.
+    """
+    for layer, _ in layers.within():
+        if reason := NO_CHAIN.get(type(layer)):
+            raise InputError(f"no chain for layer {type(layer).__name__}: {reason}")
     os.environ.setdefault("KERAS_BACKEND", "jax")
     import keras
 
