@@ -22,9 +22,11 @@ from training import seconds
 
 from deltaball.data.datasets import Dataset, load
 from deltaball.local.balls import Ball
+from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.certificates.differences import differences
 from deltaball.local.losses import margin_loss
 from deltaball.local.notions import ClassChange
+from deltaball.local.references import Reference
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.packs import Pack, logits
 from deltaball.run.libraries import prepare_torch
@@ -64,9 +66,11 @@ def attacked(pack: Pack, x: torch.Tensor, ball: Ball) -> float:
     moved, robust = x.expand(len(pack), *x.shape), torch.ones(point.shape[:-1], device=x.device)
     for _ in range(20):
         leaf = moved.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(margin_loss(point, pack(leaf)).sum(), leaf)
+        (gradient,) = torch.autograd.grad(margin_loss(Reference.output(point), pack(leaf)).sum(), leaf)
         moved = around.project(moved + ball.delta / 5 * gradient.sign())
-        robust = torch.minimum(robust, ClassChange().outcome(point, pack(moved), around.distance(moved)))
+        robust = torch.minimum(
+            robust, ClassChange().outcome(Reference.output(point), pack(moved), around.distance(moved))
+        )
     return robust.mean().item()
 
 
@@ -96,7 +100,10 @@ def main() -> None:
             ball = Ball("linf", delta)
             spent = [milliseconds(pack, x, ball, *how) for how in [("ibp", False), ("crown", False), ("crown", True)]]
             shares = [
-                ClassChange().certified(pack(x), differences(pack, x, ball, by, False)).mean().item()
+                ClassChange()
+                .certified(Reference.output(pack(x)), LogitBounds(differences(pack, x, ball, by, False)))
+                .mean()
+                .item()
                 for by in ("ibp", "crown")
             ]
             print(

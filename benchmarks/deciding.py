@@ -27,9 +27,11 @@ import torch
 from deltaball.data.datasets import Dataset, load
 from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
+from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.certificates.differences import differences
 from deltaball.local.exact import decide
 from deltaball.local.notions import ClassChange
+from deltaball.local.references import Reference
 from deltaball.networks.packs import Pack
 from deltaball.plan.plan import plan
 from deltaball.store.store import Store
@@ -88,7 +90,7 @@ def report(size: tuple[int, int], pack: Pack, accuracy: float, x: torch.Tensor) 
     ((_, _, attacked),), pgd = timed(lambda: [*attack(pack, x, {BALL: [ClassChange()]}, range(len(x)))])
     left = torch.nonzero(attacked.outcome[0]).flatten()
     bounds, crown = timed(lambda: differences(pack, x[left], BALL, "crown", False))
-    left = left[ClassChange().certified(pack(x[left]), bounds)[0] == 0]
+    left = left[ClassChange().certified(Reference.output(pack(x[left])), LogitBounds(bounds))[0] == 0]
     found, exact = timed(lambda: decide(pack, x[left], BALL, NETWORKS[size]))
     unknown = int(np.isnan(found.outcome).sum())
     wall, used = (sum(parts) for parts in zip(pgd, crown, exact, strict=True))

@@ -154,7 +154,7 @@ def test_points_left_open_are_robust_for_nobody(
 ):
     decided = [one for one in both.measures if one.judge == "exact"][1]
 
-    def give_up(network: Pack, x: Any, ball: Any, seconds: float) -> Any:
+    def give_up(network: Pack, x: Any, ball: Any, seconds: float, labels: Any) -> Any:
         return SimpleNamespace(outcome=np.full(len(x), np.nan, np.float32), witness=torch.full_like(x, torch.nan))
 
     monkeypatch.setattr(exact, "decide", give_up)

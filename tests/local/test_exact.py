@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from deltaball.local import exact, linear_programs
 from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
+from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.certificates.differences import differences
 from deltaball.local.exact import decide
 from deltaball.local.losses import margin
 from deltaball.local.notions import ClassChange
+from deltaball.local.references import Reference
 from deltaball.networks import dense_form, dense_sizes
 from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.packs import Pack
@@ -107,7 +109,7 @@ def assert_witnesses(pack: Pack, x: torch.Tensor, ball: Ball, decisions: exact.D
     for index in np.flatnonzero(violated):
         point, witness = x[index : index + 1], decisions.witness[index : index + 1]
         assert ball.around(point).contains(witness).all()
-        assert ClassChange().outcome(pack(point), pack(witness), torch.zeros(())).item() == 0
+        assert ClassChange().outcome(Reference.output(pack(point)), pack(witness), torch.zeros(())).item() == 0
 
 
 def assert_agree(outcome: float, least: float) -> None:
@@ -240,7 +242,11 @@ def test_certified_is_robust_and_attacked_is_violated(norm: str):
     for seed, delta in itertools.product(range(4), (0.02, 0.05, 0.12)):
         pack, x = drawn(fcn(2, 10, shape, 4), seed), images(16, shape, seed)
         ball = Ball(norm, delta * (4 if norm == "l1" else 1))
-        certified = ClassChange().certified(pack(x), differences(pack, x, ball, "crown", False))[0].numpy()
+        certified = (
+            ClassChange()
+            .certified(Reference.output(pack(x)), LogitBounds(differences(pack, x, ball, "crown", False)))[0]
+            .numpy()
+        )
         ((_, _, found),) = Pgd()(pack, x, {ball: [ClassChange()]}, range(len(x)))
         decisions = decide(pack, x, ball, LIMIT)
         assert_witnesses(pack, x, ball, decisions)

@@ -14,7 +14,7 @@ from scipy import stats
 from deltaball.analysis import clustered
 from deltaball.analysis.bayes import converged
 from deltaball.analysis.clustered import FEWEST, MANY, Estimate, Scaled, Student
-from deltaball.analysis.judges import display_name
+from deltaball.analysis.judges import display_name, judge_of
 from deltaball.analysis.pruning import FEWEST_TRUNKS, independent_mean, per_trunk
 from deltaball.base.guarantees import samples_needed
 from deltaball.study.grids import all_axes
@@ -409,7 +409,7 @@ def _notion(notion: str, gamma: float) -> str:
 
 def _described(members: pd.DataFrame) -> str:
     one = members.iloc[0]
-    by = display_name(one["attack"] if isinstance(one["attack"], str) else one["certificate"])
+    by = display_name(judge_of(one))
     return f"{_notion(one['notion'], one['gamma'])}, {NORMS[one['norm']]} δ {one['delta']:g}, {by}"
 
 

@@ -1,10 +1,12 @@
-"""Attacks and certificates by strength, and the one attack that is shown where there is room for one."""
+"""Judges by strength, and the one attack that is shown where there is room for one."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
-from deltaball.study.judges import JUDGES, Judge
+from deltaball.study.judges import JUDGES, KEYS, Judge
 
 LEVEL = ["dataset", "notion", "norm", "gamma", "delta"]
 
@@ -12,6 +14,11 @@ LEVEL = ["dataset", "notion", "norm", "gamma", "delta"]
 def entry(judge: str) -> Judge:
     """What is known of an attack or certificate, as the tables name it: ``pgd``, ``pgd-10x1``."""
     return JUDGES[judge.partition("-")[0]]
+
+
+def judge_of(row: Mapping[str, Any]) -> str:
+    """The judge of a row of the tables, as they name it: in its column `attack`, `certificate` or `sampling`."""
+    return next(row[key] for key in dict.fromkeys(KEYS.values()) if isinstance(row[key], str))
 
 
 def strength(judge: str) -> tuple[int, float]:
@@ -35,6 +42,11 @@ def joined(judges: pd.Series) -> str:
     """The attacks or certificates of a column in words, weakest first."""
     named = [display_name(judge) for judge in sorted(judges.dropna().unique(), key=strength)]
     return " and ".join([*([", ".join(named[:-1])] if named[1:] else []), *named[-1:]])
+
+
+def worst_cases(measured: pd.DataFrame) -> pd.DataFrame:
+    """The rows of attacks and certificates: of the worst images of balls, not of random ones."""
+    return measured[measured["attack"].notna() | measured["certificate"].notna()]
 
 
 def strongest(rows: pd.DataFrame, side: str, keys: list[str]) -> pd.DataFrame:

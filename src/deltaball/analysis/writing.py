@@ -8,6 +8,7 @@ from deltaball.analysis.diagnostics import diagnostics
 from deltaball.analysis.enclosures import enclosures
 from deltaball.analysis.groups import Groups
 from deltaball.analysis.importances import importances
+from deltaball.analysis.judges import worst_cases
 from deltaball.analysis.learned import learned
 from deltaball.analysis.mixed import mixed
 from deltaball.analysis.partial import partial_correlations
@@ -26,7 +27,7 @@ def write_tables(plan: Plan) -> None:
     networks, robustness = frames.load(plan)
     curves, draws = frames.load_curves(plan)
     distinct = frames.distinct(networks, robustness)
-    measured = frames.measured(distinct, robustness)
+    measured = worst_cases(frames.measured(distinct, robustness))
     groups = Groups(measured)
     # A copy of a study's tables may come without it, the largest.
     outcomes = plan.study.folder / "outcomes.parquet"

@@ -33,7 +33,7 @@ def curves(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
 
     Raises InputError when a point is both proven robust and violated, which no sound program can find.
     """
-    by_name = {measure.name: measure for measure in plan.measures}
+    by_name = {measure.name: measure for measure in plan.measures if not measure.sampling}
     rows: list[dict[str, Any]] = []
     for network_id, members in outcomes[outcomes["measure"].isin(by_name)].groupby("network_id", sort=False):
         families: dict[Family, dict[Measure, np.ndarray]] = defaultdict(dict)

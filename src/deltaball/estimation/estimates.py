@@ -107,6 +107,7 @@ def described(measure: Measure) -> dict[str, Any]:
         "gamma": measure.gamma,
         "attack": measure.attack,
         "certificate": measure.certificate,
+        "sampling": measure.sampling,
         "samples": measure.samples,
         "epsilon": measure.epsilon,
         "confidence": measure.confidence,
@@ -120,5 +121,5 @@ def _side(measure: Measure, values: np.ndarray) -> str:
     says = JUDGES[measure.judge].says
     if says == "decides":
         return "lower" if np.isnan(values).any() else "exact"
-    # An attack that misses violations overstates R and understates D.
-    return "upper" if (says == "finds") != NOTIONS[measure.notion].violations_raise else "lower"
+    # An attack that misses violations overstates R and understates D, and so does a mean that is not the worst.
+    return "upper" if (says != "proves") != NOTIONS[measure.notion].violations_raise else "lower"

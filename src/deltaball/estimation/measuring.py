@@ -16,7 +16,6 @@ from deltaball.plan.measures import Measure
 from deltaball.plan.networks import CheckpointId
 from deltaball.store.store import Store
 from deltaball.study.judges import JUDGES, STAGES
-from deltaball.study.notions import NOTIONS
 
 Asked = Mapping[CheckpointId, Mapping[Measure, int]]  # of each network its measures, each with its number of points
 
@@ -31,12 +30,13 @@ def measure(
     store: Store,
     device: str,
     told: Told = lambda measure, count: None,
+    labels: np.ndarray | None = None,
 ) -> int:
     """Complete the outcomes of networks of one shape; returns how many were computed.
 
-    The points are the first of `images` [N, h, w, c], which `seed` drew. The store keeps outcomes per network × measure
-    × point, so only what a larger N, a new measure or a new checkpoint adds is computed. Diverged networks have no
-    outcomes.
+    The points are the first of `images` [N, h, w, c] with their `labels`, int64 [N], which `seed` drew; these may be
+    left out where no notion needs them. The store keeps outcomes per network × measure × point, so only what a larger
+    N, a new measure or a new checkpoint adds is computed. Diverged networks have no outcomes.
     """
     stored = StoredOutcomes(store, seed)
     trained = {checkpoint: wanted for checkpoint, wanted in asked.items() if is_measurable(checkpoint, store)}
@@ -50,7 +50,8 @@ def measure(
                     _settled(checkpoint, measures, trained[checkpoint], stored, slice(done, samples))
                     for checkpoint in checkpoints
                 ]
-                judged = outcomes(model, images[done:samples], measures, device, done, settled, told)
+                shown, own = (None if one is None else one[done:samples] for one in (images, labels))
+                judged = outcomes(model, shown, measures, device, done, settled, told, own)
                 for k, checkpoint in enumerate(checkpoints):
                     stored.add(checkpoint, {one: judged[one].of_network(k) for one in measures})
                 computed += len(checkpoints) * len(measures) * (samples - done)
@@ -137,7 +138,7 @@ def _settled(
 def _bears_on(other: Measure, one: Measure) -> bool:
     """Whether a violation that `other` found, or a proof that it has, settles a point for `one` too."""
     alike = (other.notion, other.norm, other.gamma) == (one.notion, one.norm, one.gamma)
-    if one.attack or not alike or not NOTIONS[one.notion].is_share:
+    if not one.certificate or other.sampling or not alike or not one.is_share:
         return False
     if other.attack:
         return other.delta <= one.delta

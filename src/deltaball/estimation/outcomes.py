@@ -2,13 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from deltaball.estimation.stored import Judged
 from deltaball.local.balls import Ball
+from deltaball.local.judge import Verdict
 from deltaball.local.judges import judge
 from deltaball.local.notions import Notion, notion
 from deltaball.local.points import filled
@@ -34,81 +35,105 @@ def outcomes(
     first: int = 0,
     settled: Sequence[Settled] | None = None,
     told: Told = lambda measure, count: None,
+    labels: np.ndarray | None = None,
 ) -> dict[Measure, Judged]:
     """Outcomes [K, n] of every measure for K networks on images [n, h, w, c] in [0, 1], points `first`, `first` + 1…
 
-    Attacks are asked about all points of all networks together, certificates and exact answers about those of each
-    network that are not `settled` [K]. What there is of a measure is `told` as it comes.
+    Attacks and samples are asked about all points of all networks together, certificates and exact answers about those
+    of each network that are not `settled` [K]. What there is of a measure is `told` as it comes. `labels`, int64 [n],
+    may be left out where no notion needs them.
     """
-    keys = range(first, first + len(images))
-    attacks, proofs = (
-        [measure for measure in measures if bool(measure.attack) == attacks] for attacks in (True, False)
+    points = _Points(images, range(first, first + len(images)), labels)
+    searches, proofs = (
+        [measure for measure in measures if bool(measure.certificate) == certificates] for certificates in (False, True)
     )
-    judged = _attacked(model, images, attacks, keys, device, told) if attacks else {}
+    judged = _searched(model, points, searches, device, told) if searches else {}
     if proofs:
         unknown = dict.fromkeys(proofs, np.full(len(images), np.nan, np.float32))
         proven = [
-            _proven(model.one(k), images, proofs, keys, settled[k] if settled else unknown, device, told)
+            _proven(model.one(k), points, proofs, settled[k] if settled else unknown, device, told)
             for k in range(len(model))
         ]
         judged |= {measure: Judged(np.stack([of_network[measure] for of_network in proven])) for measure in proofs}
     return judged
 
 
-def _attacked(
-    model: Model, images: np.ndarray, measures: Sequence[Measure], keys: Sequence[int], device: str, told: Told
+class _Points(NamedTuple):
+    """Images [n, h, w, c], their own numbers [n], and their labels [n] where they are known."""
+
+    images: np.ndarray
+    keys: Sequence[int]
+    labels: np.ndarray | None
+
+    def at(self, index: Sequence[int]) -> "_Points":
+        labels = None if self.labels is None else self.labels[index]
+        return _Points(self.images[index], [self.keys[one] for one in index], labels)
+
+
+def _searched(
+    model: Model, points: _Points, measures: Sequence[Measure], device: str, told: Told
 ) -> dict[Measure, Judged]:
     searches = _grouped(measures, lambda measure: (measure.judge, measure.settings, measure.norm))
-    parts: dict[Measure, list[tuple[torch.Tensor, torch.Tensor]]] = {measure: [] for measure in measures}
+    parts: dict[Measure, list[tuple[torch.Tensor, torch.Tensor | None]]] = {measure: [] for measure in measures}
     most = IMAGES_AT_ONCE[device] if device == "cpu" else min(IMAGES_AT_ONCE[device], images_at_once(model.numbers))
     at_once = max(1, most // len(model) // IMAGES_MULTIPLE) * IMAGES_MULTIPLE
-    padded, numbered = filled(torch.from_numpy(images), keys)
+    count, padded = len(points.images), filled(len(points.images))
     for start in range(0, len(padded), at_once):
-        block = slice(start, start + at_once)
-        x = padded[block].to(device)
+        block = points.at(padded[start : start + at_once])
         for (name, settings, _), members in searches.items():
-            asked: dict[Ball, list[Notion]] = defaultdict(list)
+            verdicts = _verdicts(name, settings, model, block, members, device)
             for measure in members:
-                asked[ball_of(measure)].append(notion_of(measure))
-            verdicts = judge(name, **dict(settings))(model, x, asked, numbered[block])
-            found = {(ball, kind): verdict for ball, kind, verdict in verdicts}
-            for measure in members:
-                verdict = found[ball_of(measure), notion_of(measure)]
-                parts[measure].append((verdict.outcome.cpu(), verdict.no_gradient.cpu()))
-                told(measure, len(model) * min(at_once, len(images) - start))
+                outcome, no_gradient = verdicts[measure].outcome, verdicts[measure].no_gradient
+                parts[measure].append((outcome.cpu(), None if no_gradient is None else no_gradient.cpu()))
+                told(measure, len(model) * min(at_once, count - start))
     return {
-        measure: Judged(*(torch.cat(blocks, 1).numpy()[:, : len(images)] for blocks in zip(*each, strict=True)))
+        measure: Judged(*(_joined(blocks, count) for blocks in zip(*each, strict=True)))
         for measure, each in parts.items()
     }
 
 
+def _joined(blocks: Sequence[torch.Tensor | None], count: int) -> np.ndarray | None:
+    return None if blocks[0] is None else torch.cat(blocks, 1).numpy()[:, :count]
+
+
 def _proven(
-    network: Model,
-    images: np.ndarray,
-    measures: Sequence[Measure],
-    keys: Sequence[int],
-    settled: Settled,
-    device: str,
-    told: Told,
+    network: Model, points: _Points, measures: Sequence[Measure], settled: Settled, device: str, told: Told
 ) -> dict[Measure, np.ndarray]:
     """Outcomes [n] of certificates and exact answers for one network; computed only where they are not settled."""
     proven = {measure: settled[measure].copy() for measure in measures}
     searches = _grouped(measures, lambda measure: (measure.judge, measure.settings, ball_of(measure)))
-    for (name, settings, ball), members in searches.items():
+    for (name, settings, _), members in searches.items():
         (left,) = np.nonzero(np.isnan([settled[measure] for measure in members]).any(0))
         for measure in members:
-            told(measure, len(images) - len(left))
-        asked, at_once = {ball: [notion_of(measure) for measure in members]}, max(1, len(left))
-        if JUDGES[name].says == "decides":
-            at_once = DECIDED_AT_ONCE
+            told(measure, len(points.images) - len(left))
+        at_once = DECIDED_AT_ONCE if JUDGES[name].says == "decides" else max(1, len(left))
         for start in range(0, len(left), at_once):
             block = left[start : start + at_once]
-            x = torch.from_numpy(images[block]).to(device)
-            verdicts = judge(name, **dict(settings))(network, x, asked, [keys[index] for index in block])
-            for measure, (_, _, verdict) in zip(members, verdicts, strict=True):
-                proven[measure][block] = verdict.outcome[0].cpu().numpy()
+            verdicts = _verdicts(name, settings, network, points.at(block), members, device)
+            for measure in members:
+                proven[measure][block] = verdicts[measure].outcome[0].cpu().numpy()
                 told(measure, len(block))
     return proven
+
+
+def _verdicts(
+    name: str,
+    settings: Sequence[tuple[str, float]],
+    model: Model,
+    points: _Points,
+    measures: Sequence[Measure],
+    device: str,
+) -> dict[Measure, Verdict]:
+    """What one judge says of points by some measures."""
+    asked: dict[Ball, list[Notion]] = defaultdict(list)
+    for measure in measures:
+        asked[ball_of(measure)].append(notion_of(measure))
+    images, labels = (
+        None if one is None else torch.from_numpy(one).to(device) for one in (points.images, points.labels)
+    )
+    said = judge(name, **dict(settings))(model, images, asked, points.keys, labels)
+    verdicts = {(ball, kind): verdict for ball, kind, verdict in said}
+    return {measure: verdicts[ball_of(measure), notion_of(measure)] for measure in measures}
 
 
 def _grouped(measures: Iterable[Measure], key: Any) -> dict[Any, list[Measure]]:

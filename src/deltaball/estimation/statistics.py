@@ -7,7 +7,6 @@ import numpy as np
 
 from deltaball.estimation.intervals import betting, clopper_pearson, hoeffding
 from deltaball.plan.measures import Measure
-from deltaball.study.notions import NOTIONS
 
 Ends = tuple[np.ndarray, np.ndarray]
 
@@ -27,7 +26,7 @@ class Mean:
 
     @classmethod
     def of(cls, measure: Measure) -> Self:
-        return cls(measure.highest, NOTIONS[measure.notion].is_share)
+        return cls(measure.highest, measure.is_share)
 
     @property
     def tight_inequality(self) -> str:

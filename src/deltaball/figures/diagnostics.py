@@ -90,8 +90,8 @@ def _panels(shown: pd.DataFrame) -> Figure:
             row[1].scatter(normal, members["studentised"], **look)
             row[2].scatter(members["leverage"], members["studentised"], **look)
         one = chosen.iloc[0]
-        gamma = "" if np.isnan(one["gamma"]) else f", γ = {one['gamma']:g}"
-        row[0].set_ylabel(f"{NOTIONS[one['notion']].title}\nδ = {one['delta']:g}{gamma}\nresidual")
+        notion = NOTIONS[one["notion"]]
+        row[0].set_ylabel(f"{notion.title}\nδ = {one['delta']:g}{notion.with_threshold(one['gamma'])}\nresidual")
         row[0].axhline(0, color="0.5", linewidth=0.8)
         row[1].axline((0, 0), slope=1, color="0.5", linewidth=0.8)
         row[1].set_ylabel("studentised residual")

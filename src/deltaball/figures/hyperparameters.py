@@ -15,9 +15,9 @@ from matplotlib.patches import Patch
 
 from deltaball.figures import readings, style
 from deltaball.figures.panels import (
-    AXES,
     asked,
     asked_of,
+    axis_label,
     caption,
     empty,
     finish,
@@ -76,7 +76,7 @@ def _panels(panels: dict[str, pd.DataFrame]) -> Figure:
         axis, chosen = list(panels.items())[index]
         _boxes(panel, chosen, axis)
         panel.set_ylim(*limits(every, every["estimate"].min(), every["estimate"].max()))
-        panel.set_ylabel(AXES[NOTIONS[chosen["notion"].iloc[0]].quantity] if index % count == 0 else "")
+        panel.set_ylabel(axis_label(chosen["notion"].iloc[0]) if index % count == 0 else "")
         panel.tick_params(labelleft=index % count == 0)
     return figure
 

@@ -31,6 +31,8 @@ from deltaball.study.notions import NOTIONS
 from deltaball.tables import columns, frames
 
 AXES = {"R": "R(g), robust share", "D": "D(ḡ), mean variation", "M": "M, mean margin"}
+# Of paper 004, whose R is R(g); others' is R.
+PAPERS_NOTIONS = ("class_change", "softmax_variation", "variation_above", "margin")
 MOST_LISTED = 6
 LEGEND = 0.12  # height of the legend's row, that of a row of panels being 1
 DIGITS = 6  # of a place in a figure, as a share of its size
@@ -41,10 +43,18 @@ MANY = 1500
 CONTOURS = (0.1, 0.4, 0.7)  # share of the networks outside each
 
 
+def axis_label(notion: str) -> str:
+    """What the axis of a notion's quantity is called."""
+    return AXES[NOTIONS[notion].quantity] if notion in PAPERS_NOTIONS else "R, robust share"
+
+
+REFERENCES = {"predicted": "the predicted class", "label": "the label", "output": "the network's own output"}
+
+
 def asked(name: str) -> tuple[str, str, str]:
     """Kind, data set and notion of figure ``KIND_DATASET_NOTION``."""
     kind, _, rest = name.partition("_")
-    notion = next(one for one in NOTIONS if rest.endswith(f"_{one}"))
+    notion = max((one for one in NOTIONS if rest.endswith(f"_{one}")), key=len)
     return kind, rest.removesuffix(f"_{notion}"), notion
 
 
@@ -52,7 +62,7 @@ def asked_of(plan: Plan, networks: pd.DataFrame, notion: str, certificates: bool
     """Which networks attacks (or certificates) are to judge by this notion."""
     asked = pd.Series(False, networks.index)
     for one in plan.measures:
-        if one.notion == notion and bool(one.certificate) == certificates:
+        if one.notion == notion and (one.certificate if certificates else one.attack):
             asked |= applies(one, networks)
     return asked
 
@@ -67,11 +77,12 @@ def applies(one: Measure, networks: pd.DataFrame) -> pd.Series:
 
 def levels(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The rows of a figure: each norm, δ (and γ) that is shown, its label, and its rows of the table."""
-    axis = AXES[NOTIONS[shown["notion"].iloc[0]].quantity]
+    notion = NOTIONS[shown["notion"].iloc[0]]
+    axis = axis_label(notion.name)
     # L∞ goes without saying, until there are others.
     balls = {norm: "" if set(shown["norm"]) == {"linf"} else f"{title}, " for norm, title in NORMS.items()}
     return [
-        (f"{balls[norm]}δ = {delta:g}{'' if np.isnan(gamma) else f', γ = {gamma:g}'}\n{axis}", chosen)
+        (f"{balls[norm]}δ = {delta:g}{notion.with_threshold(gamma)}\n{axis}", chosen)
         for norm in NORMS
         for (delta, gamma), chosen in shown[shown["norm"] == norm].groupby(["delta", "gamma"], dropna=False)
     ]
@@ -89,13 +100,14 @@ def caption(shown: pd.DataFrame, planned: pd.DataFrame, remark: str = "", lines:
         f"{judges.display_name(attack)} in {NORMS[norm]} balls of δ = {listed(members['delta'])}"
         for (attack, norm), members in shown.groupby(["attack", "norm"], sort=False)
     )
+    references = " and ".join(dict.fromkeys(REFERENCES[NOTIONS[one].reference] for one in shown["notion"]))
     quantities = shown["notion"].map({name: notion.quantity for name, notion in NOTIONS.items()})
     sides = shown["side"].groupby(quantities, sort=False).first().map({"upper": "no larger", "lower": "no smaller"})
     truth = " and ".join(f"the true {quantity} is {side}" for quantity, side in sides.items())
     fitted = " Lines: least squares with 95 % bands, errors clustered by independent trainings." if lines else ""
     bar = "; the grey bar is ±ε" if lines else ""
     return (
-        f"{count}. {attacked}, with respect to the predicted class: {truth} than what is shown. Each "
+        f"{count}. {attacked}, with respect to {references}: {truth} than what is shown. Each "
         f"estimate is within ε = {listed(shown['epsilon'])} of what this attack finds on the whole input distribution, "
         f"with confidence {listed(shown['confidence'], confidence_text)} (N = {listed(shown['samples'], str)} test "
         f"points, Hoeffding{bar}).{fitted} {remark}"

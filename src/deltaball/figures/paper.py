@@ -24,9 +24,10 @@ from deltaball.analysis.judges import judged
 from deltaball.base.guarantees import confidence_text
 from deltaball.figures import bayes, convergence, pruning, readings, style, tradeoff
 from deltaball.figures.panels import (
-    AXES,
+    PAPERS_NOTIONS,
     applies,
     asked_of,
+    axis_label,
     caption,
     empty,
     finish,
@@ -205,15 +206,20 @@ def middle_level(asked: Mapping[Level, int]) -> Level:
 
 
 def _columns(plan: Plan, alike: pd.DataFrame, measured: pd.DataFrame, methods: set[str]) -> Iterator[Column]:
-    """A column per notion that is asked of at least half as many networks of a data set (`alike`) as any is."""
-    asked = {notion: _levels(plan, alike, notion) for notion in NOTIONS}
-    counts = {notion: max(found.values(), default=0) for notion, found in asked.items()}
-    for notion, found in asked.items():
-        if 2 * counts[notion] >= max(counts.values()) > 0:
+    """A column per notion that is asked of at least half as many networks of a data set (`alike`) as any is.
+
+    Of the paper's notions; where the study asks for none of them, of the first others.
+    """
+    asked = {notion: found for notion in NOTIONS if (found := _levels(plan, alike, notion))}
+    chosen = [notion for notion in PAPERS_NOTIONS if notion in asked] or [*asked][: len(PAPERS_NOTIONS)]
+    counts = {notion: max(asked[notion].values()) for notion in chosen}
+    for notion, count in counts.items():
+        if 2 * count >= max(counts.values()):
+            found = asked[notion]
             level = middle_level(found)
             wanted = alike[alike["method"].isin(methods) & asked_of(plan, alike, notion)]
             shown = _at(measured, wanted, notion, level)
-            yield Column(_title(notion, level), AXES[NOTIONS[notion].quantity], wanted, shown)
+            yield Column(_title(notion, level), axis_label(notion), wanted, shown)
 
 
 def _weakened(plan: Plan, alike: pd.DataFrame, measured: pd.DataFrame) -> Column:
@@ -232,7 +238,7 @@ def _weakened(plan: Plan, alike: pd.DataFrame, measured: pd.DataFrame) -> Column
             for method, level in (("hmc", (norm, gamma, delta)), ("sgd", weaker))
         ]
         title = f"SGD at δ = {weaker[2]:g}, HMC at {delta:g}"
-        return Column(title, AXES[NOTIONS[notion].quantity], wanted, pd.concat(parts, ignore_index=True))
+        return Column(title, axis_label(notion), wanted, pd.concat(parts, ignore_index=True))
     return Column("SGD at a tenth of δ", "", alike.iloc[:0], measured.iloc[:0])
 
 
@@ -246,7 +252,7 @@ def _at(measured: pd.DataFrame, networks: pd.DataFrame, notion: str, level: Leve
 def _title(notion: str, level: Level) -> str:
     norm, gamma, delta = level
     ball = "" if norm == "linf" else f"{NORMS[norm]}, "
-    return f"{NOTIONS[notion].short_title}{'' if gamma is None else f' > {gamma:g}'}, {ball}δ = {delta:g}"
+    return f"{NOTIONS[notion].shortly(gamma)}, {ball}δ = {delta:g}"
 
 
 def _bands(

@@ -26,28 +26,45 @@ class Exact(Judge):
     seconds: float = 60.0
 
     def __call__(
-        self, model: Layered, x: torch.Tensor, asked: Mapping[Ball, Sequence[Notion]], keys: Sequence[int]
+        self,
+        model: Layered,
+        x: torch.Tensor,
+        asked: Mapping[Ball, Sequence[Notion]],
+        keys: Sequence[int],
+        labels: torch.Tensor | None = None,
     ) -> Iterator[tuple[Ball, Notion, Verdict]]:
         for ball, notions in asked.items():
-            assert all(isinstance(notion, ClassChange) for notion in notions), f"{notions} have no exact answer"
-            decided = [self._decided(model.one(k), x, ball, keys) for k in range(len(model))]
-            outcomes, witnesses = (torch.stack(parts) for parts in zip(*decided, strict=True))
             for notion in notions:
+                assert isinstance(notion, ClassChange), f"{notion} has no exact answer"
+                kept = labels if notion.entry.needs_labels else None
+                decided = [self._decided(model.one(k), x, ball, notion, keys, kept) for k in range(len(model))]
+                outcomes, witnesses = (torch.stack(parts) for parts in zip(*decided, strict=True))
                 yield ball, notion, Verdict(outcomes, witnesses)
 
     def _decided(
-        self, network: Layered, x: torch.Tensor, ball: Ball, keys: Sequence[int]
+        self,
+        network: Layered,
+        x: torch.Tensor,
+        ball: Ball,
+        notion: Notion,
+        keys: Sequence[int],
+        labels: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Outcomes [n] for one network, and the images [n, h, w, c] that violate."""
-        padded, numbered = filled(x, keys)
-        ((_, _, attacked),) = Pgd(**PGD)(network, padded, {ball: [ClassChange()]}, numbered)
+        padded = filled(len(x))
+        numbered = [keys[index] for index in padded]
+        ((_, _, attacked),) = Pgd(**PGD)(network, x[padded], {ball: [notion]}, numbered, _at(labels, padded))
         values, images = attacked.outcome[0, : len(x)].clone(), attacked.perturbed[0, : len(x)].clone()
         images[values != 0] = torch.nan
         left = values.nonzero()[:, 0]
         if len(left):
-            ((_, _, proven),) = Crown()(network, x[left], {ball: [ClassChange()]}, keys)
+            ((_, _, proven),) = Crown()(network, x[left], {ball: [notion]}, keys, _at(labels, left))
             left = left[proven.outcome[0] == 0]
         if len(left):
-            solved = exact.decide(network, x[left], ball, self.seconds)
+            solved = exact.decide(network, x[left], ball, self.seconds, _at(labels, left))
             values[left], images[left] = torch.from_numpy(solved.outcome).to(x.device), solved.witness
         return values, images
+
+
+def _at(labels: torch.Tensor | None, points: torch.Tensor | list[int]) -> torch.Tensor | None:
+    return None if labels is None else labels[points]

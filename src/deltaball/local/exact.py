@@ -1,4 +1,4 @@
-"""The exact answer: is the class of a point the same everywhere in a ball? For one ReLU network, point by point.
+"""The exact answer: is a point's class, or its label, the class in the whole ball? For one ReLU network, by point.
 
 Huang et al. 2017, "Safety verification of deep neural networks", and with them paper 004, search a discretised
 neighbourhood exhaustively. That is complete only for the grid: a violation may lie between its points, and the grid
@@ -40,6 +40,7 @@ from deltaball.local.certificates.enclosures import enclosed
 from deltaball.local.certificates.lines import relu_lines
 from deltaball.local.losses import margin
 from deltaball.local.notions import ClassChange
+from deltaball.local.references import Reference
 from deltaball.networks.dense_form import Affine, affine_layers, as_dense
 from deltaball.networks.models import Layered
 
@@ -64,11 +65,14 @@ class Decisions(NamedTuple):
 
 
 @torch.no_grad()
-def decide(model: Layered, x: torch.Tensor, ball: Ball, seconds: float) -> Decisions:
+def decide(
+    model: Layered, x: torch.Tensor, ball: Ball, seconds: float, labels: torch.Tensor | None = None
+) -> Decisions:
     """Whether the class stays the same (paper 004, Definition 1) in the balls around the float32 images x [n, h, w, c].
 
-    `model` is one network. Each point is given up, as unknown, once `seconds` have passed. Raises ValueError for L2
-    balls, activations other than ReLU, and networks too large to be written as dense layers.
+    With `labels`, int64 [n], whether it is the label everywhere (paper 001, Definition 1). `model` is one network. Each
+    point is given up, as unknown, once `seconds` have passed. Raises ValueError for L2 balls, activations other than
+    ReLU, and networks too large to be written as dense layers.
     """
     assert len(model) == 1, f"one network at a time, not {len(model)}"
     if ball.norm == "l2":
@@ -78,7 +82,9 @@ def decide(model: Layered, x: torch.Tensor, ball: Ball, seconds: float) -> Decis
     answers = []
     for index in range(len(x)):
         started, point = time.monotonic(), x[index : index + 1]
-        outcome, witness, subproblems = _Search(model, dense, affine, point, ball).decided(started + seconds)
+        logits = model(point)
+        kept = Reference.output(logits) if labels is None else Reference.label(logits, labels[index : index + 1])
+        outcome, witness, subproblems = _Search(model, dense, affine, point, ball, kept).decided(started + seconds)
         answers.append((outcome, witness, time.monotonic() - started, subproblems))
     outcomes, witnesses, used, subproblems = zip(*answers, strict=True) if answers else [()] * 4
     return Decisions(
@@ -90,7 +96,7 @@ def decide(model: Layered, x: torch.Tensor, ball: Ball, seconds: float) -> Decis
 
 
 class _Subproblems(NamedTuple):
-    """B subproblems: the predicted class against class `row`, with the signs of some of the N units fixed."""
+    """B subproblems: the class that is kept against class `row`, with the signs of some of the N units fixed."""
 
     row: torch.Tensor  # [B] among the other classes
     sign: torch.Tensor  # [B, N] float64: 1 for ≥ 0, -1 for ≤ 0, 0 for not fixed
@@ -104,11 +110,12 @@ class _Subproblems(NamedTuple):
 class _Search:
     """Branch and bound for one point. Its N units are those of all hidden layers of the dense network."""
 
-    def __init__(self, model: Layered, dense: Layered, affine: Affine, x: torch.Tensor, ball: Ball) -> None:
-        self.model, self.dense, self.affine = model, dense, affine
+    def __init__(
+        self, model: Layered, dense: Layered, affine: Affine, x: torch.Tensor, ball: Ball, reference: Reference
+    ) -> None:
+        self.model, self.dense, self.affine, self.reference = model, dense, affine, reference
         self.x, self.around = x, ball.around(x)
         self.widths = [len(bias) for _, bias in affine[:-1]]
-        self.point = model(x)
         self.bounded = 0
 
     def decided(self, deadline: float) -> tuple[float, torch.Tensor, int]:
@@ -123,7 +130,7 @@ class _Search:
 
     def _prepared(self) -> bool:
         """Bound the units and the rounding; False where a forward pass in float32 may overflow."""
-        classes, predicted = self.point.shape[-1], int(self.point.argmax())
+        classes, kept = self.reference.target.shape[-1], int(self.reference.classes)
         error = enclosed(self.model, self.around, "crown").error[0, 0]
         if not error.isfinite().all():
             return False
@@ -133,11 +140,11 @@ class _Search:
             torch.cat([empty, *(bound[0, 0] for bound in side)])
             for side in (zip(*bounds, strict=True) if bounds else [[]] * 2)
         )
-        others = [j for j in range(classes) if j != predicted]
+        others = [j for j in range(classes) if j != kept]
         columns, bias = self.affine[-1][0].to_dense().T, self.affine[-1][1]
-        self.rows = columns[predicted] - columns[others]
-        self.offsets = bias[predicted] - bias[others]
-        self.enough = error[predicted] + error[others]
+        self.rows = columns[kept] - columns[others]
+        self.offsets = bias[kept] - bias[others]
+        self.enough = error[kept] + error[others]
         return True
 
     def _searched(self, deadline: float) -> tuple[float, torch.Tensor | None]:
@@ -254,12 +261,12 @@ class _Search:
     def _witness(self, images: torch.Tensor) -> torch.Tensor | None:
         """Of images [B, h, w, c] the one [1, h, w, c] that violates most, judged in float32; None if none does."""
         logits = self.model(images)
-        point = self.point.expand_as(logits)
-        outcome = ClassChange().outcome(point, logits, logits.new_zeros(()))[0]
+        reference = self.reference.expand_as(logits)
+        outcome = ClassChange().outcome(reference, logits, logits.new_zeros(()))[0]
         violates = (outcome == 0) & self.around.contains(images[:, None])[:, 0]
         if not violates.any():
             return None
-        margins = margin(logits, point.argmax(-1, keepdim=True))[0]
+        margins = margin(logits, reference.classes)[0]
         place = torch.where(violates, margins, torch.inf).argmin()
         return images[place][None]
 

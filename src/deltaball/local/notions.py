@@ -1,11 +1,12 @@
-"""Local robustness of a point, judged from logits (paper 004, Definitions 1 and 3).
+"""Local robustness of a point, judged from logits; here the notions of papers 004 (Definitions 1 and 3), 000 and 003.
 
-A notion turns the logits at a point and at a perturbed point into an *outcome*: what that perturbation alone says
-about the point. Over several perturbations the worst outcome counts, and the mean of the worst outcomes over the
-test points is the measure: R for the qualitative notions (1 robust, 0 violated), D for the variation.
+A notion turns a point's reference (its own logits, or its label) and the logits at a perturbed point into an *outcome*:
+what that perturbation alone, with the point itself, says about the point. Over several perturbations the worst outcome
+counts, and the mean of the worst outcomes over the test points is the measure: R for the qualitative notions (1 robust,
+0 violated), D for the variation.
 
-Attacks raise a notion's `losses`; certificates bound the differences of logits over the whole neighbourhood, from
-which a notion takes what is proven.
+Attacks raise a notion's `losses`; certificates bound the logits and their differences over the whole neighbourhood,
+from which a notion takes what is proven.
 """
 
 from abc import ABC, abstractmethod
@@ -15,32 +16,35 @@ from typing import ClassVar
 import torch
 
 from deltaball.base.implementations import implementation
+from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.losses import Loss, margin, margin_loss, tempered_cross_entropy, variation
-from deltaball.study.notions import NOTIONS
+from deltaball.local.references import Reference
+from deltaball.study.notions import FAMILIES, NOTIONS, forms
 from deltaball.study.notions import Notion as Entry
 
 
 class Notion(ABC):
-    """How logits at a point [..., classes] and at a perturbed point [..., classes] become an outcome [...]."""
+    """How a point's reference and logits at a perturbed point [..., classes] become an outcome [...]."""
 
     name: ClassVar[str]  # in the table of notions, whose entry says what is known of it without logits
-    # What an attack by gradients ascends, in the order in which its restarts use them.
-    losses: ClassVar[tuple[Loss, ...]]
+
+    @property
+    @abstractmethod
+    def losses(self) -> tuple[Loss, ...]:
+        """What an attack by gradients ascends, in the order in which its restarts use them."""
 
     @property
     def entry(self) -> Entry:
-        return NOTIONS[self.name]
+        (entry,) = forms(self.name, {key: [getattr(self, key)] for key in FAMILIES[self.name][0].choices})
+        return entry
 
     @abstractmethod
-    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+    def outcome(self, reference: Reference, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
         """float32 outcomes of perturbed points at `distance` [...] from their points."""
 
     @abstractmethod
-    def certified(self, point: torch.Tensor, differences: torch.Tensor) -> torch.Tensor:
-        """float32 outcomes that are proven, on the other side of the truth than an attack's.
-
-        differences[..., i, j] ≤ the minimum of logit i - logit j over the neighbourhood; -inf where unknown.
-        """
+    def certified(self, reference: Reference, bounds: LogitBounds) -> torch.Tensor:
+        """float32 outcomes that are proven, on the other side of the truth than an attack's."""
 
     def worst(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """The worse of two outcomes of the same point."""
@@ -51,8 +55,29 @@ class Notion(ABC):
         """Whether no further perturbation can make an outcome worse."""
 
 
+class Qualitative(Notion):
+    """A notion that holds of a point or does not: outcome 1 or 0; what is not a number does not hold."""
+
+    def outcome(self, reference: Reference, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        return self.holds(reference, perturbed, distance).to(torch.float32)
+
+    def certified(self, reference: Reference, bounds: LogitBounds) -> torch.Tensor:
+        return self.proven(reference, bounds).to(torch.float32)
+
+    def settled(self, outcome: torch.Tensor) -> torch.Tensor:
+        return outcome == 0
+
+    @abstractmethod
+    def holds(self, reference: Reference, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        """bool [...]: whether it holds at perturbed points and at the points themselves."""
+
+    @abstractmethod
+    def proven(self, reference: Reference, bounds: LogitBounds) -> torch.Tensor:
+        """bool [...]: whether the bounds say that it holds in the whole neighbourhood."""
+
+
 @dataclass(frozen=True)
-class ClassChange(Notion):
+class ClassChange(Qualitative):
     """g: 1 if the predicted class is unambiguous and stays so (Definition 1), else 0.
 
     One rule for ties: a tie at the maximum, at the point or at the perturbed one, is not robust; so is a margin of
@@ -62,19 +87,13 @@ class ClassChange(Notion):
     name = "class_change"
     losses = (margin_loss, tempered_cross_entropy)
 
-    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-        predicted = point.argmax(-1, keepdim=True)
-        robust = (margin(point, predicted) > 0) & (margin(perturbed, predicted) > 0)
-        return robust.to(torch.float32)
+    def holds(self, reference: Reference, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        clear_at_point = margin(reference.logits, reference.classes) > 0
+        return clear_at_point & (margin(perturbed, reference.classes) > 0)
 
-    def certified(self, point: torch.Tensor, differences: torch.Tensor) -> torch.Tensor:
-        predicted = point.argmax(-1, keepdim=True)
-        rows = differences.gather(-2, predicted[..., None].expand(*predicted.shape, differences.shape[-1])).squeeze(-2)
-        proven = rows.scatter(-1, predicted, torch.inf).amin(-1) > 0
-        return (proven & (margin(point, predicted) > 0)).to(torch.float32)
-
-    def settled(self, outcome: torch.Tensor) -> torch.Tensor:
-        return outcome == 0
+    def proven(self, reference: Reference, bounds: LogitBounds) -> torch.Tensor:
+        leads = bounds.leads(reference.classes).scatter(-1, reference.classes, torch.inf)
+        return (leads.amin(-1) > 0) & (margin(reference.logits, reference.classes) > 0)
 
 
 @dataclass(frozen=True)
@@ -84,18 +103,19 @@ class SoftmaxVariation(Notion):
     name = "softmax_variation"
     losses = (variation, margin_loss)
 
-    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-        change = variation(point, perturbed)
+    def outcome(self, reference: Reference, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        change = variation(reference, perturbed)
         return torch.where(change.isnan(), 1.0, change).to(torch.float32)
 
-    def certified(self, point: torch.Tensor, differences: torch.Tensor) -> torch.Tensor:
+    def certified(self, reference: Reference, bounds: LogitBounds) -> torch.Tensor:
         # softmax j is 1 / Σᵢ exp(logit i - logit j), whose terms lie between exp(differences[i, j]) and
         # exp(-differences[j, i]); the term of j itself is 1.
+        differences = bounds.differences
         own = torch.eye(differences.shape[-1], dtype=torch.bool, device=differences.device)
         least = differences.masked_fill(own, 0.0)
         highest = 1 / least.exp().sum(-2)
         lowest = 1 / (-least.transpose(-1, -2)).exp().sum(-2)
-        now = point.to(differences.dtype).softmax(-1)
+        now = reference.target.to(differences.dtype).softmax(-1)
         change = torch.maximum(highest - now, now - lowest).amax(-1)
         return torch.where(change.isnan(), 1.0, change.clamp(0, 1)).to(torch.float32)
 
@@ -104,21 +124,18 @@ class SoftmaxVariation(Notion):
 
 
 @dataclass(frozen=True)
-class VariationAbove(Notion):
+class VariationAbove(Qualitative):
     """1 unless the softmax variation exceeds `gamma` (paper 004, Section 2; at γ itself still robust)."""
 
     gamma: float
     name = "variation_above"
     losses = SoftmaxVariation.losses
 
-    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-        return (SoftmaxVariation().outcome(point, perturbed, distance) <= self.gamma).to(torch.float32)
+    def holds(self, reference: Reference, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        return SoftmaxVariation().outcome(reference, perturbed, distance) <= self.gamma
 
-    def certified(self, point: torch.Tensor, differences: torch.Tensor) -> torch.Tensor:
-        return (SoftmaxVariation().certified(point, differences) <= self.gamma).to(torch.float32)
-
-    def settled(self, outcome: torch.Tensor) -> torch.Tensor:
-        return outcome == 0
+    def proven(self, reference: Reference, bounds: LogitBounds) -> torch.Tensor:
+        return SoftmaxVariation().certified(reference, bounds) <= self.gamma
 
 
 @dataclass(frozen=True)
@@ -132,20 +149,19 @@ class Margin(Notion):
     name = "margin"
     losses = (margin_loss,)
 
-    def outcome(self, point: torch.Tensor, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-        predicted = point.argmax(-1, keepdim=True)
-        robust = margin(perturbed, predicted) > 0
+    def outcome(self, reference: Reference, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        robust = margin(perturbed, reference.classes) > 0
         found = torch.where(robust, self.most, distance.clamp(max=self.most))
-        return torch.where(margin(point, predicted) > 0, found, 0.0).to(torch.float32)
+        return torch.where(margin(reference.logits, reference.classes) > 0, found, 0.0).to(torch.float32)
 
-    def certified(self, point: torch.Tensor, differences: torch.Tensor) -> torch.Tensor:
-        return self.most * ClassChange().certified(point, differences)
+    def certified(self, reference: Reference, bounds: LogitBounds) -> torch.Tensor:
+        return self.most * ClassChange().certified(reference, bounds)
 
     def settled(self, outcome: torch.Tensor) -> torch.Tensor:
         return outcome == 0
 
 
 def notion(name: str, gamma: float | None = None, delta: float | None = None) -> Notion:
-    """The notion that a study calls `name`."""
-    entry, known = NOTIONS[name], {"gamma": gamma, "delta": delta}
-    return implementation(entry.implementation)(*(known[parameter] for parameter in entry.parameters))
+    """The notion that tables call `name`; gamma is its threshold, whatever its symbol."""
+    entry, known = NOTIONS[name], {"threshold": gamma, "delta": delta}
+    return implementation(entry.implementation)(*(known[one] for one in entry.parameters), **entry.choices)

@@ -22,7 +22,7 @@ class Measure:
     norm: str
     delta: float
     judge: str  # of JUDGES
-    gamma: float | None = None
+    gamma: float | None = None  # the notion's threshold, whatever its symbol
     settings: tuple[tuple[str, float], ...] = ()  # what the judge takes: steps, restarts, seconds
     samples: int = field(default=0, compare=False)
     epsilon: float = field(default=1.0, compare=False)  # in the units of the measure
@@ -54,6 +54,16 @@ class Measure:
         return self.label if JUDGES[self.judge].key == "certificate" else None
 
     @property
+    def sampling(self) -> str | None:
+        """What draws images in the tables, None for attacks and certificates."""
+        return self.label if JUDGES[self.judge].key == "sampling" else None
+
+    @property
+    def is_share(self) -> bool:
+        """Whether each outcome is 0 or 1; those of a sample are shares of its images."""
+        return NOTIONS[self.notion].is_share and self.sampling is None
+
+    @property
     def highest(self) -> float:
         """The largest value an outcome can have; the smallest is 0."""
         return NOTIONS[self.notion].highest(self.delta)
@@ -73,7 +83,7 @@ class Experiment:
 
 
 def measures(study: Study) -> list[Measure]:
-    """The study's measures, one per notion × γ × norm × δ × attack or certificate.
+    """The study's measures, one per form of a notion × threshold × norm × δ × judge.
 
     Raises InputError when two entries ask for the same number.
     """
@@ -104,8 +114,8 @@ def of_entry(entry: Any, study: Study) -> Iterator[Measure]:
             (name, value if getattr(entry, name) is None else getattr(entry, name))
             for name, value in JUDGES[judge].settings.items()
         )
-        for norm, gamma, delta in itertools.product(entry.norm, getattr(entry, "gamma", [None]), entry.delta):
-            measure = Measure(entry.notion, norm, delta, judge, gamma, settings, samples, wanted=entry.wanted)
+        for notion, norm, gamma, delta in itertools.product(entry.forms, entry.norm, entry.thresholds, entry.delta):
+            measure = Measure(notion.name, norm, delta, judge, gamma, settings, samples, wanted=entry.wanted)
             yield replace(measure, epsilon=epsilon * measure.highest, confidence=confidence_each(confidence, at_once))
 
 

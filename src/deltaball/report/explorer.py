@@ -14,7 +14,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from deltaball.analysis.bayes import converged
-from deltaball.analysis.judges import display_name, joined
+from deltaball.analysis.judges import display_name, joined, judge_of
 from deltaball.figures import style
 from deltaball.figures.paper import at_middle
 from deltaball.plan.plan import Plan
@@ -158,11 +158,9 @@ def _measures(ids: pd.Series, measured: pd.DataFrame) -> Iterator[tuple[dict[str
     for name in sorted(order.index, key=lambda one: -order[one]):
         rows = measured[measured["measure"] == name]
         first = rows.iloc[0]
-        gamma = "" if pd.isna(first["gamma"]) else f" > {first['gamma']:g}"
-        by = display_name(first["certificate"] if pd.isna(first["attack"]) else first["attack"])
+        notion, by = NOTIONS[first["notion"]], display_name(judge_of(first))
         ball = "" if first["norm"] == "linf" else f"{NORMS[first['norm']]}, "
-        quantity = NOTIONS[first["notion"]].quantity
-        label = f"{quantity}: {NOTIONS[first['notion']].short_title}{gamma}, {ball}δ = {first['delta']:g}, {by}"
+        label = f"{notion.quantity}: {notion.shortly(first['gamma'])}, {ball}δ = {first['delta']:g}, {by}"
         yield _column(name, label, ids, rows)
 
 

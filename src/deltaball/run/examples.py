@@ -35,7 +35,12 @@ from deltaball.study.methods import METHODS
 from deltaball.tables import columns, frames
 
 NETWORKS, POINTS, BALLS = 24, 6, 3  # per study, per network, per point
-NOTIONS = ("class_change", "softmax_variation", "variation_above")  # what is shown of, the first that is attacked
+NOTIONS = (
+    "class_change",
+    "softmax_variation",
+    "variation_above",
+    "classification",
+)  # what is shown of, the first that is attacked
 
 
 def write(plan: Plan) -> Path:
@@ -93,7 +98,7 @@ def _rows(plan: Plan, store: Store, network: Network, measures: Sequence[Measure
         return []
     # As many as a call of an attack takes, so that what is found is what was measured.
     points = draw_points(facts, min(IMAGES_MULTIPLE, facts.test), plan.study.guarantee.seed)
-    twins = _twins(model, dataset.x_test[points], measures)
+    twins = _twins(model, dataset.x_test[points], dataset.y_test[points], measures)
     rows = _described(model, dataset, points[:POINTS], twins)
     return [{"network_id": network.id, "dataset": network.dataset, **row} for row in rows]
 
@@ -105,12 +110,15 @@ def _model(plan: Plan, store: Store, network: Network) -> Model:
     return Pack.of(layers, [store.weights(*checkpoint)])
 
 
-def _twins(model: Model, images: np.ndarray, measures: Sequence[Measure]) -> dict[Measure, np.ndarray]:
+def _twins(
+    model: Model, images: np.ndarray, labels: np.ndarray, measures: Sequence[Measure]
+) -> dict[Measure, np.ndarray]:
     """The worst points [n, h, w, c] that each measure's attack finds around the images [n, h, w, c]."""
     twins = {}
     for one in measures:
         asked, keys = {ball_of(one): [notion_of(one)]}, range(len(images))
-        ((_, _, verdict),) = judge(one.judge, **dict(one.settings))(model, torch.from_numpy(images), asked, keys)
+        given = torch.from_numpy(images), asked, keys, torch.from_numpy(labels)
+        ((_, _, verdict),) = judge(one.judge, **dict(one.settings))(model, *given)
         twins[one] = verdict.perturbed[0].numpy()
     return twins
 

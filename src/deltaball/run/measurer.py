@@ -67,7 +67,8 @@ class Measurer:
         self.told: Told = lambda measure, count: None
         self.asked, self.seed = needs.asked(plan, shard), plan.study.guarantee.seed
         samples = max((count for wanted in self.asked.values() for count in wanted.values()), default=0)
-        self.images = dataset.x_test[points.draw_points(dataset.facts, samples, self.seed)]
+        drawn = points.draw_points(dataset.facts, samples, self.seed)
+        self.images, self.labels = dataset.x_test[drawn], dataset.y_test[drawn]
 
     def progress(self, packs: Iterable[Sequence[Trajectory]]) -> MeasuringProgress:
         """What measuring these packs is to be counted by, if it is to be told."""
@@ -85,7 +86,8 @@ class Measurer:
     def __call__(self, pack: Sequence[Trajectory]) -> int:
         """Returns how many outcomes (network × measure × point) were computed."""
         device, layers = self.plan.study.compute.device, self.plan.layers(pack[0])
-        return measuring.measure(self._asked_of(pack), layers, self.images, self.seed, self.store, device, self.told)
+        asked = self._asked_of(pack)
+        return measuring.measure(asked, layers, self.images, self.seed, self.store, device, self.told, self.labels)
 
     def is_complete(self, pack: Sequence[Trajectory]) -> bool:
         """Whether all of a pack is there and was measured before, so that its weights are not needed."""

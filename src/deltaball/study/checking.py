@@ -13,9 +13,8 @@ from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Activation, Layer, Residual
 from deltaball.study.architectures import ARCHITECTURES
 from deltaball.study.grids import Grid, count_matching
-from deltaball.study.judges import JUDGES, NetworkKind
+from deltaball.study.judges import JUDGES, Judge, NetworkKind
 from deltaball.study.measures import AnyMeasure, OwnGuarantee
-from deltaball.study.notions import NOTIONS
 from deltaball.study.objectives import OBJECTIVES
 from deltaball.study.study import Study
 
@@ -89,17 +88,16 @@ def _values(grid: Grid, name: str) -> Sequence[Any]:
 def _check_implementations(measure: AnyMeasure, where: str) -> None:
     """Refuse what the tables name and the code does not have."""
     judges = [JUDGES[name] for name in measure.judges]
-    for key, entry in [("notion", NOTIONS[measure.notion]), *((judge.key, judge) for judge in judges)]:
+    for key, entry in [("notion", measure.forms[0]), *((judge.key, judge) for judge in judges)]:
         if not is_implemented(entry.implementation):
             raise InputError(f"{where}.{key}: '{entry.name}' is not implemented: there is no {entry.implementation}")
 
 
 def _check_judges(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: str) -> None:
     """Refuse what cannot judge the networks of a grid."""
-    notion = NOTIONS[measure.notion]
     network = NetworkKind(layered=not grid.averages_samples, activations=_activations(measure, grid, facts))
     for judge in (JUDGES[name] for name in measure.judges):
-        if reason := next((judge.refuses(notion, norm, network) for norm in measure.norm), None):
+        if reason := _refused(judge, measure, network):
             named = f"'{judge.name}' cannot judge the networks of grid '{grid.name}'"
             raise InputError(f"{where}.{judge.key}: {named}: {reason}")
 
@@ -125,14 +123,19 @@ def activations(layers: Iterable[Layer]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _refused(judge: Judge, measure: AnyMeasure, network: NetworkKind) -> str | None:
+    """Why a judge cannot judge such networks by a form of the notion in a norm that are asked; None if it can all."""
+    reasons = (judge.refuses(notion, norm, network) for notion in measure.forms for norm in measure.norm)
+    return next(filter(None, reasons), None)
+
+
 def _check_sizes(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: str) -> None:
     """Refuse a judge of which a network of a grid is too large."""
-    notion = NOTIONS[measure.notion]
     for judge in (JUDGES[name] for name in measure.judges if JUDGES[name].minds_size):
         for axes in _shapes(grid, measure.wanted):
             layers = ARCHITECTURES[grid.architecture].layers(axes, facts.shape, facts.classes)
             network = NetworkKind(activations=activations(layers), layers=layers)
-            if reason := next((judge.refuses(notion, norm, network) for norm in measure.norm), None):
+            if reason := _refused(judge, measure, network):
                 named = ", ".join(f"{name} {value}" for name, value in axes.items())
                 raise InputError(
                     f"{where}.{judge.key}: '{judge.name}' cannot judge the network {named} of grid '{grid.name}' on "

@@ -1,7 +1,8 @@
-"""What judges networks at test points: attacks, certificates, the exact answer. Light, like the study.
+"""What judges networks at test points: attacks, certificates, the exact answer, samples. Light, like the study.
 
-An attack finds violations, a certificate proves that there are none, the exact answer decides. Each is one class of
-``deltaball.local`` and one entry of JUDGES, which study files, plans, costs, estimates, tables and figures read.
+An attack finds violations, a certificate proves that there are none, the exact answer decides; a sample says how often
+random images violate. Each is one class of ``deltaball.local`` and one entry of JUDGES, which study files, plans,
+costs, estimates, tables and figures read.
 """
 
 import math
@@ -16,7 +17,8 @@ from deltaball.study.notions import Notion
 Settings = Mapping[str, float]
 
 # In the order in which they are asked: what the cheap settle is not asked of the others.
-STAGES = ("finds", "proves", "decides")
+STAGES = ("finds", "proves", "decides", "samples")
+KEYS = {"finds": "attack", "proves": "certificate", "decides": "certificate", "samples": "sampling"}
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,18 @@ class Refusal:
 
 
 DISTANCE = Refusal(lambda notion, norm, network: notion.is_distance, "it is a distance, and not the worst of one ball")
-SOFTMAX = Refusal(lambda notion, norm, network: notion.reads == "softmax", "what it looks for is another class")
-CURVED_SOFTMAX = Refusal(SOFTMAX.concerns, "softmax is not piecewise linear")
+NO_CLASS = Refusal(lambda notion, norm, network: notion.reads != "margin", "what it looks for is another class")
+CURVED_SOFTMAX = Refusal(
+    lambda notion, norm, network: notion.reads in ("class_softmax", "softmax"), "softmax is not piecewise linear"
+)
+LOGITS = Refusal(lambda notion, norm, network: notion.reads == "logits", "it decides what class an image is of")
+RATIO = Refusal(
+    lambda notion, norm, network: notion.compares_distances and not notion.is_distance,
+    "close to the point rounding moves logits further than the notion allows, so nothing can be proven",
+)
+NOT_A_BOX = Refusal(
+    lambda notion, norm, network: norm != "linf", "uniform images of a ball that [0, 1] cuts are known in linf alone"
+)
 EUCLIDEAN = Refusal(lambda notion, norm, network: norm == "l2", "its programs are linear")
 UNLAYERED = Refusal(
     lambda notion, norm, network: not network.layered,
@@ -56,23 +68,24 @@ TOO_LARGE = Refusal(
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """An attack, a certificate or the exact answer."""
+    """An attack, a certificate, the exact answer or a sample."""
 
     name: str  # in study files; without a '-', which sets settings apart in tables
     title: str  # in captions
-    says: Literal["finds", "proves", "decides"]
+    says: Literal["finds", "proves", "decides", "samples"]
     implementation: str  # the class, by its dotted path
     passes: Callable[[Settings, Layers, Notion], float]  # forward passes of one image per point, about
     settings: Settings = field(default_factory=dict)  # what its class takes, with defaults
-    # Measures that agree in these, and in the settings, are judged by one search: of norm, delta and reads; none if ().
+    # Measures that agree in these, and in the settings, are judged by one search: of norm, delta, reads and reference;
+    # none if ().
     shares: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     seconds: float = 0.0  # of a CPU per point, besides the passes
 
     @property
-    def key(self) -> Literal["attack", "certificate"]:
+    def key(self) -> str:
         """Under which key of a study file, and in which column of the tables, it stands."""
-        return "attack" if self.says == "finds" else "certificate"
+        return KEYS[self.says]
 
     @property
     def stage(self) -> int:
@@ -101,7 +114,7 @@ def _gradient_steps(settings: Settings, layers: Layers, notion: Notion) -> float
 def _pulled_back(settings: Settings, layers: Layers, notion: Notion) -> float:
     """Every unit after the first layer pulled back to the image, twice, and the rows that are asked; in float64."""
     units = [math.prod(layer.output(shape)) for layer, shape in layers.within() if isinstance(layer, (Conv, Dense))]
-    rows = units[-1] ** 2 if notion.reads == "softmax" else units[-1]
+    rows = {"softmax": units[-1] ** 2, "logits": 2 * units[-1]}.get(notion.reads, units[-1])
     return 2 * (2 * sum(units[1:-1]) + rows)
 
 
@@ -136,8 +149,8 @@ JUDGES = {
             implementation="deltaball.local.attacks.fmn.Fmn",
             passes=_gradient_steps,
             settings={"steps": 100},
-            shares=("norm",),
-            refusals=(SOFTMAX,),
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS,),
         ),
         Judge(
             name="pgd",
@@ -146,7 +159,7 @@ JUDGES = {
             implementation="deltaball.local.attacks.pgd.Pgd",
             passes=_gradient_steps,
             settings=PGD,
-            shares=("norm", "delta", "reads"),
+            shares=("norm", "delta", "reads", "reference"),
             refusals=(DISTANCE,),
         ),
         Judge(
@@ -155,7 +168,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Ibp",
             passes=lambda settings, layers, notion: 8,
-            refusals=(UNLAYERED,),
+            refusals=(UNLAYERED, RATIO),
         ),
         Judge(
             name="crown",
@@ -163,7 +176,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Crown",
             passes=_pulled_back,
-            refusals=(UNLAYERED,),
+            refusals=(UNLAYERED, RATIO),
         ),
         Judge(
             name="exact",
@@ -172,15 +185,25 @@ JUDGES = {
             implementation="deltaball.local.deciding.Exact",
             passes=_pgd_and_crown,
             settings={"seconds": 60.0},
-            refusals=(UNLAYERED, CURVED_SOFTMAX, DISTANCE, EUCLIDEAN, CURVED, TOO_LARGE),
+            refusals=(UNLAYERED, CURVED_SOFTMAX, LOGITS, DISTANCE, EUCLIDEAN, CURVED, TOO_LARGE),
             seconds=LEFT_OPEN * SOLVING_SECONDS,
+        ),
+        Judge(
+            name="uniform",
+            title="uniform images",
+            says="samples",
+            implementation="deltaball.local.samples.Uniform",
+            passes=lambda settings, layers, notion: settings["draws"],
+            settings={"draws": 100},
+            shares=("norm", "delta"),
+            refusals=(DISTANCE, NOT_A_BOX),
         ),
     )
 }
 
 
 def judges_by_key(key: str) -> tuple[str, ...]:
-    """The names of all attacks, or of all certificates, weakest first."""
+    """The names of all judges of a key of study files, weakest first."""
     return tuple(judge.name for judge in JUDGES.values() if judge.key == key)
 
 

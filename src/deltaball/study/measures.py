@@ -8,7 +8,7 @@ from deltaball.study.axes import VALUES, Count, Positive, Share, Strict, axis, r
 from deltaball.study.grids import PARTS, all_axes
 from deltaball.study.judges import JUDGES, Judge, judges_by_key, settings_takers
 from deltaball.study.neighbourhoods import NORMS
-from deltaball.study.notions import NOTIONS, Notion
+from deltaball.study.notions import FAMILIES, NOTIONS, Notion, forms
 
 Only = create_model(
     "Only",
@@ -51,19 +51,34 @@ class AnyMeasure(_Settings):
         description="radii of the ball, in pixel units of [0, 1]"
     )
     attack: axis(Literal[judges_by_key("attack")]) | None = Field(
-        None, description="finds violations: bounds R from above, D from below; fgsm where no certificate is asked"
+        None, description="finds violations: bounds R from above, D from below; fgsm where nothing else is asked"
     )
     certificate: axis(Literal[judges_by_key("certificate")]) | None = Field(
         None, description="proves that there is none: bounds R from below, D from above; exact decides every point"
+    )
+    sampling: axis(Literal[judges_by_key("sampling")]) | None = Field(
+        None, description="looks at random images of the ball: how often a user would meet a violation"
     )
     guarantee: OwnGuarantee | None = Field(None, description="another ε or confidence than the study's")
     only: Only | None = Field(None, description="only these networks; null is all")
 
     @property
     def judges(self) -> list[str]:
-        """The attacks and certificates that are asked, attacks first."""
-        usual = [] if self.certificate else [NOTIONS[self.notion].usual_attack]
-        return [*(self.attack or usual), *(self.certificate or [])]
+        """The judges that are asked, attacks first."""
+        usual = [] if self.certificate or self.sampling else [NOTIONS[self.notion].usual_attack]
+        return [*(self.attack or usual), *(self.certificate or []), *(self.sampling or [])]
+
+    @property
+    def forms(self) -> list[Notion]:
+        """The notion in each of the forms that are asked."""
+        choices = FAMILIES[self.notion][0].choices
+        return forms(self.notion, {key: getattr(self, key) for key in choices})
+
+    @property
+    def thresholds(self) -> list[float | None]:
+        """The notion's thresholds; one None where it has none."""
+        key = NOTIONS[self.notion].threshold
+        return getattr(self, key) if key else [None]
 
     @property
     def wanted(self) -> dict[str, list[Any]]:
@@ -72,9 +87,9 @@ class AnyMeasure(_Settings):
 
     @model_validator(mode="after")
     def _sensible(self) -> "AnyMeasure":
-        notion = NOTIONS[self.notion]
         for judge in (JUDGES[name] for name in self.judges):
-            _check_judge(judge, notion, self.norm)
+            for notion in self.forms:
+                _check_judge(judge, notion, self.norm)
         if "linf" in self.norm and max(self.delta) > 1:
             raise ValueError(f"delta {max(self.delta)} in norm linf: pixels lie in [0, 1]; at most 1")
         for key, takers in settings_takers().items():
@@ -105,7 +120,7 @@ def _entry(notion: Notion) -> type[AnyMeasure]:
     return create_model(name, __base__=AnyMeasure, __doc__=notion.meaning, **keys)
 
 
-ENTRIES = {name: _entry(notion) for name, notion in NOTIONS.items()}
+ENTRIES = {name: _entry(default) for name, (default, *_) in FAMILIES.items()}
 
 
 def tagged(members: dict[str, type[Strict]], tag: Any) -> Any:
@@ -131,4 +146,6 @@ class Convergence(Strict):
     def _one_epsilon(self) -> "Convergence":
         if self.measure.guarantee:
             raise ValueError("measure.guarantee: the experiment lists its own epsilon; take it out")
+        if self.measure.sampling:
+            raise ValueError("measure.sampling: the experiment is about attacks and certificates; take it out")
         return self

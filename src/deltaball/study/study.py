@@ -99,7 +99,8 @@ class Study(Strict):
             count_matching(entry.wanted, grid)
             * len(entry.norm)
             * len(entry.delta)
-            * len(getattr(entry, "gamma", [0]))
+            * len(entry.forms)
+            * len(entry.thresholds)
             * len(entry.judges)
             for grid in self.grids
             for entry in self.measures

@@ -28,9 +28,10 @@ ROBUSTNESS = {
     "notion": "str",
     "norm": "str",
     "delta": "float64",
-    "gamma": "float64",
-    "attack": "str",  # null for a certificate
-    "certificate": "str",  # null for an attack
+    "gamma": "float64",  # the notion's threshold, whatever its symbol: γ, η, L, the bound
+    "attack": "str",  # null for others
+    "certificate": "str",  # null for others
+    "sampling": "str",  # null for others
     "samples": "int64",
     "estimate": "float64",
     "trunk_estimate": "float64",  # of a pruned network: the estimate of what it was pruned from
@@ -104,7 +105,7 @@ JOBS = {
 }
 
 # Tables of an earlier version lack these columns. Their test points count as drawn by the default seed.
-ABSENT_IN_OLD_TABLES = {"energies": None, "points_seed": 0}
+ABSENT_IN_OLD_TABLES = {"energies": None, "points_seed": 0, "sampling": None}
 
 COLUMN_TYPES = {int: "Int64", float: "float64", str: "str"}
 

@@ -34,5 +34,5 @@ def _rounded(by_name: Mapping[str, Measure], name: str, values: np.ndarray) -> n
     if measure is None or NOTIONS[measure.notion].quantity != "D":
         return values
     steps = values.astype(np.float64) * STEPS
-    steps = np.floor(steps + NEAR) if measure.attack else np.ceil(steps - NEAR)
+    steps = np.ceil(steps - NEAR) if measure.certificate else np.floor(steps + NEAR)
     return (steps / STEPS).astype(np.float32)

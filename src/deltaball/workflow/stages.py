@@ -73,7 +73,7 @@ def figures(plan: Plan) -> list[str]:
 
         def notions(grids: list[Grid], attacked: bool) -> list[str]:
             asked = [one for one in plan.measures if any(count_matching(one.wanted, grid) for grid in grids)]
-            return list(dict.fromkeys(one.notion for one in asked if bool(one.attack) == attacked))
+            return list(dict.fromkeys(one.notion for one in asked if (one.attack if attacked else one.certificate)))
 
         found += [f"tradeoff_{dataset}_{notion}" for notion in notions(grids, True)]
         found += [f"hyperparameters_{dataset}_{notion}" for notion in notions(grids, True)]

@@ -31,6 +31,7 @@ from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
 from deltaball.local.losses import margin
 from deltaball.local.notions import ClassChange, Margin, SoftmaxVariation, VariationAbove
+from deltaball.local.references import Reference
 
 
 @given(nets, st.sampled_from(NORMS), st.floats(0, 1), st.integers(0, 1000))
@@ -44,7 +45,7 @@ def test_what_is_found_is_there_and_pgd_is_nowhere_weaker(net: dict, norm: str, 
     for results in (weak, strong, closest):
         for (_, notion), found in results.items():
             assert around.contains(found.perturbed).all()
-            fresh = notion.outcome(at_point, pack(found.perturbed), around.distance(found.perturbed))
+            fresh = notion.outcome(Reference.output(at_point), pack(found.perturbed), around.distance(found.perturbed))
             assert torch.equal(found.outcome, fresh)
             assert not found.perturbed.requires_grad
     for asked in strong:
@@ -65,7 +66,7 @@ def test_every_iterate_is_judged(norm: str):
     for notion in JUDGED:
         seen.clear()
         ((_, _, found),) = Pgd(6, restarts=3, early_exit=False)(Function(watched, 2), x, {ball: [notion]}, range(32))
-        ever = torch.stack([notion.outcome(seen[0], one, torch.zeros(())) for one in seen])
+        ever = torch.stack([notion.outcome(Reference.output(seen[0]), one, torch.zeros(())) for one in seen])
         assert torch.equal(found.outcome, ever.amax(0) if notion.entry.violations_raise else ever.amin(0))
         assert notion != SoftmaxVariation() or (found.outcome > ever[1]).any()  # FGSM's point is not all of it
 
@@ -151,7 +152,7 @@ def test_an_attack_that_leaves_the_ball_is_brought_back():
         found = one_found(Wild(), pack, x, ball, ClassChange())
         assert torch.equal(found.perturbed[:, 0], x[:1].expand(2, *SHAPE))
         assert torch.equal(found.perturbed, ball.around(x).project(found.perturbed))
-        fresh = ClassChange().outcome(pack(x), pack(found.perturbed), torch.zeros(()))
+        fresh = ClassChange().outcome(Reference.output(pack(x)), pack(found.perturbed), torch.zeros(()))
         assert torch.equal(found.outcome, fresh)
     torch.testing.assert_close(
         one_found(Wild(), pack, x, Ball("linf", 0.1), ClassChange()).perturbed[:, 1:],

@@ -26,6 +26,7 @@ from deltaball.local.attacks.fmn import Fmn
 from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
 from deltaball.local.notions import ClassChange, Margin, SoftmaxVariation, VariationAbove
+from deltaball.local.references import Reference
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Activation, Dense, Flatten, Layers
 from deltaball.networks.packs import Pack
@@ -134,9 +135,14 @@ def test_on_two_pixels_a_grid_finds_no_less_and_attacks_hardly_less(norm: str, a
     at_point, at_grid = (one[..., None, :, :] for one in (pack(x), pack(grid.flatten(0, 1))))
     at_grid = at_grid.squeeze(-3)[:, :, None].expand(-1, -1, 32, -1)  # [4, 22500, 32, 3]
     at_point = at_point.expand_as(at_grid)
-    kept = ClassChange().outcome(at_point, at_grid, distance)
+    kept = ClassChange().outcome(Reference.output(at_point), at_grid, distance)
     nearest = torch.where(kept == 0, distance, 2.0).amin(1)  # [4, 32]
-    varied = SoftmaxVariation().outcome(at_point, at_grid, distance).where(distance <= ball.delta, -1.0).amax(1)
+    varied = (
+        SoftmaxVariation()
+        .outcome(Reference.output(at_point), at_grid, distance)
+        .where(distance <= ball.delta, -1.0)
+        .amax(1)
+    )
     # What an attack finds, the grid finds nearby.
     violated = results[ball, ClassChange()].outcome == 0
     assert (nearest[violated] <= ball.delta + 2 * spacing).all()

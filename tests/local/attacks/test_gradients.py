@@ -14,6 +14,7 @@ from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import GEOMETRY, Ball
 from deltaball.local.losses import cross_entropy, margin_loss, variation
 from deltaball.local.notions import ClassChange, Margin, SoftmaxVariation
+from deltaball.local.references import Reference
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.packs import Pack, logits
@@ -21,13 +22,15 @@ from deltaball.study.architectures import layers
 from deltaball.training.objectives.cross_entropy import cross_entropy as training_loss
 from deltaball.training.optimizers import sgd_step
 
+own = Reference.output  # the predicted class and the logits at the point
+
 
 def test_a_slope_that_would_vanish_on_its_way_is_scaled():
     """Logits lead by 60 and weights are 1e-20: the product of e⁻⁶⁰ and 1e-20 is below float32."""
     weights = [np.full((12, 2), [1e-20, 0], np.float32), np.float32([60, 0])]
     pack = Pack.of(Layers(SHAPE, (Flatten(), Dense(2))), [weights])
     x = images(4)[None]
-    _, gradient = gradients.differentiated(pack, x, pack(x), cross_entropy)
+    _, gradient = gradients.differentiated(pack, x, own(pack(x)), cross_entropy)
     assert (gradient < 0).all()
     assert one_found(Fgsm(), pack, x[0], Ball("linf", 0.1), ClassChange()).no_gradient.all()
 
@@ -36,7 +39,7 @@ def test_a_slope_that_would_vanish_on_its_way_is_scaled():
 def test_where_a_loss_is_flat_the_margin_takes_its_place(norm: str):
     # The variation has no slope at the point itself, where logits are not changed.
     pack, x = deep_pack(2), digits(32).expand(2, 32, 8, 8, 1)
-    found, expected = (gradients.differentiated(pack, x, pack(x), loss)[1] for loss in (variation, margin_loss))
+    found, expected = (gradients.differentiated(pack, x, own(pack(x)), loss)[1] for loss in (variation, margin_loss))
     assert found.flatten(2).abs().amax(-1).min() > 0
     torch.testing.assert_close(*(GEOMETRY[norm].stepped(x, gradient, 0.1) for gradient in (found, expected)))
 

@@ -10,13 +10,17 @@ from certificate_cases import BALLS, CLASSES, RADII, SHAPES, case, drawn_images,
 from deltaball.local.balls import Ball
 from deltaball.local.certificates import crown
 from deltaball.local.certificates import differences as room
+from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.certificates.differences import differences
 from deltaball.local.certificates.lines import CURVES
 from deltaball.local.losses import margin_loss, variation
 from deltaball.local.notions import ClassChange, SoftmaxVariation
+from deltaball.local.references import Reference
 from deltaball.networks.arithmetic import ACTIVATIONS
 from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.packs import Pack
+
+own = Reference.output  # the predicted class and the logits at the point
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
@@ -80,7 +84,7 @@ def attacked(pack: Pack, x: torch.Tensor, ball: Ball) -> torch.Tensor:
             moved = around.steepest(torch.randn(moved.shape, generator=random))
         for _ in range(10):
             leaf = moved.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(margin_loss(point, pack(leaf)).sum(), leaf)
+            (gradient,) = torch.autograd.grad(margin_loss(own(point), pack(leaf)).sum(), leaf)
             moved = (
                 around.steepest(-gradient) if restart == 1 else around.project(moved + gradient.sign() * ball.delta / 4)
             )
@@ -104,15 +108,18 @@ def test_no_attack_contradicts_a_certificate(name: str, activation: str, gain: f
             outputs = torch.stack([pack(one) for one in moved])
             distance = torch.stack([ball.around(x).distance(one) for one in moved])
             before = point.expand_as(outputs)
-            robust = ClassChange().outcome(before, outputs, distance).amin(0)
-            changed = SoftmaxVariation().outcome(before, outputs, distance).amax(0)
+            robust = ClassChange().outcome(own(before), outputs, distance).amin(0)
+            changed = SoftmaxVariation().outcome(own(before), outputs, distance).amax(0)
             for by in ("ibp", "crown"):
                 proven = differences(pack, x, ball, by, every=True)
-                assert (ClassChange().certified(point, proven) <= robust).all()
-                assert (SoftmaxVariation().certified(point, proven) >= changed - 1e-6).all()
+                assert (ClassChange().certified(own(point), LogitBounds(proven)) <= robust).all()
+                assert (SoftmaxVariation().certified(own(point), LogitBounds(proven)) >= changed - 1e-6).all()
                 row = differences(pack, x, ball, by, every=False)
-                assert torch.equal(ClassChange().certified(point, row), ClassChange().certified(point, proven))
-            certified += ClassChange().certified(point, proven).sum().item()
+                assert torch.equal(
+                    ClassChange().certified(own(point), LogitBounds(row)),
+                    ClassChange().certified(own(point), LogitBounds(proven)),
+                )
+            certified += ClassChange().certified(own(point), LogitBounds(proven)).sum().item()
     assert certified > 10  # else nothing was shown
 
 
@@ -121,12 +128,14 @@ def test_certified_variation_is_close_to_what_attacks_find():
     pack, x = case("fcn 1", "relu")
     x = drawn_images(SHAPES["fcn 1"][2], 40, seed=3)
     ball = Ball("linf", 0.01)
-    found = torch.stack([variation(pack(x), pack(one)) for one in attacked(pack, x, ball)])
-    certified = SoftmaxVariation().certified(pack(x), differences(pack, x, ball, "crown", every=True))
+    found = torch.stack([variation(own(pack(x)), pack(one)) for one in attacked(pack, x, ball)])
+    certified = SoftmaxVariation().certified(own(pack(x)), LogitBounds(differences(pack, x, ball, "crown", every=True)))
     # Bounds of pairs cannot be attained by all pairs at once; the attack ascends another loss.
     assert (certified.mean() / found.amax(0).mean()).item() < 1.6
     linear = drawn_pack(Layers(SHAPES["fcn 1"][2], (Flatten(), Dense(2))))
-    certified = SoftmaxVariation().certified(linear(x), differences(linear, x, ball, "crown", every=True))
+    certified = SoftmaxVariation().certified(
+        own(linear(x)), LogitBounds(differences(linear, x, ball, "crown", every=True))
+    )
     row = (linear.weights[0][..., 0] - linear.weights[0][..., 1]).double()
     around = ball.around(x)
     least, most = (around.minimum(sign * row[:, None, None].expand(-1, 40, -1, -1))[..., 0] for sign in (1, -1))

@@ -7,13 +7,17 @@ import torch
 from certificate_cases import CLASSES, SHAPES, case, exactly, first_minus_second, one_pixel, sampled
 
 from deltaball.local.balls import Ball
+from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.certificates.crown import backward, layer_bounds
 from deltaball.local.certificates.differences import differences
 from deltaball.local.certificates.enclosures import enclosed
 from deltaball.local.exact import decide
 from deltaball.local.notions import ClassChange, SoftmaxVariation
+from deltaball.local.references import Reference
 from deltaball.networks.arithmetic import ACTIVATIONS
 from deltaball.networks.packs import Pack
+
+own = Reference.output  # the predicted class and the logits at the point
 
 
 @pytest.mark.parametrize("gain", [1.0, 100.0])
@@ -87,8 +91,8 @@ def test_a_broken_network_certifies_nothing_and_spoils_no_neighbour(name: str, a
 def check_uncertified(found: torch.Tensor) -> None:
     """No notion certifies anything from differences [n, classes, classes], whatever the logits at the points."""
     point = torch.arange(CLASSES).expand(len(found), -1).float()
-    assert not ClassChange().certified(point, found).any()
-    assert (SoftmaxVariation().certified(point, found) == 1).all()
+    assert not ClassChange().certified(own(point), LogitBounds(found)).any()
+    assert (SoftmaxVariation().certified(own(point), LogitBounds(found)) == 1).all()
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

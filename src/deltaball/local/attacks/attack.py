@@ -1,10 +1,12 @@
 """Attacks: perturbed points that are meant to violate robustness, for K networks × n points at once.
 
 An attack only proposes; the base class judges. A proposal is brought into the ball, and its outcome comes from one
-more forward pass on exactly the point that is handed back. The attacked class is the predicted one, never the label.
+more forward pass on exactly the point that is handed back. The attacked class is that of the notion's
+reference: the predicted one, or the label.
 """
 
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -13,6 +15,7 @@ from deltaball.local.balls import Ball
 from deltaball.local.judge import Judge, Verdict
 from deltaball.local.notions import Notion
 from deltaball.local.points import Points
+from deltaball.local.references import Reference
 from deltaball.networks.models import Model
 
 
@@ -21,7 +24,12 @@ class Attack(Judge):
 
     @torch.no_grad()
     def __call__(
-        self, model: Model, x: torch.Tensor, asked: Mapping[Ball, Sequence[Notion]], keys: Sequence[int]
+        self,
+        model: Model,
+        x: torch.Tensor,
+        asked: Mapping[Ball, Sequence[Notion]],
+        keys: Sequence[int],
+        labels: torch.Tensor | None = None,
     ) -> Iterator[tuple[Ball, Notion, Verdict]]:
         """What is found for each of the notions `asked` of a ball around the float32 images x [n, h, w, c] in [0, 1].
 
@@ -31,22 +39,31 @@ class Attack(Judge):
         assert x.ndim == 4, f"images are [n, h, w, c], not {tuple(x.shape)}"
         assert x.dtype == torch.float32
         assert len(keys) == len(x)
-        points = Points(model, x, keys)
+        points = Points(model, x, keys, labels)
         for ball, served, candidate in self.run(points, asked):
             perturbed = contained(candidate, points, ball)
             logits = model(perturbed)
             distance = logits.new_tensor(ball.delta)
-            if any(notion.entry.is_distance for notion in served):
+            if any(notion.entry.compares_distances for notion in served):
                 distance = points.around(ball).distance(perturbed)
             for notion in served:
-                outcome = notion.outcome(points.logits, logits, distance)
-                yield ball, notion, Verdict(outcome, perturbed, points.no_gradient)
+                reference = points.reference(notion)
+                outcome = notion.outcome(reference, logits, distance)
+                yield ball, notion, Verdict(outcome, perturbed, points.no_gradient(reference))
 
     @abstractmethod
     def run(
         self, points: Points, asked: Mapping[Ball, Sequence[Notion]]
     ) -> Iterator[tuple[Ball, Sequence[Notion], torch.Tensor]]:
         """Candidates [K, n, h, w, c], each with the ball and the notions that it is for."""
+
+
+def by_reference(points: Points, notions: Sequence[Notion]) -> Iterator[tuple[Reference, list[Notion]]]:
+    """The references of notions, each with the notions that share it."""
+    groups: dict[Reference, list[Notion]] = defaultdict(list)
+    for notion in notions:
+        groups[points.reference(notion)].append(notion)
+    yield from groups.items()
 
 
 def contained(candidate: torch.Tensor, points: Points, ball: Ball) -> torch.Tensor:

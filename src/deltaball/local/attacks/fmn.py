@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 import torch
 
-from deltaball.local.attacks.attack import Attack
+from deltaball.local.attacks.attack import Attack, by_reference
 from deltaball.local.attacks.gradients import annealing, differentiated, replace_where
 from deltaball.local.balls import GEOMETRY, Ball, Neighbourhood
 from deltaball.local.losses import margin, margin_loss
 from deltaball.local.neighbourhoods import over_pixels
 from deltaball.local.notions import Notion
 from deltaball.local.points import Points
+from deltaball.local.references import Reference
 
 # FMN: the share γ by which the radius shrinks and the step α, both annealed by a cosine (Pintor et al. 2021). Here α is
 # a share of the radius, and a radius always grows to where the margin would be 0 if it were linear: simpler, not worse.
@@ -48,14 +50,16 @@ class Fmn(Attack):
     def run(
         self, points: Points, asked: Mapping[Ball, Sequence[Notion]]
     ) -> Iterator[tuple[Ball, Sequence[Notion], torch.Tensor]]:
-        closest = {norm: self._closest(points, norm) for norm in dict.fromkeys(ball.norm for ball in asked)}
+        closest = cache(lambda norm, reference: self._closest(points, norm, reference))
         for ball, notions in asked.items():
-            inside = points.around(ball).contains(closest[ball.norm])
-            yield ball, notions, torch.where(inside[..., None, None, None], closest[ball.norm], points.images)
+            for reference, against in by_reference(points, notions):
+                image = closest(ball.norm, reference)
+                inside = points.around(ball).contains(image)
+                yield ball, against, torch.where(inside[..., None, None, None], image, points.images)
 
-    def _closest(self, points: Points, norm: str) -> torch.Tensor:
+    def _closest(self, points: Points, norm: str, reference: Reference) -> torch.Tensor:
         """[K, n, h, w, c]; the point itself where no other class was found."""
-        found = Closest(points, GEOMETRY[norm])
+        found = Closest(points, GEOMETRY[norm], reference)
         found.look_along_the_gradient()
         for way in WAYS[norm]:
             self._search(found, way)
@@ -68,7 +72,7 @@ class Fmn(Attack):
         for step in range(self.steps):
             annealed = annealing(step, self.steps)
             gamma, alpha = (end + (begin - end) * annealed for begin, end in (GAMMA, ALPHA))
-            logits, gradient = differentiated(found.points.model, images, found.points.logits, margin_loss)
+            logits, gradient = differentiated(found.points.model, images, found.reference, margin_loss)
             lead, length = found.judge(images, logits)
             outwards = length + lead / geometry.dual_length(gradient)
             inwards = torch.minimum(radius * (1 - gamma), found.distance)
@@ -80,17 +84,17 @@ class Fmn(Attack):
 class Closest:
     """The closest violation of each of K networks × n points so far, and the closest tie."""
 
-    def __init__(self, points: Points, geometry: type[Neighbourhood]) -> None:
+    def __init__(self, points: Points, geometry: type[Neighbourhood], reference: Reference) -> None:
         self.points, self.geometry, self.x = points, geometry, points.images
-        self.reference = points.logits.argmax(-1, keepdim=True)
-        self.rows = torch.arange(self.reference.numel(), device=self.x.device)
+        self.reference = reference
+        self.rows = torch.arange(reference.classes.numel(), device=self.x.device)
         self.images, self.distance = self.x.clone(), self.x.new_full(self.x.shape[:2], torch.inf)  # [K, n, h, w, c]
         self.tied, self.tied_distance = self.x.clone(), self.distance.clone()
         self.largest = geometry.length(torch.ones_like(points.x[0])).item()
 
     def judge(self, images: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Lead of the point's class over where a violation begins, and distance from the point."""
-        lead, length = margin(logits, self.reference), self.geometry.length(images - self.x)
+        lead, length = margin(logits, self.reference.classes), self.geometry.length(images - self.x)
         clear = lead + hair(logits)
         for kept, shortest, bound in ((self.images, self.distance, clear), (self.tied, self.tied_distance, lead)):
             closer = ~(bound > 0) & (length < shortest)
@@ -102,7 +106,7 @@ class Closest:
         """Judge images along the point's own gradient, at HALVINGS radii in the norm and in L∞."""
         for way, halving in product(dict.fromkeys((self.geometry, GEOMETRY["linf"])), range(HALVINGS)):
             radius = way.longest_step(self.points.x.shape[1:]) / 2**halving
-            images = way.stepped(self.x, self.points.direction.clone(), radius).clamp_(0, 1)
+            images = way.stepped(self.x, self.points.direction(self.reference).clone(), radius).clamp_(0, 1)
             self.judge(images, self.points.model(images))
 
     def tightened(self) -> torch.Tensor:
@@ -113,7 +117,7 @@ class Closest:
         for _ in range(BISECTIONS):
             middle = (near + far) / 2
             logits = self.points.model(torch.lerp(self.x, furthest, over_pixels(middle)))
-            lead = margin(logits, self.reference) + torch.where(ties, 0.0, hair(logits))
+            lead = margin(logits, self.reference.classes) + torch.where(ties, 0.0, hair(logits))
             near, far = torch.where(lead > 0, middle, near), torch.where(lead > 0, far, middle)
         return torch.lerp(self.x, furthest, over_pixels(far))
 

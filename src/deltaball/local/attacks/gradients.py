@@ -5,11 +5,12 @@ from math import cos, pi
 import torch
 
 from deltaball.local.losses import Loss, margin_loss
+from deltaball.local.references import Reference
 from deltaball.networks.models import Model
 
 
 def differentiated(
-    model: Model, images: torch.Tensor, at_point: torch.Tensor, loss: Loss
+    model: Model, images: torch.Tensor, reference: Reference, loss: Loss
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits at images [K, m, h, w, c], and the gradient of `loss` there; but for the margin's, its scale is arbitrary.
 
@@ -21,9 +22,9 @@ def differentiated(
         leaf = images.detach().requires_grad_()
         logits = model(leaf)
         ahead = logits.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(loss(at_point, ahead).sum(), ahead)
+        (slope,) = torch.autograd.grad(loss(reference, ahead).sum(), ahead)
         if loss is not margin_loss:
-            (instead,) = torch.autograd.grad(margin_loss(at_point, ahead).sum(), ahead)
+            (instead,) = torch.autograd.grad(margin_loss(reference, ahead).sum(), ahead)
             slope = torch.where((slope == 0).all(-1, keepdim=True), instead, slope)
             slope /= slope.abs().amax(-1, keepdim=True)
     (gradient,) = torch.autograd.grad(logits, leaf, slope)

@@ -15,6 +15,7 @@ from deltaball.local.balls import Ball
 from deltaball.local.losses import Loss
 from deltaball.local.notions import Notion
 from deltaball.local.points import Points
+from deltaball.local.references import Reference
 from deltaball.plan.batches import IMAGES_MULTIPLE
 
 # The length of PGD's path in radii. Its steps fall to 0 by a cosine: in every norm more is found than by equal steps of
@@ -28,9 +29,13 @@ COUNT_EVERY = 4
 WORTH_GATHERING = 0.75
 
 
+# How often the way from a point to where a search ended is halved, where the outcome depends on how far the image is.
+HALVINGS = 6
+
+
 @dataclass(frozen=True)
 class Pgd(Attack):
-    """Projected gradient ascent (Madry et al. 2018), per ball and per family of notions with the same losses.
+    """Projected gradient ascent (Madry et al. 2018), per ball and family of notions with the same reference and losses.
 
     Restart 0 starts from FGSM's point, so PGD is nowhere weaker; the others start at random images of the ball.
     Restart r ascends the family's loss r, in turn, by steps that fall from 20 radii / `steps` to 0: along signs of the
@@ -47,12 +52,12 @@ class Pgd(Attack):
         self, points: Points, asked: Mapping[Ball, Sequence[Notion]]
     ) -> Iterator[tuple[Ball, Sequence[Notion], torch.Tensor]]:
         for ball, notions in asked.items():
-            families: dict[tuple[Loss, ...], list[Notion]] = defaultdict(list)
+            families: dict[tuple[Reference, tuple[Loss, ...]], list[Notion]] = defaultdict(list)
             for notion in notions:
-                families[notion.losses].append(notion)
-            first = points.around(ball).steepest(points.direction)
-            for losses, family in families.items():
-                search = Search(points, ball, family, first)
+                families[points.reference(notion), notion.losses].append(notion)
+            for (reference, losses), family in families.items():
+                first = points.around(ball).steepest(points.direction(reference))
+                search = Search(points, ball, family, first, reference)
                 for restart in range(self.restarts):
                     search.current = search.random(restart) if restart else first.clone()
                     self._ascend(search, losses[restart % len(losses)])
@@ -66,19 +71,25 @@ class Pgd(Attack):
                 return
             search.move(search.judged_gradient(loss), mean * 2 * annealing(step, self.steps))
         search.judge(search.points.model(search.current))
+        if search.compares_distances:
+            search.approach()
 
 
 class Search:
     """The points that PGD still attacks, m ≤ n per network, and for each of its notions the worst images so far."""
 
-    def __init__(self, points: Points, ball: Ball, notions: Sequence[Notion], first: torch.Tensor) -> None:
+    def __init__(
+        self, points: Points, ball: Ball, notions: Sequence[Notion], first: torch.Tensor, reference: Reference
+    ) -> None:
         self.points, self.ball, self.notions = points, ball, notions
+        self.compares_distances = any(notion.entry.compares_distances for notion in notions)
         self.worst = [first.clone() for _ in notions]  # [K, n, h, w, c] each
         self.outcomes: list[torch.Tensor] = []  # of `worst`, [K n] each, once FGSM's point is judged
         networks, count = points.logits.shape[:2]
         # Which of the K × n points are left, [K m], and what the search needs of them, [K, m, ...].
         self.left = torch.arange(networks * count, device=points.x.device)
-        self.logits, self.current = points.logits, first
+        self.reference, self.current = reference, first
+        self._whole = reference
         self.around = points.around(ball)  # [n, ...] as long as all points are left
 
     def random(self, restart: int) -> torch.Tensor:
@@ -88,14 +99,16 @@ class Search:
 
     def judged_gradient(self, loss: Loss) -> torch.Tensor:
         """The gradient of `loss` at the current images, which are judged by the way."""
-        logits, gradient = differentiated(self.points.model, self.current, self.logits, loss)
+        logits, gradient = differentiated(self.points.model, self.current, self.reference, loss)
         self.judge(logits)
         return gradient
 
     def judge(self, logits: torch.Tensor) -> None:
         """Keep what is worse than before, given the logits at the current images."""
-        radius = logits.new_tensor(self.ball.delta)
-        outcomes = [notion.outcome(self.logits, logits, radius).flatten() for notion in self.notions]
+        distance = logits.new_tensor(self.ball.delta)
+        if self.compares_distances:
+            distance = self.around.distance(self.current)
+        outcomes = [notion.outcome(self.reference, logits, distance).flatten() for notion in self.notions]
         if not self.outcomes:
             self.outcomes = outcomes
             return
@@ -108,6 +121,13 @@ class Search:
     def move(self, gradient: torch.Tensor, length: float) -> None:
         """A step of `length` along the gradient, and back into the ball."""
         self.current = self.around.returned(self.around.stepped(self.current, gradient, length))
+
+    def approach(self) -> None:
+        """Judge images on the way back to the points: those with the steepest slope may be near."""
+        x, found = self.points.images.flatten(0, 1)[self.left].view(self.current.shape), self.current
+        for halving in range(1, HALVINGS + 1):
+            self.current = self.around.returned(torch.lerp(x, found, 2.0**-halving))
+            self.judge(self.points.model(self.current))
 
     def goes_on(self) -> bool:
         """Leave the points alone for which nothing worse can be found; whether any others are left.
@@ -126,10 +146,8 @@ class Search:
             unsettled = settled.to(torch.uint8).argsort(dim=1, stable=True)[:, :kept]
             rows = (torch.arange(networks, device=unsettled.device)[:, None] * count + unsettled).flatten()
             self.left = self.left[rows]
-            self.logits, self.current = (
-                tensor.flatten(0, 1)[rows].view(networks, kept, *tensor.shape[2:])
-                for tensor in (self.logits, self.current)
-            )
+            self.reference = self._whole.chosen(self.left.view(networks, kept))
+            self.current = self.current.flatten(0, 1)[rows].view(networks, kept, *self.current.shape[2:])
             self.around = self.points.around(self.ball).at(self.left.view(networks, kept) % len(self.points.x))
         return most > 0
 

@@ -1,0 +1,27 @@
+"""What certificates say of logits over a whole ball."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import torch
+
+
+class LogitBounds(NamedTuple):
+    """Bounds that hold for the float32 logits at every image of each point's ball; float64, NaN where nothing is known.
+
+    What was not asked is -inf, or None.
+    """
+
+    differences: torch.Tensor  # [..., classes, classes]: entry [i, j] ≤ the minimum of logit i - logit j
+    lower: torch.Tensor | None = None  # [..., classes] of the logits themselves
+    upper: torch.Tensor | None = None
+
+    def leads(self, classes: torch.Tensor) -> torch.Tensor:
+        """[..., classes]: by how much the classes [..., 1] lead each other one at least; 0 over themselves."""
+        rows = classes[..., None].expand(*classes.shape, self.differences.shape[-1])
+        return self.differences.gather(-2, rows).squeeze(-2)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self], axis: int) -> Self:
+        """Those of several networks (axis 0) or points (axis 1) as one."""
+        return cls(*(None if each[0] is None else torch.cat(each, axis) for each in zip(*parts, strict=True)))
