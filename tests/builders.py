@@ -6,6 +6,7 @@ from typing import Any
 from deltaball.plan.plan import Plan, plan
 from deltaball.study.study import Study
 
+FILES = Path(__file__).parent / "files"  # of two networks that somebody brought
 ELSEWHERE = "no-such-folder"  # a data folder that is not there: facts come from the catalogue alone
 
 ARCHITECTURES = {
@@ -15,10 +16,12 @@ ARCHITECTURES = {
 ARCHITECTURES["vgg"] = ARCHITECTURES["cnn"]
 ARCHITECTURES |= {"resnet20": {"width": 2}, "nin": {"width": 6}, "conv5": {"filters": 4, "fc_width": 8}}
 ARCHITECTURES |= {"lenet": {}, "mnist_c_cnn": {}}
+ARCHITECTURES["file"] = {"files": str(FILES / "one.safetensors")}
 METHODS = {
     "sgd": {"learning_rate": 0.01, "epochs": [5, 10]},
     "imp": {"proportion": 0.5, "iterations": 1, "learning_rate": 0.01, "epochs": 5},
     "hmc": {"step_size": 0.001, "leapfrog_steps": 10, "posterior_samples": [100, 200]},
+    "given": {},
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from builders import grid, planned
+from builders import FILES, grid, planned
 from drawn_figures import draw_all, drawn, page_without_pictures
 from pydantic import TypeAdapter
 from synthetic_tables import write_tables
@@ -40,6 +40,8 @@ def constant(architecture: str, method: str, **changed: Any) -> dict[str, Any]:
 
 def two_values(architecture: str, method: str, axis: str) -> list[Any]:
     """Two values that an axis may have."""
+    if axis == "file":
+        return [str(FILES / name) for name in ("one.safetensors", "other.safetensors")]
     annotation = grid_model(architecture, method).model_fields[axis].annotation
     schema = str(TypeAdapter(annotation).json_schema())
     named = re.search(r"'enum': \[([^\]]+)\]", schema)
@@ -67,7 +69,8 @@ def tables_of(plan: Plan) -> dict[str, pd.DataFrame]:
 
 @pytest.mark.parametrize(("architecture", "method", "axis"), axes())
 def test_an_axis_that_varies_alone_has_tables(architecture: str, method: str, axis: str, tmp_path: Path) -> None:
-    varied = constant(architecture, method, **{axis: two_values(architecture, method, axis)})
+    key = grid_model(architecture, method).model_fields[axis].alias or axis
+    varied = constant(architecture, method, **{key: two_values(architecture, method, axis)})
     plan = planned(varied, results=str(tmp_path), **FEW)
     assert len(plan.networks) == 2
     write_tables(plan)
@@ -90,7 +93,8 @@ def test_a_study_whose_one_axis_has_three_values_is_drawn_and_reported(tmp_path:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_network_has_tables_figures_and_a_report(method: str, tmp_path: Path) -> None:
-    plan = planned(constant("fcn", method), results=str(tmp_path), **FEW)
+    (architecture, *_) = METHODS[method].architectures or ("fcn",)
+    plan = planned(constant(architecture, method), results=str(tmp_path), **FEW)
     assert len(plan.networks) == 1
     write_tables(plan)
     draw_all(plan)

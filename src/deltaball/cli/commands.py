@@ -159,6 +159,19 @@ def export(given: Namespace) -> None:
     print(exporting.export(given.study, given.network, given.output))
 
 
+def measure_file(given: Namespace) -> None:
+    from deltaball.run import libraries
+
+    libraries.prepare_torch(given.device)
+    from deltaball.cli import file_options
+    from deltaball.run import measured_file
+
+    report = measured_file.measured(file_options.request(given))
+    print(measured_file.text(report))
+    if given.json:
+        measured_file.write(report, given.json)
+
+
 def samples(given: Namespace) -> None:
     from deltaball.estimation import sample_sizes
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import deltaball
 from deltaball.base import environment, signals
 from deltaball.base.errors import InputError, system_message
-from deltaball.cli import commands
+from deltaball.cli import commands, file_options
 from deltaball.plan import loading
 
 # What they have done when they are stopped, they do not do again.
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
         added = subparsers.add_parser(name, help=summary, description=summary)
         added.set_defaults(run=run)
-        if name not in ("samples", "schema"):
+        if name not in ("samples", "schema", "measure-file"):
             added.add_argument(
                 "--study", type=Path, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml"
             )
@@ -102,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
         "collect", commands.collect, "tables and report of what is there, where an unfinished study left something out"
     )
     command("redraw", commands.redraw, "statistics, figures and report from the tables alone; trains nothing")
+    file_options.add(
+        command("measure-file", commands.measure_file, "measure one network of a file at once, without a study")
+    )
     export = command("export", commands.export, "write one network as a .keras file")
     export.add_argument("network", help="its id in networks.parquet")
     export.add_argument("--output", type=Path, metavar="FILE", help="default: ID.keras")

@@ -45,7 +45,7 @@ def estimates(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> t
             trunk = _first(stored, network.trunk, measure, measure.samples) if network.trunk else None
             values[measure].append((len(rows), judged.outcomes))
             seed = {"points_seed": plan.study.guarantee.seed}
-            rows.append({"network_id": network.id, **described(measure), **_estimated(measure, judged, trunk), **seed})
+            rows.append({"network_id": network.id, **described(measure), **estimate_of(measure, judged, trunk), **seed})
     for measure, members in values.items():
         outcomes = np.stack([found for _, found in members])
         tight = Mean.of(measure).tight_interval(outcomes, measure.confidence)
@@ -82,7 +82,7 @@ def _first(stored: StoredOutcomes, checkpoint: CheckpointId, measure: Measure, s
     return stored.of(checkpoint, measure).first(samples) if stored.has(checkpoint, measure, samples) else None
 
 
-def _estimated(measure: Measure, judged: Judged, trunk: Judged | None) -> dict[str, Any]:
+def estimate_of(measure: Measure, judged: Judged, trunk: Judged | None = None) -> dict[str, Any]:
     """What the outcomes of one network, and of what it was pruned from, say in its row."""
     mean, values = Mean.of(measure), judged.outcomes
     lower, upper = mean.interval(values, measure.epsilon)

@@ -7,7 +7,7 @@ import numpy as np
 
 from deltaball.base.statuses import MEASURABLE
 from deltaball.estimation.outcomes import Settled, Told, outcomes
-from deltaball.estimation.stored import StoredOutcomes
+from deltaball.estimation.stored import Judged, StoredOutcomes
 from deltaball.networks.layers import Layers
 from deltaball.networks.models import Model
 from deltaball.networks.packs import Pack
@@ -47,7 +47,7 @@ def measure(
         for (done, samples, measures), together in batches.items():
             for checkpoints, model in models(together, layers, store, device):
                 settled = [
-                    _settled(checkpoint, measures, trained[checkpoint], stored, slice(done, samples))
+                    _settled(measures, _known(checkpoint, trained[checkpoint], stored), slice(done, samples))
                     for checkpoint in checkpoints
                 ]
                 shown, own = (None if one is None else one[done:samples] for one in (images, labels))
@@ -56,6 +56,19 @@ def measure(
                     stored.add(checkpoint, {one: judged[one].of_network(k) for one in measures})
                 computed += len(checkpoints) * len(measures) * (samples - done)
     return computed
+
+
+def judged(
+    model: Model, images: np.ndarray, measures: Sequence[Measure], device: str, before: Mapping[Measure, Judged]
+) -> dict[Measure, Judged]:
+    """What one judge says of one network at all of `images`, without a store, where `before` is what others said.
+
+    As `measure` finds it, if the others stand before it in JUDGES.
+    """
+    known = {one: found.outcomes for one, found in before.items()}
+    settled = _settled(measures, known, slice(0, len(images)))
+    found = outcomes(model, images, measures, device, settled=[settled])
+    return {one: found[one].of_network(0) for one in measures}
 
 
 def models(
@@ -112,13 +125,14 @@ def _batches(asked: Asked, stored: StoredOutcomes, stage: int) -> dict[Batch, li
     return batches
 
 
-def _settled(
-    checkpoint: CheckpointId,
-    measures: tuple[Measure, ...],
-    wanted: Mapping[Measure, int],
-    stored: StoredOutcomes,
-    points: slice,
-) -> Settled:
+def _known(
+    checkpoint: CheckpointId, wanted: Mapping[Measure, int], stored: StoredOutcomes
+) -> dict[Measure, np.ndarray]:
+    """The outcomes of a network that are kept, by measure."""
+    return {one: stored.of(checkpoint, one).outcomes for one in wanted}
+
+
+def _settled(measures: Sequence[Measure], known: Mapping[Measure, np.ndarray], points: slice) -> Settled:
     """What is known of some points of a network before certificates are asked: NaN where nothing is.
 
     A violation in no larger a ball cannot be certified away. An exact answer may lean on certificates too; their own
@@ -126,11 +140,11 @@ def _settled(
     """
     settled = {}
     for one in measures:
-        values = np.full(wanted[one], np.nan, np.float32)
-        for other in wanted:
+        values = np.full(points.stop, np.nan, np.float32)
+        for other, found in known.items():
             if _bears_on(other, one):
-                known, answer = stored.of(checkpoint, other).outcomes[: len(values)], 0 if other.attack else 1
-                values[: len(known)][known == answer] = answer
+                kept, answer = found[: len(values)], 0 if other.attack else 1
+                values[: len(kept)][kept == answer] = answer
         settled[one] = values[points]
     return settled
 

@@ -10,7 +10,8 @@ from deltaball.study import judges as study_judges
 # Okabe & Ito's colours, told apart by colour-blind readers; the two shades differ in lightness, so that
 # architectures stay apart in grey print too.
 SHADES = {"sgd": ("#0072B2", "#56B4E9"), "imp": ("#00664B", "#33C7A0"), "hmc": ("#A0457A", "#E3A3C8")}
-MARKS = {"fcn": "o", "cnn": "^", "vgg": "s"}
+SHADES |= {"given": ("#4D4D4D", "#8C8C8C")}
+MARKS = {"fcn": "o", "cnn": "^", "vgg": "s", "file": "D"}
 # Attacks in blue, certificates warm, the exact answer black; a mark each.
 JUDGES = {
     "fgsm": ("#56B4E9", "X"),
@@ -22,7 +23,7 @@ JUDGES = {
 }
 UNKNOWN_JUDGES = (("#009E73", "P"), ("#D55E00", "*"), ("#999999", "p"))  # of judges that have no look of their own
 SAMPLES = "#A50F15"  # the paper's red line
-NAMES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG"}
+NAMES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG", "file": "file"}
 CAPACITY, DURATION = ("#8F74B8", "#D2C6E6"), ("#5BA37C", "#BFE0CC")  # the paper's purple and green box plots
 STYLE = Path(__file__).with_name("deltaball.mplstyle")
 

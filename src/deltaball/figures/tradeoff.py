@@ -35,8 +35,12 @@ from deltaball.plan.plan import Plan
 from deltaball.study.notions import NOTIONS
 
 CAPACITY_BINS = 5
-# The axis along a method's trajectories, and how captions count it.
-LENGTHS = {"sgd": ("epochs", "epochs of training"), "hmc": ("posterior_samples", "samples of the posterior")}
+# The axis along a method's trajectories, and how captions count it; networks of files are one by one.
+LENGTHS = {
+    "sgd": ("epochs", "epochs of training"),
+    "hmc": ("posterior_samples", "samples of the posterior"),
+    "given": ("file", "file"),
+}
 
 
 def draw(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
@@ -149,4 +153,4 @@ def _thousands(count: int) -> str:
 
 def _boxed(shown: pd.DataFrame) -> str:
     """The method whose networks the box plots show: a sample is no epoch. For both side by side see `bayes`."""
-    return "sgd" if (shown["method"] == "sgd").any() else "hmc"
+    return next(method for method in LENGTHS if (shown["method"] == method).any())

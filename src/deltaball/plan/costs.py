@@ -136,6 +136,8 @@ def training(
     if METHODS[method].averages_samples:
         return _sampling(axes, layers, facts, checkpoints, device)
     kept = sum(map(len, checkpoints))
+    if not METHODS[method].trains:
+        return total(passes(layers, kept * (facts.train + facts.test)), {"checkpoint": kept})
     descent = epochs(method, axes, layers, facts, [max(one) for one in checkpoints], device)
     return total(descent, passes(layers, kept * (facts.train + facts.test)), {"checkpoint": kept})
 

@@ -40,6 +40,7 @@ class Identity:
 
     def _hash(self, kind: str, method: str, axes: Mapping[str, Any]) -> str:
         defaults = _defaults(self.grid.architecture, method, axes["objective"])
+        axes = ARCHITECTURES[self.grid.architecture].identifying(axes)
         named = {name: value for name, value in axes.items() if name not in defaults or value != defaults[name]}
         content = {**self.base, "kind": kind, "method": method, "axes": named}
         content = json.dumps(content, sort_keys=True, separators=(",", ":"))

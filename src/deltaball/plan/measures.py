@@ -11,7 +11,7 @@ from deltaball.plan.networks import Network
 from deltaball.study.grids import count_matching, matches
 from deltaball.study.judges import JUDGES
 from deltaball.study.notions import NOTIONS
-from deltaball.study.study import Study
+from deltaball.study.study import Guarantee, Study
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def measures(study: Study) -> list[Measure]:
     found: list[Measure] = []
     places: list[int] = []  # of the entries that ask for them
     for place, entry in enumerate(study.measures):
-        for measure in of_entry(entry, study):
+        for measure in of_entry(entry, study.guarantee, study.estimates_at_once()):
             for twin, earlier in zip(found, places, strict=True):
                 if twin == measure and _overlap(study, twin, measure):
                     raise InputError(
@@ -103,11 +103,10 @@ def measures(study: Study) -> list[Measure]:
     return found
 
 
-def of_entry(entry: Any, study: Study) -> Iterator[Measure]:
-    guarantee = study.guarantee
+def of_entry(entry: Any, guarantee: Guarantee, at_once: int) -> Iterator[Measure]:
+    """The measures of an entry, where so many estimates share one α."""
     epsilon = (entry.guarantee and entry.guarantee.epsilon) or guarantee.epsilon
     confidence = (entry.guarantee and entry.guarantee.confidence) or guarantee.confidence
-    at_once = study.estimates_at_once()
     samples = samples_needed(epsilon, confidence, estimates=at_once)
     for judge in entry.judges:
         settings = tuple(

@@ -38,7 +38,7 @@ def training_bytes(method: str, axes: Mapping[str, Any], layers: Layers, points:
         # Position, momentum, gradient, and what the integrator makes of them.
         return FLOAT * (8 * layers.parameters + CHAIN_COPIES * seen * sum(layers.activations))
     kept = 1 + METHODS[method].is_pruning + METHODS[method].moments(axes)
-    passing = axes["batch_size"] * sum(layers.activations) * STEP_COPIES
+    passing = axes.get("batch_size", 0) * sum(layers.activations) * STEP_COPIES
     # Gradients, and one more of each while they are found.
     step = POOLS * (2 * layers.parameters + passing)
     evaluation = EVALUATION_BATCH * (layers.activations[0] + 3 * max(layers.activations))

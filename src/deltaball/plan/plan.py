@@ -58,7 +58,7 @@ class Plan:
         """The study's convergence experiments."""
         found = []
         for entry in self.study.convergence:
-            measures = list(of_entry(entry.measure, self.study))
+            measures = list(of_entry(entry.measure, self.study.guarantee, self.study.estimates_at_once()))
             networks = tuple(one for one in self.networks if measures[0].applies_to(one))
             found.append(Experiment(tuple(measures), networks, tuple(sorted(entry.epsilon, reverse=True)), entry.draws))
         return found

@@ -3,11 +3,13 @@
 A new architecture is one class here and one entry in ARCHITECTURES.
 """
 
+import glob
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
@@ -45,6 +47,13 @@ class Architecture(Strict):
     # Raise it when `layers` starts to mean another network under the same hyper-parameters: the version is part of
     # every id (version 1 is silent), so that stored weights are never taken for another's.
     VERSION: ClassVar[int] = 1
+
+    is_trained: ClassVar[bool] = True  # whether methods train its networks; else they are what they are
+
+    @classmethod
+    def identifying(cls, axes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What of a network's or a trajectory's axes its id is made of."""
+        return axes
 
     @classmethod
     def layers(cls, axes: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Layers:
@@ -227,6 +236,59 @@ class MnistCCnn(Architecture):
         return Layers(shape, (*convolutions, Dropout(0.25), *dense))
 
 
+def _found(names: list[str]) -> list[str]:
+    """The files that names and patterns stand for, each once."""
+    found: dict[str, None] = {}
+    for name in names:
+        matching = sorted(glob.glob(name, recursive=True)) if _is_pattern(name) else [name]
+        if not matching:
+            raise ValueError(f"'{name}' matches no file")
+        found |= dict.fromkeys(matching)
+    missing = next((name for name in found if not Path(name).is_file()), None)
+    if missing is not None:
+        raise ValueError(f"there is no file '{missing}'")
+    return list(found)
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+Files = Annotated[axis(Annotated[str, StringConstraints(min_length=1)]), AfterValidator(_found)]
+
+
+class File(Architecture):
+    """Networks that users bring: each a file, of which the layers are read. Files are known by their content."""
+
+    is_trained: ClassVar[bool] = False
+
+    architecture: Literal["file"] = "file"
+    file: Files = Field(
+        alias="files", description=".keras, .onnx or .safetensors files, or patterns such as zoo/*.onnx"
+    )
+
+    @classmethod
+    def identifying(cls, axes: Mapping[str, Any]) -> Mapping[str, Any]:
+        from deltaball.exchange import reading
+
+        content = axes["content"] if "content" in axes else reading.digest(Path(axes["file"]))
+        return {**{name: value for name, value in axes.items() if name != "file"}, "content": content}
+
+    @classmethod
+    def layers(cls, axes: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Layers:
+        """Those that the file has. Raises InputError where it cannot be read, or has something else than layers."""
+        from deltaball.exchange import reading
+
+        return reading.layers(Path(axes["file"]), shape, classes)
+
+    def check_images(self, facts: DatasetFacts) -> None:
+        for name in self.file:
+            try:
+                self.layers({"file": name}, facts.shape, facts.classes)
+            except InputError as problem:
+                raise InputError(f"files: {problem}") from None
+
+
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "fcn": Fcn,
     "cnn": Cnn,
@@ -236,7 +298,11 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
     "resnet20": Resnet20,
     "conv5": Conv5,
     "mnist_c_cnn": MnistCCnn,
+    "file": File,
 }
+
+# Those of which a grid trains networks.
+TRAINED = tuple(name for name, one in ARCHITECTURES.items() if one.is_trained)
 
 
 def layers(architecture: str, axes: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Layers:

@@ -16,7 +16,7 @@ from pydantic import Field, GetJsonSchemaHandler, create_model, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from deltaball.base.errors import alternatives, shown
-from deltaball.study.architectures import ARCHITECTURES
+from deltaball.study.architectures import ARCHITECTURES, TRAINED
 from deltaball.study.axes import Count, Name, Seed, Strict
 from deltaball.study.methods import METHODS
 from deltaball.study.objectives import DEFAULT, OBJECTIVES
@@ -113,7 +113,7 @@ def _values(value: Any) -> Sequence[Any]:
 def fits(architecture: str, method: str, objective: str = DEFAULT) -> bool:
     """Whether there are grids of these three parts."""
     takes = METHODS[method]
-    return architecture in (takes.architectures or ARCHITECTURES) and objective in (takes.objectives or OBJECTIVES)
+    return architecture in (takes.architectures or TRAINED) and objective in (takes.objectives or OBJECTIVES)
 
 
 @cache
@@ -135,6 +135,8 @@ def model_of(content: Any) -> type[Grid]:
     if not isinstance(content, dict):
         raise ValueError(f"{shown(content)} should be a mapping with keys of its own")
     tags = {"objective": DEFAULT} | content
+    if "files" in tags:
+        tags = {"architecture": "file"} | tags
     for tag, members in PARTS.items():
         if tag not in tags:
             raise ValueError(f"missing key '{tag}'; {alternatives('', members)}")
@@ -180,7 +182,7 @@ class _Composed:
 
 def _taken(method: Any) -> dict[str, Any]:
     """The tags that a method goes with, as properties of a JSON schema."""
-    takes = {"architecture": method.architectures, "objective": method.objectives}
+    takes = {"architecture": method.architectures or TRAINED, "objective": method.objectives}
     return {tag: {"enum": list(names)} for tag, names in takes.items() if names}
 
 

@@ -6,6 +6,7 @@ with a function `train`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
@@ -51,12 +52,13 @@ class Training:
 class Method(Strict):
     """How networks come to their weights. `axes` are a network's or a trajectory's hyper-parameters."""
 
-    architectures: ClassVar[tuple[str, ...] | None] = None  # those it can train; None: every one
+    architectures: ClassVar[tuple[str, ...] | None] = None  # those it can train; None: every one that is trained
     objectives: ClassVar[tuple[str, ...] | None] = None  # those it can minimise; None: every one
     along: ClassVar[str] = "epochs"  # the axis that counts along a trajectory
     room: ClassVar[str]  # the module that trains
     on_jax: ClassVar[bool] = False  # else on torch
     is_pruning: ClassVar[bool] = False  # whether a network is compared with the dense one it was pruned from
+    trains: ClassVar[bool] = True  # else weights come from elsewhere
     averages_samples: ClassVar[bool] = False  # whether a network is a mean over samples of a posterior
 
     @classmethod
@@ -264,4 +266,26 @@ class Hmc(Method):
             raise InputError(f"thinning = {thinnest} leaves none of {shortest} posterior_samples")
 
 
-METHODS: dict[str, type[Method]] = {"sgd": Sgd, "imp": Imp, "hmc": Hmc}
+class Given(Method):
+    """Networks that nobody trains here: their weights are those of their files."""
+
+    architectures: ClassVar = ("file",)
+    objectives: ClassVar = ("cross_entropy",)  # which none of them minimises
+    room: ClassVar[str] = "deltaball.training.given"
+    trains: ClassVar[bool] = False
+
+    method: Literal["given"]
+
+    @classmethod
+    def chain(cls, axes: Axes) -> list[Training]:
+        from deltaball.exchange import reading
+
+        # What is read later must be what was planned.
+        return [Training("given", {**axes, "content": reading.digest(Path(axes["file"]))}, 0)]
+
+    @classmethod
+    def images_each(cls, axes: Axes, points: int) -> int:
+        return 0
+
+
+METHODS: dict[str, type[Method]] = {"sgd": Sgd, "imp": Imp, "hmc": Hmc, "given": Given}

@@ -8,11 +8,13 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from deltaball.base.errors import MOST_QUOTED, InputError, alternatives, shown
 from deltaball.study import checking
+from deltaball.study.axes import Strict
 from deltaball.study.grids import PARTS, Grid, Sample, model_of
-from deltaball.study.measures import ENTRIES, Convergence, Only, OwnGuarantee
+from deltaball.study.measures import ENTRIES, AnyMeasure, Convergence, Only, OwnGuarantee, notion_tag, tagged
 from deltaball.study.notions import NOTIONS
 from deltaball.study.study import Analysis, Compute, Guarantee, Study
 
@@ -51,6 +53,23 @@ def checked(content: dict[str, Any], source: str) -> Study:
         raise InputError(f"{source}: {_explained(problem, content)}") from None
     checking.check(study, source)
     return study
+
+
+class Asked(Strict):
+    """One measure by itself."""
+
+    measure: tagged(ENTRIES, notion_tag)
+
+
+def measure(content: dict[str, Any]) -> AnyMeasure:
+    """A measure as a study's entry asks it. Raises InputError, beginning with the key, where it cannot be had."""
+    whole = {"measure": content}
+    try:
+        return Asked.model_validate(whole).measure
+    except ValidationError as problem:
+        raise InputError(
+            _explained(problem, whole).removeprefix("measure").removeprefix(": ").removeprefix(".")
+        ) from None
 
 
 def parsed(text: str, source: str) -> Any:
@@ -186,7 +205,7 @@ def _what(error: Any, sections: list[tuple[str, Any]]) -> str:
             around = sections[:-1] if isinstance(value, dict) else sections
             return f"unknown key {shown(str(wrong))} (value {shown(value)}); {_instead(wrong, _model(around))}"
         case "missing":
-            kind = _model(sections).model_fields[error["loc"][-1]].description
+            kind = _keys(_model(sections))[error["loc"][-1]].description
             return f"missing key '{error['loc'][-1]}'" + (f" ({kind})" if kind else "")
         case "too_short":
             return "is empty; list at least one value"
@@ -205,9 +224,14 @@ def _what(error: Any, sections: list[tuple[str, Any]]) -> str:
 def _instead(wrong: str, model: type[BaseModel]) -> str:
     """What may have been meant by a key that a section does not know: the same key elsewhere, or another one here."""
     homes = _homes(wrong)
-    if homes and not difflib.get_close_matches(wrong, model.model_fields, cutoff=0.8):
+    if homes and not difflib.get_close_matches(wrong, _keys(model), cutoff=0.8):
         return f"it is a key of {' and of '.join(homes)}"
-    return alternatives(wrong, model.model_fields)
+    return alternatives(wrong, _keys(model))
+
+
+def _keys(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The keys of a section as they are written."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _homes(key: str) -> list[str]:
@@ -219,7 +243,7 @@ def _homes(key: str) -> list[str]:
     if key in Grid.model_fields or key in PARTS:
         homes.append("grids")
     for tag, members in PARTS.items():
-        kinds = [name for name, model in members.items() if key in model.model_fields]
+        kinds = [name for name, model in members.items() if key in _keys(model)]
         if kinds and key != tag:
             homes.append("grids" if len(kinds) == len(members) else f"grids of {tag} {' or '.join(kinds)}")
     homes += ["a grid's sample"] if key in Sample.model_fields else []

@@ -82,7 +82,7 @@ class Descent:
         self.layers, self.store, self.device, self.progress = layers, store, device, progress
         self.epoch = starts[0].epoch
         self.starts = list(starts)
-        self.facts = _provenance(dataset, device)
+        self.facts = provenance(dataset, device)
         self.x_train, self.y_train, self.x_test, self.y_test = resident(dataset, device)
         for one in self.trajectories:
             if one.checkpoints:  # a chain that starts warm keeps none
@@ -142,8 +142,8 @@ class Descent:
 
     def _write_checkpoints(self) -> None:
         with torch.no_grad():
-            train_accuracy, _ = self._evaluated(self.x_train, self.y_train)
-            test_accuracy, test_loss = self._evaluated(self.x_test, self.y_test)
+            train_accuracy, _ = evaluated(self.layers, self.members.weights, self.x_train, self.y_train)
+            test_accuracy, test_loss = evaluated(self.layers, self.members.weights, self.x_test, self.y_test)
         sound = test_loss < DIVERGED_LOSS
         self._drop(~sound)
         measured = {"train_accuracy": train_accuracy, "test_accuracy": test_accuracy, "test_loss": test_loss}
@@ -162,17 +162,6 @@ class Descent:
                 self.store.note("kept", identity, self.epoch)
         self.progress.finish(sum(self.epoch in one.checkpoints for one in self.trajectories))
 
-    def _evaluated(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Accuracy [K] in float64 and mean cross-entropy [K] on all of `images`."""
-        correct = torch.zeros(len(self.starts), dtype=torch.float64, device=self.device)
-        loss = torch.zeros_like(correct)
-        for start in range(0, len(images), EVALUATION_BATCH):
-            expected = labels[start : start + EVALUATION_BATCH]
-            scores = logits(self.layers, self.members.weights, images[start : start + EVALUATION_BATCH])
-            correct += (scores.argmax(2) == expected).sum(1)
-            loss += cross_entropy(scores, expected) * len(expected)
-        return correct / len(images), loss / len(images)
-
     def _drop(self, broken: torch.Tensor) -> None:
         if not broken.any():
             return
@@ -186,6 +175,20 @@ class Descent:
         del self.steps  # with the memory of its graphs, before others are made
         if self.starts:
             self._prepare()
+
+
+def evaluated(
+    layers: Layers, weights: Sequence[torch.Tensor], images: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Accuracy [K] in float64 and mean cross-entropy [K] of K networks on all of `images`."""
+    correct = torch.zeros(len(weights[0]), dtype=torch.float64, device=images.device)
+    loss = torch.zeros_like(correct)
+    for start in range(0, len(images), EVALUATION_BATCH):
+        expected = labels[start : start + EVALUATION_BATCH]
+        scores = logits(layers, weights, images[start : start + EVALUATION_BATCH])
+        correct += (scores.argmax(2) == expected).sum(1)
+        loss += cross_entropy(scores, expected) * len(expected)
+    return correct / len(images), loss / len(images)
 
 
 @lru_cache(maxsize=2)
@@ -211,7 +214,7 @@ def _moments(start: StartingPoint, positions: Sequence[int]) -> list[np.ndarray]
     return [np.zeros_like(start.weights[position]) for position in positions]
 
 
-def _provenance(dataset: Dataset, device: str) -> dict[str, Any]:
+def provenance(dataset: Dataset, device: str) -> dict[str, Any]:
     hardware = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     return {
         "data_sha256": dataset.facts.fingerprint,
