@@ -59,7 +59,12 @@ def measure(
 
 
 def judged(
-    model: Model, images: np.ndarray, measures: Sequence[Measure], device: str, before: Mapping[Measure, Judged]
+    model: Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    measures: Sequence[Measure],
+    device: str,
+    before: Mapping[Measure, Judged],
 ) -> dict[Measure, Judged]:
     """What one judge says of one network at all of `images`, without a store, where `before` is what others said.
 
@@ -67,7 +72,7 @@ def judged(
     """
     known = {one: found.outcomes for one, found in before.items()}
     settled = _settled(measures, known, slice(0, len(images)))
-    found = outcomes(model, images, measures, device, settled=[settled])
+    found = outcomes(model, images, measures, device, settled=[settled], labels=labels)
     return {one: found[one].of_network(0) for one in measures}
 
 

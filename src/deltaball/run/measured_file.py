@@ -76,12 +76,13 @@ def measured(request: Request) -> Report:
     network = checking.model(file, request.device)
     checking.check_range(file, network, dataset.x_train, dataset.y_train, request.device)
     report = Report(request, file, dataset, _accuracy(network, dataset, request.device), began)
-    images = dataset.x_test[points.draw_points(facts, measures[0].samples, request.seed)]
+    drawn = points.draw_points(facts, measures[0].samples, request.seed)
+    images, labels = dataset.x_test[drawn], dataset.y_test[drawn]
     for name in JUDGES:
         asked = [measure for measure in measures if measure.judge == name]
         if asked:
             start = time.monotonic()
-            report.judged |= measuring.judged(network, images, asked, request.device, report.judged)
+            report.judged |= measuring.judged(network, images, labels, asked, request.device, report.judged)
             report.seconds[name] = time.monotonic() - start
     return report
 
