@@ -23,6 +23,13 @@ METHODS = {
     "hmc": {"step_size": 0.001, "leapfrog_steps": 10, "posterior_samples": [100, 200]},
     "given": {},
 }
+OBJECTIVES = {
+    "augmented": {"radius": 0.1},
+    "adversarial": {"radius": 0.1},
+    "constrained": {"radius": 0.1, "beta": 0.2, "constraint": "standard_robustness"},
+    "trades": {"radius": 0.1, "beta": 6},
+    "mart": {"radius": 0.1, "beta": 5},
+}
 
 
 def grid(architecture: str = "fcn", method: str = "sgd", without: tuple[str, ...] = (), **changed: Any) -> dict:
@@ -34,6 +41,7 @@ def grid(architecture: str = "fcn", method: str = "sgd", without: tuple[str, ...
         "architecture": architecture,
         **ARCHITECTURES[architecture],
         **METHODS[method],
+        **OBJECTIVES.get(changed.get("objective", ""), {}),
         **changed,
     }
     return {key: value for key, value in whole.items() if key not in without}

@@ -91,8 +91,8 @@ def test_a_table_that_cannot_be_used_is_named(networks: pd.DataFrame, tmp_path: 
     with pytest.raises(InputError, match=r"networks\.parquet is not there; `snakemake --cores all`"):
         frames.read(path)
     frames.write(networks, path)
-    with pytest.raises(InputError, match=r"networks\.parquet has no column radius"):
-        frames.read(path, ["network_id", "radius"])
+    with pytest.raises(InputError, match=r"networks\.parquet has no column diameter"):
+        frames.read(path, ["network_id", "diameter"])
     whole = path.read_bytes()
     for length in (0, 3, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])

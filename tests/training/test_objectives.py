@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import pytest
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from step_cases import NETWORKS, made, replayed, trained
 
 from deltaball.networks.models import Layered
@@ -20,7 +20,7 @@ from deltaball.training.objectives.objective import Batch, Objective, objective_
 PAGE = (Path(__file__).parents[2] / "docs/adding-an-objective.md").read_text(encoding="utf-8")
 _, ATTACK = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 # Values of an axis, as many as there are networks, of which the first are tried that it may have.
-VALUES = ([0.1, 0.3, 0.2], [1, 3, 2])
+VALUES = ([0.1, 0.3, 0.2], [1, 3, 2], ["standard_robustness", "classification", "f(x)[0] < 1"])
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def values_of(objective: str, axis: str) -> list[Any]:
     field = OBJECTIVES[objective].model_fields[axis]
     for values in VALUES:
         try:
-            return TypeAdapter(Annotated[field.annotation, *field.metadata]).validate_python(values)
+            return TypeAdapter(Annotated[field.annotation, Field(), *field.metadata]).validate_python(values)
         except ValidationError:
             continue
     return field.default * NETWORKS
@@ -171,6 +171,9 @@ class Fixed(Layered):
 
     def part(self, networks: slice) -> "Fixed":
         return Fixed(self.logits[networks])
+
+    def fixed(self) -> "Fixed":
+        return Fixed(self.logits.detach())
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self.logits

@@ -46,5 +46,9 @@ class Layered(Model):
     def part(self, networks: slice) -> Self:
         """Some of the networks."""
 
+    @abstractmethod
+    def fixed(self) -> Self:
+        """The same networks, to whose weights no gradient flows."""
+
     def one(self, k: int) -> Self:
         return self.part(slice(k, k + 1))

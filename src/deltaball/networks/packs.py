@@ -59,6 +59,9 @@ class Pack(Layered):
     def part(self, networks: slice) -> "Pack":
         return Pack(self.layers, tuple(weight[networks] for weight in self.weights))
 
+    def fixed(self) -> "Pack":
+        return Pack(self.layers, tuple(weight.detach() for weight in self.weights))
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return logits(self.layers, self.weights, x)
 

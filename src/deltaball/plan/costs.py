@@ -18,6 +18,7 @@ from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks import layers as kinds
 from deltaball.networks.layers import Conv, Dense, Layer, Layers, Shape, rule_for
 from deltaball.study.methods import METHODS
+from deltaball.study.objectives import DEFAULT, OBJECTIVES
 
 # What is counted. A device's rates say how many seconds one of each takes.
 UNITS = {
@@ -153,13 +154,14 @@ def epochs(
     kinds = [cost.kind for cost in layer_costs(layers)]
     pack_steps, own_steps = max(each) * steps * math.ceil(networks / together), sum(each) * steps
     points, weights = sum(each) * facts.train, own_steps * layers.parameters
-    forward = passes(layers, points)
+    in_a_step = OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes)
+    forward = passes(layers, points * in_a_step)
     lower = "" if axes.get("precision", "float32") == "float32" else f"_{axes['precision']}"
     return {
         "step": pack_steps,
-        "layer": pack_steps * len(kinds),
-        "product": own_steps * kinds.count("product"),
-        "convolution": own_steps * kinds.count("convolution"),
+        "layer": pack_steps * in_a_step * len(kinds),
+        "product": own_steps * in_a_step * kinds.count("product"),
+        "convolution": own_steps * in_a_step * kinds.count("convolution"),
         f"product_flop{lower}": 3 * forward["product_flop"],
         f"convolution_flop{lower}": 3 * forward["convolution_flop"],
         "point": points,

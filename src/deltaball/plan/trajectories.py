@@ -8,6 +8,7 @@ from deltaball.plan.identities import Identity
 from deltaball.plan.networks import CheckpointId, Trajectory
 from deltaball.study import architectures
 from deltaball.study.methods import METHODS, Training
+from deltaball.study.objectives import DEFAULT, OBJECTIVES
 
 
 @dataclass
@@ -65,5 +66,5 @@ def _costed(identity: str, one: Wanted, facts: DatasetFacts) -> Trajectory:
         origin=one.origin,
         parameters=network.parameters,
         # A backward pass costs two forward passes.
-        flop=3.0 * network.flop * images,
+        flop=3.0 * network.flop * images * OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes),
     )

@@ -37,6 +37,7 @@ def check(study: Study, source: str) -> None:
         try:
             grid.check_points(found)
             grid.check_images(found)
+            grid.check_classes(found)
         except InputError as problem:
             raise InputError(f"{where}.{problem}") from None
     for index, measure in enumerate(study.measures):

@@ -3,32 +3,72 @@
 A new objective is one class there and one entry in OBJECTIVES.
 """
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model
 
-from deltaball.study.axes import Strict
+from deltaball.base.errors import InputError
+from deltaball.data.catalogue import DatasetFacts
+from deltaball.study.axes import WITHIN_PACK, Counts, Strict, axis, radius
+from deltaball.study.constraints import CONSTRAINTS, canonical, largest_class, parsed
 
 DEFAULT = "cross_entropy"
+
+LABEL = "label"  # that an attack in training is against it, and not against a constraint
+
+LOGICS = ("dl2", "godel", "lukasiewicz", "product")
+
+Axes = Mapping[str, Any]
 
 
 class Objective(Strict):
     """What training minimises: its axes, and the class that computes it."""
 
     implementation: ClassVar[str]  # the class, by its dotted path: one of training.objectives
+    passes: ClassVar[Callable[[Axes], float]]  # forward and backward passes of a step, of a network with these axes
 
     @classmethod
     def axis_names(cls) -> list[str]:
         """The names of its axes."""
         return [name for name in cls.model_fields if name != "objective"]
 
+    def check_classes(self, facts: DatasetFacts) -> None:
+        """Raise InputError, beginning with the key, where a constraint speaks of a class that the data lack."""
+        for name in ("constraint", "against"):
+            for text in getattr(self, name, ()):
+                largest = -1 if text == LABEL else largest_class(parsed(text))
+                if largest >= facts.classes:
+                    raise InputError(f"{name} = {text!r}: {facts.name} has the classes 0 to {facts.classes - 1}")
 
-def _objective(name: str, implementation: str, about: str, **axes: tuple[Any, Any]) -> type[Objective]:
-    """An entry of OBJECTIVES: its name, the class that computes it, what it is, and its axes as (type, default)."""
+
+def _objective(
+    name: str,
+    implementation: str,
+    about: str,
+    passes: Callable[[Axes], float] = lambda axes: 1,
+    **axes: tuple[Any, Any],
+) -> type[Objective]:
+    """An entry of OBJECTIVES: name, the class that computes it, what it is, what it costs, axes as (type, default)."""
     tag = (Literal[name], Field(DEFAULT) if name == DEFAULT else ...)
     entry = create_model(name, __base__=Objective, __doc__=about, objective=tag, **axes)
-    entry.implementation = implementation
+    entry.implementation, entry.passes = implementation, staticmethod(passes)
     return entry
+
+
+def _known(text: str) -> str:
+    return LABEL if text == LABEL else canonical(text)
+
+
+Constraint = Annotated[str, AfterValidator(canonical)]
+
+_RADIUS = (
+    Annotated[axis(radius(Annotated[float, Field(ge=0, le=1)])), WITHIN_PACK],
+    Field(description="of the L∞ ball around each training image, in pixel units of [0, 1]; cut by [0, 1]"),
+)
+_STEPS = (Counts, Field([10], description="steps of the attack inside each step of training"))
+_BETA = Annotated[axis(Annotated[float, Field(ge=0, allow_inf_nan=False)]), WITHIN_PACK]
+_NAMES = ", ".join(CONSTRAINTS)
 
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -38,6 +78,59 @@ OBJECTIVES: dict[str, type[Objective]] = {
             "cross_entropy",
             "deltaball.training.objectives.cross_entropy.CrossEntropy",
             "The mean cross-entropy of softmax and labels.",
+        ),
+        _objective(
+            "augmented",
+            "deltaball.training.objectives.adversarial.Augmented",
+            "The mean cross-entropy of the images and of perturbed copies, made anew in every step.",
+            lambda axes: 1 + axes["copies"] * (2 if axes["noise"] == "fgsm" else 1),
+            noise=(axis(Literal["uniform", "fgsm"]), Field(["uniform"], description="what a copy is moved by")),
+            copies=(axis(Annotated[int, Field(ge=1, le=100)]), Field([1], description="of each image")),
+            radius=_RADIUS,
+        ),
+        _objective(
+            "adversarial",
+            "deltaball.training.objectives.adversarial.Adversarial",
+            "The mean cross-entropy at images that an attack found.",
+            lambda axes: 1 + axes["attack_steps"],
+            against=(
+                axis(Annotated[str, AfterValidator(_known)]),
+                Field(
+                    [LABEL], description=f"what the attack is against: label, or a constraint ({_NAMES}, or your own)"
+                ),
+            ),
+            attack_steps=_STEPS,
+            radius=_RADIUS,
+        ),
+        _objective(
+            "constrained",
+            "deltaball.training.objectives.adversarial.Constrained",
+            "alpha × cross-entropy + beta × the loss of a constraint at images that violate it (paper 001).",
+            lambda axes: 2 + axes["attack_steps"],
+            constraint=(axis(Constraint), Field(description=f"{_NAMES}, or your own: linf(f(x) - f(x0)) <= 1")),
+            logic=(axis(Literal[LOGICS]), Field(["dl2"], description="how it becomes a loss")),
+            alpha=(_BETA, Field([1.0], description="weight of the cross-entropy")),
+            beta=(_BETA, Field(description="weight of the constraint")),
+            attack_steps=_STEPS,
+            radius=_RADIUS,
+        ),
+        _objective(
+            "trades",
+            "deltaball.training.objectives.adversarial.Trades",
+            "Cross-entropy + beta × how far the softmax diverges under attack (Zhang et al. 2019).",
+            lambda axes: 2 + axes["attack_steps"],
+            beta=(_BETA, Field(description="weight of the divergence; 1 to 6 in the literature")),
+            attack_steps=_STEPS,
+            radius=_RADIUS,
+        ),
+        _objective(
+            "mart",
+            "deltaball.training.objectives.adversarial.Mart",
+            "Boosted cross-entropy under attack + beta × the divergence where it is in doubt (Wang et al. 2020).",
+            lambda axes: 2 + axes["attack_steps"],
+            beta=(_BETA, Field(description="weight of the divergence; 5 in the literature")),
+            attack_steps=_STEPS,
+            radius=_RADIUS,
         ),
     )
 }

@@ -56,8 +56,8 @@ def philox(counters: Sequence[torch.Tensor], key: Sequence[torch.Tensor]) -> tup
     for turn in range(ROUNDS):
         high, low = _product(first, MULTIPLIERS[0])
         other_high, other_low = _product(third, MULTIPLIERS[1])
-        first = other_high ^ second ^ ((key[0] + turn * WEYL[0]) & WORD)
-        third = high ^ fourth ^ ((key[1] + turn * WEYL[1]) & WORD)
+        first = other_high.bitwise_xor_(second).bitwise_xor_((key[0] + turn * WEYL[0]) & WORD)
+        third = high.bitwise_xor_(fourth).bitwise_xor_((key[1] + turn * WEYL[1]) & WORD)
         second, fourth = other_low, low
     return first, second, third, fourth
 
@@ -65,4 +65,5 @@ def philox(counters: Sequence[torch.Tensor], key: Sequence[torch.Tensor]) -> tup
 def _product(word: torch.Tensor, multiplier: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The high and the low word of a product."""
     product = word * multiplier
-    return (product >> 32) & WORD, product & WORD
+    low = product & WORD
+    return product.bitwise_right_shift_(32).bitwise_and_(WORD), low

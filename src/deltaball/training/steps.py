@@ -101,6 +101,9 @@ class TrainedPack(Layered):
         draws = self.draws and self.draws.part(networks)
         return TrainedPack(self.recipe, [weight[networks] for weight in self.weights], self.convolution, draws)
 
+    def fixed(self) -> "TrainedPack":
+        return TrainedPack(self.recipe, [weight.detach() for weight in self.weights], self.convolution)
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [K, n, classes], float32."""
         way = TrainingPass(self.convolution, self.draws)

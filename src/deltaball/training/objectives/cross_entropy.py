@@ -16,6 +16,11 @@ class CrossEntropy(Objective):
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy per network [K] of logits [K, n, classes] and labels [K, n] (or [n], shared)."""
+    return cross_entropy_each(logits, labels).mean(1)
+
+
+def cross_entropy_each(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of every image [K, n]."""
     labels = labels.expand(logits.shape[:2])
     each = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return each.unflatten(0, labels.shape).mean(1)
+    return each.unflatten(0, labels.shape)
