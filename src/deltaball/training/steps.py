@@ -102,7 +102,8 @@ class TrainedPack(Layered):
         return TrainedPack(self.recipe, [weight[networks] for weight in self.weights], self.convolution, draws)
 
     def fixed(self) -> "TrainedPack":
-        return TrainedPack(self.recipe, [weight.detach() for weight in self.weights], self.convolution)
+        weights = [weight.detach() for weight in self.weights]
+        return TrainedPack(self.recipe, weights, self.convolution, self.draws)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [K, n, classes], float32."""
