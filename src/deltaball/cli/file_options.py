@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 from deltaball.base.errors import InputError
 from deltaball.study.judges import judges_by_key, settings_takers
 from deltaball.study.neighbourhoods import NORMS
-from deltaball.study.notions import NOTIONS
+from deltaball.study.notions import FAMILIES
 
 if TYPE_CHECKING:
     from deltaball.exchange.conventions import Convention
     from deltaball.run.measured_file import Request
 
-# Options that are keys of a study's measure, beside the settings of judges.
-KEYS = ("notion", "norm", "delta", "gamma", "attack", "certificate")
+# Options that are keys of a study's measure of every notion, beside the settings of judges.
+KEYS = ("notion", "norm", "delta", "attack", "certificate")
+# Those of some notions, each with the first notion that takes it.
+OWN_KEYS = {key: name for name, (notion, *_) in reversed(FAMILIES.items()) for key in notion.keys if key not in KEYS}
 
 
 def add(parser: ArgumentParser) -> None:
@@ -26,8 +28,10 @@ def add(parser: ArgumentParser) -> None:
         "--delta", nargs="+", type=_number, required=True, help="radii of the ball, such as 0.1 or 8/255"
     )
     parser.add_argument("--norm", nargs="+", default=["linf"], choices=tuple(NORMS), help="default: linf")
-    parser.add_argument("--notion", default="class_change", choices=tuple(NOTIONS), help="default: class_change")
-    parser.add_argument("--gamma", nargs="+", type=float, help="of variation_above: thresholds")
+    parser.add_argument("--notion", default="class_change", choices=tuple(FAMILIES), help="default: class_change")
+    for name, notion in sorted(OWN_KEYS.items()):
+        _, about = FAMILIES[notion][0].keys[name]
+        parser.add_argument(f"--{name}", nargs="+", type=_worded, help=f"of {notion}: {about.description}")
     parser.add_argument("--attack", nargs="+", choices=judges_by_key("attack"), help="find violations")
     parser.add_argument(
         "--certificate", nargs="+", choices=judges_by_key("certificate"), help="prove that there are none"
@@ -47,6 +51,14 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what is found there too")
 
 
+def _worded(text: str) -> float | str:
+    """A number, or a word where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def _number(text: str) -> float | str:
     """A number; a quotient such as 8/255 stays as it is written, as study files have it."""
     return text if "/" in text else float(text)
@@ -56,7 +68,7 @@ def request(given: Namespace) -> "Request":
     """What the options ask for."""
     from deltaball.run.measured_file import Request
 
-    asked = {name: getattr(given, name) for name in (*KEYS, *settings_takers())}
+    asked = {name: getattr(given, name) for name in (*KEYS, *OWN_KEYS, *settings_takers())}
     return Request(
         path=given.model,
         dataset=given.dataset,
