@@ -42,6 +42,8 @@ def two_values(architecture: str, method: str, axis: str) -> list[Any]:
     """Two values that an axis may have."""
     if axis == "file":
         return [str(FILES / name) for name in ("one.safetensors", "other.safetensors")]
+    if axis == "schedule":
+        return ["constant", "step(1; 0.1)"]
     annotation = grid_model(architecture, method).model_fields[axis].annotation
     schema = str(TypeAdapter(annotation).json_schema())
     named = re.search(r"'enum': \[([^\]]+)\]", schema)

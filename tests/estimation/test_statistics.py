@@ -42,8 +42,8 @@ def test_a_distance_that_float32_rounds_up_is_no_larger_than_the_largest():
 
 def test_the_notion_says_which_interval_is_taken():
     asked = [
-        {"notion": name, "delta": 0.1, **({"gamma": 0.2} if "gamma" in one.keys else {})}
-        for name, one in NOTIONS.items()
+        {"notion": one.family, "delta": 0.1, **one.choices, **({one.threshold: 0.2} if one.threshold else {})}
+        for one in NOTIONS.values()
     ]
     for measure in planned(grid(epochs=5), measures=asked).measures:
         tight = "clopper_pearson" if NOTIONS[measure.notion].is_share else "betting"

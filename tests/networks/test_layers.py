@@ -21,6 +21,7 @@ from deltaball.local.certificates.differences import differences
 from deltaball.local.certificates.layerwise import PASSAGES
 from deltaball.local.certificates.lines import CURVES
 from deltaball.local.notions import ClassChange
+from deltaball.local.references import Reference
 from deltaball.networks import layers as room
 from deltaball.networks.arithmetic import ACTIVATIONS, CONVOLUTIONS
 from deltaball.networks.dense_form import DENSE_ACTIVATIONS, DENSE_FORM, as_dense
@@ -337,7 +338,7 @@ def test_exact_answers_agree_with_certificates_and_samples(layers: Layers):
         witness = answers.witness[index : index + 1]
         assert ball.around(x[index : index + 1]).contains(witness[None]).all()
         point = x[index : index + 1]
-        assert ClassChange().outcome(pack(point), pack(witness), torch.zeros(())) == 0
+        assert ClassChange().outcome(Reference.output(pack(point)), pack(witness), torch.zeros(())) == 0
 
 
 @known(COSTS, ACTIVATIONS)

@@ -108,7 +108,8 @@ def test_parents_come_before_their_children(name: str) -> None:
 def test_rounds_of_pruning_worked_out_by_hand() -> None:
     axes = {"proportion": 0.75, "iterations": 2, "ranking": "layer", "epochs": 5, "learning_rate": 0.1, "seed": 3}
     dense, first, second = METHODS["imp"].chain(axes)
-    assert (dense.method, dense.checkpoint, dense.axes) == ("sgd", 5, {"learning_rate": 0.1, "seed": 3})
+    plain = {**METHODS["sgd"].plain(), "learning_rate": 0.1, "seed": 3}
+    assert (dense.method, dense.checkpoint, dense.axes) == ("sgd", 5, plain)
     assert (first.parents, second.parents) == ((dense,), (first,))
     assert first.origin is second.origin is dense
     assert (first.axes["kept"], second.axes["kept"]) == ((0.5,), (0.5, 0.25))

@@ -140,6 +140,12 @@ class Sgd(Descending):
     weight_decay: axis(Decay) = Field([0.0], description="share of each kernel that joins its gradient (an L2 penalty)")
 
     @classmethod
+    def plain(cls) -> Axes:
+        """The axes that may be left out, each with the value it then has."""
+        fields = {name: one for name, one in cls.model_fields.items() if name != "method" and not one.is_required()}
+        return {name: one.default[0] for name, one in fields.items()}
+
+    @classmethod
     def moments(cls, axes: Axes) -> int:
         return 1 if axes.get("momentum") else super().moments(axes)
 
@@ -191,7 +197,8 @@ class Imp(Descending):
         pruning = {"proportion", "iterations", "ranking", "epochs"}
         dense = {name: value for name, value in axes.items() if name not in pruning}
         epochs = axes["epochs"]
-        trainings, kept = [Training("sgd", dense, epochs)], ()
+        trunk = {**Sgd.plain(), **dense}
+        trainings, kept = [Training("sgd", trunk, epochs)], ()
         for turn in range(1, axes["iterations"] + 1 if axes["proportion"] else 1):
             kept = (*kept, round((1 - axes["proportion"]) ** (turn / axes["iterations"]), 12))
             fixed = {**dense, "ranking": axes["ranking"], "epochs": epochs, "kept": kept}

@@ -21,12 +21,14 @@ from certificate_cases import (
 )
 
 from deltaball.local.balls import Ball
+from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.certificates.differences import differences
 from deltaball.local.certificates.enclosures import enclosed
 from deltaball.local.certificates.layerwise import by_layers
 from deltaball.local.certificates.lines import clamp_curve, leaky_relu_curve
 from deltaball.local.exact import decide
 from deltaball.local.notions import ClassChange
+from deltaball.local.references import Reference
 from deltaball.networks.layers import (
     Activation,
     AveragePool,
@@ -147,11 +149,18 @@ def test_dead_units_of_huge_weights_and_ties_are_no_obstacle():
     kernel, bias, gamma, beta, mean, variance, *rest = drawn_pack(layers).weights
     dead = Pack(layers, (kernel, bias, gamma * 1e6, beta - 1e9, mean, variance, *rest))
     x, ball = drawn_images(SHAPE, 2), Ball("linf", 0.3)
-    assert (ClassChange().certified(dead(x), differences(dead, x, ball, "ibp", every=False)) == 1).all()
+    assert (
+        ClassChange().certified(Reference.output(dead(x)), LogitBounds(differences(dead, x, ball, "ibp", every=False)))
+        == 1
+    ).all()
     assert (decide(dead.one(0), x, ball, 20.0).outcome == 1).all()
     # Nothing moves and two classes tie: no certificate is given.
     tie = Pack(layers, (*dead.weights[:-2], torch.zeros_like(rest[-2]), torch.zeros_like(rest[-1])))
-    assert not ClassChange().certified(tie(x), differences(tie, x, ball, "crown", every=False)).any()
+    assert (
+        not ClassChange()
+        .certified(Reference.output(tie(x)), LogitBounds(differences(tie, x, ball, "crown", every=False)))
+        .any()
+    )
 
 
 @pytest.mark.parametrize("radius", [*RADII["linf"], 3.0])

@@ -61,7 +61,10 @@ def test_errors_stop_at_units_that_are_surely_off():
     around = ball.around(x)
     allowed = enclosed(dead, around, "crown").error
     assert (allowed < 1e-4 * dead(x).abs().amax()).all()
-    assert (ClassChange().certified(dead(x), differences(dead, x, ball, "ibp", every=False)) == 1).all()
+    assert (
+        ClassChange().certified(Reference.output(dead(x)), LogitBounds(differences(dead, x, ball, "ibp", every=False)))
+        == 1
+    ).all()
     assert (decide(dead.one(0), x, ball, 10.0).outcome == 1).all()
     # A unit that is off by less than its rounding error may be on in float32.
     edge = one_pixel([(0.0, -1e-9), (1e6, 0.0)], [[1e6, 0.0], [0.0, 1.0]], "relu")
