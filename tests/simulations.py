@@ -49,6 +49,7 @@ def simulated(
             "grid": method,
             "dataset": dataset,
             "method": method,
+            "objective": "cross_entropy",
             "architecture": "fcn",
             "measure": "class_change_linf_0.1_fgsm",
             "notion": "class_change",

@@ -139,6 +139,17 @@ def test_what_a_study_lacks_is_not_run() -> None:
     assert (table.loc["sgd_tradeoff", "verdict"] == "undecided").all()
 
 
+def test_networks_trained_to_be_robust_say_nothing_of_the_paper() -> None:
+    plain, spread = simulated(slope=-2.0, spread=0.03, noise=0.02), draws(0.015, 1, 50, 1.0)
+    robust = simulated(slope=10.0, spread=0.03, noise=0.02, seed=1).assign(objective="adversarial")
+    robust = robust.assign(network_id="robust " + robust["network_id"], cluster="robust " + robust["cluster"])
+    alone, beside = (scorecard(table, spread, **SETTINGS) for table in (plain, pd.concat([plain, robust])))
+    pd.testing.assert_frame_equal(beside, alone)
+    # As networks of the paper they would turn its claim around.
+    taken = pd.concat([plain, robust.assign(objective="cross_entropy")])
+    assert not scorecard(taken, spread, **SETTINGS).equals(alone)
+
+
 def test_an_empty_study_has_a_scorecard() -> None:
     table = scorecard(simulated()[:0], draws(0.015, 1, 50, 1.0)[:0], **SETTINGS)
     assert (table["verdict"] == "not run").sum() == len(CLAIMS) - 1

@@ -62,8 +62,8 @@ def test_dl2_by_hand(text: str, loss: float) -> None:
 @pytest.mark.parametrize(
     ("name", "loss"),
     [
-        ("standard_robustness", 90),  # |150 cut at 100 - 0| against 10
-        ("lipschitz_robustness", 97.5),  # against 10 × 0.25
+        ("standard_robustness", 140),  # |150 - 0| against 10
+        ("lipschitz_robustness", 147.5),  # against 10 × 0.25
         ("classification", 1),  # a tie is a violation
         ("strong_classification", 0.52),
         ("strong_classification_of_logits", math.log(0.3) + 200),

@@ -32,6 +32,7 @@ def scorecard(measured: pd.DataFrame, spread: pd.DataFrame, margin: float, confi
     `p` tests the hypothesis at the end of the claim's range that is closest to being true, two-sided. The overall
     effect is the median of the parts', between the smallest lower and the largest upper end of their intervals.
     """
+    measured = measured[measured["objective"].isin(RULES["objectives"])]
     decided = spread["attack"].notna() | decides(spread["certificate"])
     values = {"margin": margin, "confidence": confidence}
     evidence = Evidence(_prepared(measured), _papers(spread[decided]), values, learned_from(measured))

@@ -41,6 +41,7 @@ from deltaball.figures.panels import (
 from deltaball.plan.plan import Plan
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import NOTIONS
+from deltaball.study.objectives import DEFAULT
 
 WIDTH = 9.2
 # The paper shows its SGD networks under an attack so much weaker in the rightmost panel of Figure 4.
@@ -180,8 +181,12 @@ def at_middle(plan: Plan, networks: pd.DataFrame, measured: pd.DataFrame, notion
 
 
 def _alike(networks: pd.DataFrame, method: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Per data set that a method trains on: its networks of that method's architectures, whatever their method."""
-    for dataset, of_dataset in networks.groupby("dataset", sort=False):
+    """Per data set that a method trains on: its networks of that method's architectures, whatever their method.
+
+    Of those trained to be robust the paper shows none.
+    """
+    trained = networks[networks["objective"] == DEFAULT]
+    for dataset, of_dataset in trained.groupby("dataset", sort=False):
         architectures = of_dataset.loc[of_dataset["method"] == method, "architecture"].unique()
         if len(architectures):
             yield dataset, of_dataset[of_dataset["architecture"].isin(architectures)]

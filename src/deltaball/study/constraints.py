@@ -20,11 +20,11 @@ LONGEST = 500  # characters of a constraint
 Kind = Literal["number", "vector", "image"]
 Index = int | Literal["y", "predicted"]
 
-# The four properties of paper 001, with its constants: Definitions 1 to 4 as its authors' code has them, which refers
-# to f(x0) and cuts logits at ±100 in the first two; of the fourth also their code's own form.
+# The properties of paper 001 (Definitions 1 to 4), with its constants. SR and LR refer to f(x0), as in its authors'
+# code; SCR also as their code has it. They cut logits at ±100: here a network does that, by `output: clamp`.
 CONSTRAINTS = {
-    "standard_robustness": "linf(clamp(f(x), -100, 100) - clamp(f(x0), -100, 100)) <= 10",
-    "lipschitz_robustness": "linf(clamp(f(x), -100, 100) - clamp(f(x0), -100, 100)) <= 10 * linf(x - x0)",
+    "standard_robustness": "linf(f(x) - f(x0)) <= 10",
+    "lipschitz_robustness": "linf(f(x) - f(x0)) <= 10 * linf(x - x0)",
     "classification": "f(x)[y] > max_other(f(x), y)",
     "strong_classification": "softmax(f(x))[y] >= 0.52",
     "strong_classification_of_logits": "f(x)[y] >= log(0.3)",
