@@ -64,6 +64,13 @@ def data(given: Namespace) -> None:
     print(preparing.prepare(given.study, given.dataset))
 
 
+def gtsrb(given: Namespace) -> None:
+    from deltaball.run import preparing
+
+    for line in preparing.gtsrb(given.source, given.data, given.size):
+        print(line, flush=True)
+
+
 def train(given: Namespace) -> None:
     with _job("train", given) as job:
         from deltaball.run import work

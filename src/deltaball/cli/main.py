@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
         added = subparsers.add_parser(name, help=summary, description=summary)
         added.set_defaults(run=run)
-        if name not in ("samples", "schema", "measure-file"):
+        if name not in ("samples", "schema", "measure-file", "gtsrb"):
             added.add_argument(
                 "--study", type=Path, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml"
             )
@@ -74,6 +74,19 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--device", choices=("cpu", "cuda"), help="default: the study's")
     calibrate.add_argument("--time-limit", metavar="TIME", help="such as 2m, after which no other pack is measured")
     command("data", commands.data, "prepare a data set in the store").add_argument("dataset")
+    gtsrb = command("gtsrb", commands.gtsrb, "make the data sets of GTSRB, with splits by track, in the data folder")
+    gtsrb.add_argument(
+        "source",
+        nargs="?",
+        type=Path,
+        metavar="SOURCE",
+        help="an .npz with track_train, or a folder of the benchmark's unpacked archives; default: the data folder's "
+        "gtsrb.npz, or else the archives are downloaded from sid.erda.dk, 354 MB",
+    )
+    gtsrb.add_argument("--data", type=Path, default=Path("data"), metavar="FOLDER", help="default: data")
+    gtsrb.add_argument(
+        "--size", type=int, default=48, metavar="PIXELS", help="side of the images made from archives; default: 48"
+    )
     _add_shard(command("train", commands.train, "train what the store lacks of a shard"))
     _add_shard(command("measure", commands.measure, "measure what the store lacks of a shard"))
     command("networks", commands.networks, "collect the shards' rows in networks.parquet")

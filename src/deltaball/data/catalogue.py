@@ -22,6 +22,8 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 CHANNELS = (1, 3, 4)
 IMAGE_DTYPES = ("|u1", "<f4")
 ONE = 0x3F800000  # the bits of 1.0 in float32
+# Made by a command of their own (`data.gtsrb`), and of no known content: sizes differ.
+SIGNS = ("gtsrb", "gtsrb_validation", "gtsrb10", "gtsrb10_validation")
 LABEL_CODES = {"|u1": "B", "|i1": "b", "<u2": "H", "<i2": "h", "<u4": "I", "<i4": "i", "<u8": "Q", "<i8": "q"}
 
 
@@ -77,6 +79,8 @@ def facts(name: str, folder: Path) -> DatasetFacts:
         return _known_facts(path)
     if name in CATALOGUE:
         return CATALOGUE[name]
+    if name in SIGNS:
+        raise InputError(f"no data set '{name}': `deltaball gtsrb` makes {path}, or put another one there")
     raise InputError(
         f"no data set '{name}': {alternatives(name, CATALOGUE)}; or put {path} "
         f"(numpy.savez with {', '.join(ARRAYS)}) in place"

