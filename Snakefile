@@ -70,7 +70,7 @@ rule all:
         expand(f"{RESULTS}/{{table}}.parquet", table=stages.MEASURED),
         # Of a study that failed in part, the tables are there and some parts are not.
         expand(f"{RESULTS}/shards/{{shard}}.{{part}}.parquet", shard=PLAN.shards, part=jobs.PARTS.values()),
-        expand(f"{RESULTS}/tables/{{table}}.csv", table=[*stages.TABLES]),
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=[*stages.tables(PLAN)]),
         expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=stages.figures(PLAN), kind=["png", "svg", "csv"]),
         f"{RESULTS}/report.html",
         f"{RESULTS}/PROVENANCE.md",

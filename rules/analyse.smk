@@ -6,7 +6,7 @@ rule analyse:
         code=sorted([*CODE.glob("analysis/*.py"), *CODE.glob("analysis/*.yaml")]),
     output:
         report(
-            expand(f"{RESULTS}/tables/{{table}}.csv", table=[*stages.TABLES]),
+            expand(f"{RESULTS}/tables/{{table}}.csv", table=[*stages.tables(PLAN)]),
             caption="captions/tables.rst",
             category="Tables",
         ),

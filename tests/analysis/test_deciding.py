@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from deltaball.analysis.claims import RULES
 from deltaball.analysis.deciding import POWER, more_trainings, side, trainings_needed
+from deltaball.analysis.rules import RULES
 from deltaball.analysis.scorecard import ALPHA
 
 SETTINGS = {"margin": 0.05, "confidence": 0.95}
-RULE = {one["claim"]: one for one in RULES["claims"]}
+RULE = {one["claim"]: one for one in RULES["004"]["claims"]}
 
 
 def row(effect: float, p: float, trajectories: int = 20, verdict: str = "undecided") -> dict[str, object]:

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulations import pruned, simulated
 
-from deltaball.analysis.claims import RULES, TESTS, Deviation, Evidence, Part, Share
+from deltaball.analysis.claims import Deviation, Evidence, Part, Share
 from deltaball.analysis.clustered import Student
+from deltaball.analysis.rules import RULES
 from deltaball.analysis.scorecard import (
     COLUMNS,
+    TESTS,
     VERDICTS,
     row_of_part,
     scorecard,
@@ -22,7 +24,7 @@ from deltaball.analysis.scorecard import (
     write_json,
 )
 
-CLAIMS = [claim["claim"] for claim in RULES["claims"]]
+CLAIMS = [claim["claim"] for claim in RULES["004"]["claims"]]
 SETTINGS = {"margin": 0.05, "confidence": 0.95}
 
 
@@ -109,7 +111,7 @@ def test_the_samples_are_arithmetic_and_not_a_test(judged: tuple[str, pd.DataFra
     row = judged[1].set_index("claim").loc["samples_at_five_percent"].iloc[0]
     assert (row["effect"], row["verdict"]) == (738, "supported")
     assert np.isnan(row["p"])
-    claim = next(one for one in RULES["claims"] if one["claim"] == "samples_at_five_percent")
+    claim = next(one for one in RULES["004"]["claims"] if one["claim"] == "samples_at_five_percent")
     nothing = Evidence(pd.DataFrame(columns=["network_id"]), draws(1, 1, 2, 1), SETTINGS, {})
     (part,) = TESTS["samples"](nothing, 0.04, 0.95)
     assert _verdict(claim, part.found)["verdict"] == "contradicted"  # 1,153 points
@@ -179,7 +181,7 @@ def test_certificates_and_margins_earn_no_verdict() -> None:
 
 
 @given(
-    st.sampled_from([one for one in RULES["claims"] if one["test"] not in ("samples", "within", "scatter")]),
+    st.sampled_from([one for one in RULES["004"]["claims"] if one["test"] not in ("samples", "within", "scatter")]),
     st.floats(-1, 1),
     st.floats(1e-6, 1),
     st.integers(1, 400),
@@ -237,8 +239,9 @@ def test_p_values_and_intervals_agree(found: Share | Deviation, truth: float) ->
 
 def test_every_claim_is_complete_and_every_test_is_used() -> None:
     assert len(set(CLAIMS)) == len(CLAIMS)
-    assert {one["test"] for one in RULES["claims"]} == set(TESTS)
-    for claim in RULES["claims"]:
+    every = [one for stated in RULES.values() for one in stated["claims"]]
+    assert {one["test"] for one in every} == set(TESTS)
+    for claim in every:
         assert set(claim) - {"of", "smallest", "range"} == {
             *("claim", "section", "says", "test", "effect", "unit", "plain", "holds", "over")
         }

@@ -1,14 +1,12 @@
-"""The tests of paper 004's empirical claims, by the names that claims.yaml calls them by: evidence in, parts out."""
+"""The tests of paper 004's empirical claims, as claims_004.yaml names them: evidence in, parts out."""
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy import stats
 
 from deltaball.analysis import clustered
@@ -16,11 +14,11 @@ from deltaball.analysis.bayes import converged
 from deltaball.analysis.clustered import FEWEST, MANY, Estimate, Scaled, Student
 from deltaball.analysis.judges import display_name, judge_of
 from deltaball.analysis.pruning import FEWEST_TRUNKS, independent_mean, per_trunk
+from deltaball.analysis.rules import CONFIDENCE
 from deltaball.base.guarantees import samples_needed
 from deltaball.study.grids import all_axes
 from deltaball.study.neighbourhoods import NORMS
 
-RULES = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
 SEVERE = 0.9
 # Draws of more than this share of the test split overlap so much that they agree whatever the estimator does.
 LARGEST_SHARE = 0.5
@@ -31,13 +29,16 @@ PER_TEN_POINTS = 0.1
 class Evidence:
     """What a study measured: `judged` has a row per network × measure, with `robust` and, of pruned, `trunk_robust`.
 
-    `learned_from` is the test accuracy, per data set, from which a network has learned.
+    `sampled` has those of random images; `learned_from` is the test accuracy, per data set, from which a network has
+    learned. How networks were trained, `training`, and whether they are of the `paper`'s size or `larger` ones, `size`,
+    are columns of both where the paper's claims are about trainings.
     """
 
     judged: pd.DataFrame
     spread: pd.DataFrame
     values: Mapping[str, float]  # margin and confidence, as the study file sets them
     learned_from: Mapping[str, float]
+    sampled: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -414,7 +415,7 @@ def _described(members: pd.DataFrame) -> str:
 
 
 def _said(found: Estimate) -> str:
-    lower, upper = np.clip(found.interval(RULES["confidence"]), -1, 1)
+    lower, upper = np.clip(found.interval(CONFIDENCE), -1, 1)
     return f"{number(found.estimate)} [{number(lower)}, {number(upper)}]"
 
 

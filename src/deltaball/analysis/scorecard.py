@@ -1,4 +1,4 @@
-"""What a study says of every empirical claim of paper 004, by rules that claims.yaml wrote down beforehand."""
+"""What a study says of every empirical claim of a paper, by rules that claims_NUMBER.yaml wrote down beforehand."""
 
 import itertools
 import json
@@ -9,14 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deltaball.analysis.claims import RULES, TESTS, Evidence, Part, number
+from deltaball.analysis import claims, training_claims
+from deltaball.analysis.claims import Evidence, Part, number
 from deltaball.analysis.groups import learned_from
 from deltaball.analysis.judges import decides, judged
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 from deltaball.analysis.pruning import in_range
+from deltaball.analysis.rules import CONFIDENCE, RULES, SHARED
+from deltaball.analysis.training_claims import LARGER, PAPERS_SIZE
+from deltaball.analysis.trainings import trainings
 from deltaball.base.files import written_checked
 from deltaball.study.notions import NOTIONS
+from deltaball.study.study import PAPER
 
+TESTS = {**claims.TESTS, **training_claims.TRAINING_TESTS}
 ALPHA = 0.05
 OVERALL = "overall"
 VERDICTS = ("supported", "contradicted", "undecided", "not run")
@@ -25,18 +31,20 @@ COLUMNS += ["confidence", "unit", "p", "p_holm", "p_bh", "networks", "trajectori
 OF_A_CLAIM = ["claim", "section", "says", "statistic", "unit", "confidence", "rule"]
 
 
-def scorecard(measured: pd.DataFrame, spread: pd.DataFrame, margin: float, confidence: float) -> pd.DataFrame:
+def scorecard(
+    measured: pd.DataFrame, spread: pd.DataFrame, margin: float, confidence: float, paper: str = PAPER
+) -> pd.DataFrame:
     """Of each claim a row `overall`, then one per part; `p_holm` and `p_bh` are corrected over the whole table.
 
-    `measured` is `tables.measured`, `spread` what `analysis.convergence` says, `margin` and `confidence` the study's.
+    `measured` is `tables.measured`, `spread` what `analysis.convergence` says, `margin`, `confidence` and the `paper`
+    the study's.
     `p` tests the hypothesis at the end of the claim's range that is closest to being true, two-sided. The overall
     effect is the median of the parts', between the smallest lower and the largest upper end of their intervals.
     """
-    measured = measured[measured["objective"].isin(RULES["objectives"])]
-    decided = spread["attack"].notna() | decides(spread["certificate"])
+    stated = RULES[paper]
     values = {"margin": margin, "confidence": confidence}
-    evidence = Evidence(_prepared(measured), _papers(spread[decided]), values, learned_from(measured))
-    found = [(claim, list(TESTS[claim["test"]](evidence, **claim.get("of", {})))) for claim in RULES["claims"]]
+    evidence = _evidence(stated, measured, spread, values)
+    found = [(claim, list(TESTS[claim["test"]](evidence, **claim.get("of", {})))) for claim in stated["claims"]]
     rows = [row_of_part(claim, part, evidence.values) for claim, parts in found for part in parts]
     corrected = pd.DataFrame(rows, columns=[*COLUMNS, "side"])
     p_values = corrected["p"].astype(float)
@@ -61,19 +69,43 @@ def write_json(table: pd.DataFrame, path: Path) -> None:
         temporary.write_text(json.dumps(claims, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _papers(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["notion"].isin(RULES["notions"])]
+def _evidence(
+    stated: Mapping[str, Any], measured: pd.DataFrame, spread: pd.DataFrame, values: Mapping[str, float]
+) -> Evidence:
+    """What a paper's claims are about: its notions, and networks trained as it trains them."""
+    measured = measured[measured["objective"].isin(stated.get("objectives", measured["objective"].unique()))]
+    decided = spread[spread["attack"].notna() | decides(spread["certificate"])]
+    sampled = _prepared(measured[measured["sampling"].notna()], stated)
+    judged_ones = _prepared(judged(measured), stated)
+    return Evidence(
+        judged_ones, decided[decided["notion"].isin(stated["notions"])], values, learned_from(measured), sampled
+    )
 
 
-def _prepared(measured: pd.DataFrame) -> pd.DataFrame:
-    rows = in_range(judged(_papers(measured)))
+def _prepared(measured: pd.DataFrame, stated: Mapping[str, Any]) -> pd.DataFrame:
+    rows = in_range(measured[measured["notion"].isin(stated["notions"])])
     falls = rows["notion"].map(lambda notion: NOTIONS[notion].violations_raise)
     turned = {
         name: values.where(~falls, 1 - values)
         for name, values in (("robust", rows["estimate"]), ("trunk_robust", rows["trunk_estimate"]))
     }
     pruned = rows["proportion"].astype(float).gt(0) & (rows["method"] == "imp")
-    return rows.assign(**turned, pruned=pruned, gap=rows["train_accuracy"] - rows["test_accuracy"])
+    rows = rows.assign(**turned, pruned=pruned, gap=rows["train_accuracy"] - rows["test_accuracy"])
+    return _trained(rows, stated) if "settings" in stated else rows
+
+
+def _trained(rows: pd.DataFrame, stated: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of the paper's trainings and thresholds, the longest of each training, with `training` and `size`."""
+    for name, wanted in stated["settings"].items():
+        rows = rows[rows[name].isna() | rows[name].isin(wanted)]
+    rows = rows[rows["gamma"] == rows["notion"].map(stated["thresholds"])]
+    rows = rows[rows["epochs"] == rows.groupby("cluster")["epochs"].transform("max")]
+    papers = (rows["architecture"] == "fcn") & (rows["depth"] == 1) & (rows["width"] == 100)
+    return rows.assign(
+        training=trainings(rows),
+        size=papers.map({True: PAPERS_SIZE, False: LARGER}),
+        network=rows["architecture"].str.upper() + " of " + rows["parameters"].map("{:,} weights".format).astype("str"),
+    )
 
 
 def ends(claim: Mapping[str, Any], values: Mapping[str, float]) -> tuple[float, float]:
@@ -105,7 +137,7 @@ def row_of_part(claim: Mapping[str, Any], part: Part, values: Mapping[str, float
     effect = part.found.estimate
     inside = low <= effect <= high
     nulls = [end for end in (low, high) if np.isfinite(end)] if inside else [low if effect < low else high]
-    lower, upper = np.clip(part.found.interval(RULES["confidence"]), *claim.get("range", (-np.inf, np.inf)))
+    lower, upper = np.clip(part.found.interval(CONFIDENCE), *claim.get("range", (-np.inf, np.inf)))
     return {
         **row,
         "effect": effect,
@@ -118,7 +150,7 @@ def row_of_part(claim: Mapping[str, Any], part: Part, values: Mapping[str, float
 
 def _named(claim: Mapping[str, Any]) -> dict[str, Any]:
     named = {name: claim[name] for name in ("claim", "section", "says", "unit")}
-    return {**named, "statistic": claim["effect"], "confidence": RULES["confidence"]}
+    return {**named, "statistic": claim["effect"], "confidence": CONFIDENCE}
 
 
 def _records(by_claim: Mapping[str, pd.DataFrame], claim: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -186,7 +218,7 @@ def _alone(row: Mapping[str, Any], claim: Mapping[str, Any], values: Mapping[str
 
 
 def verdict_of_parts(over: str, counts: Mapping[str, int], total: int) -> str:
-    """The verdict on a claim, by one of the rules of claims.yaml."""
+    """The verdict on a claim, by one of the rules of rules.yaml."""
     for verdict, opposite in (("contradicted", "supported"), ("supported", "contradicted")):
         if over == "every" and counts[verdict] >= (1 if verdict == "contradicted" else total):
             return verdict
@@ -203,7 +235,7 @@ def _rule(claim: Mapping[str, Any], values: Mapping[str, float]) -> str:
         holds = f"the effect lies above {number(low)}" if np.isfinite(low) else f"the effect lies below {number(high)}"
     if "smallest" in claim:
         holds += f" (by at least {number(value_of(claim['smallest'], values))}, as estimated)"
-    part, whole = RULES["rules"]["part"].format(holds=holds), RULES["rules"][claim["over"]]
+    part, whole = SHARED["rules"]["part"].format(holds=holds), SHARED["rules"][claim["over"]]
     return f"A part is {part}. The claim is {whole}."
 
 

@@ -10,6 +10,7 @@ from deltaball.analysis.groups import Groups
 from deltaball.analysis.importances import importances
 from deltaball.analysis.judges import worst_cases
 from deltaball.analysis.learned import learned
+from deltaball.analysis.metrics import metrics
 from deltaball.analysis.mixed import mixed
 from deltaball.analysis.partial import partial_correlations
 from deltaball.analysis.points import SharedPoints
@@ -19,7 +20,7 @@ from deltaball.analysis.replicates import replicates
 from deltaball.analysis.scorecard import scorecard, write_json
 from deltaball.plan.plan import Plan
 from deltaball.tables import frames
-from deltaball.workflow import jobs
+from deltaball.workflow import jobs, stages
 
 
 def write_tables(plan: Plan) -> None:
@@ -27,13 +28,14 @@ def write_tables(plan: Plan) -> None:
     networks, robustness = frames.load(plan)
     curves, draws = frames.load_curves(plan)
     distinct = frames.distinct(networks, robustness)
-    measured = worst_cases(frames.measured(distinct, robustness))
+    every = frames.measured(distinct, robustness)
+    measured = worst_cases(every)
     groups = Groups(measured)
     # A copy of a study's tables may come without it, the largest.
     outcomes = plan.study.folder / "outcomes.parquet"
     shared = SharedPoints(frames.read(outcomes, ["network_id", "measure", "values"])) if outcomes.exists() else None
     settings, scattered = plan.study.analysis, spread(networks, draws)
-    claims = scorecard(measured, scattered, settings.equivalence_margin, plan.study.guarantee.confidence)
+    claims = scorecard(every, scattered, settings.equivalence_margin, plan.study.guarantee.confidence, plan.study.paper)
     written = {
         "scorecard": claims,
         "completeness": completeness(networks, distinct, robustness),
@@ -53,6 +55,8 @@ def write_tables(plan: Plan) -> None:
         "convergence": scattered,
         "jobs": frames.jobs(jobs.records(plan)),
     }
+    if "metrics" in stages.tables(plan):
+        written["metrics"] = metrics(every)
     folder = plan.study.folder / "tables"
     for name, table in written.items():
         frames.write_csv(table, folder / f"{name}.csv")

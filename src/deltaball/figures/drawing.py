@@ -32,6 +32,7 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
         paper,
         pruning,
         tradeoff,
+        trainings,
     )
 
     planned, robustness = frames.load(plan)
@@ -44,6 +45,11 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
         "figure2": partial(paper.figure2, plan=plan, networks=networks, measured=measured),
         "figure3": partial(paper.figure3, plan=plan, networks=networks, measured=measured),
         "figure4": partial(paper.figure4, plan=plan, networks=networks, measured=measured),
+        "trainings": partial(trainings.trainings, plan=plan, networks=networks, measured=measured),
+        "constraints": partial(trainings.constraints, plan=plan, networks=networks, measured=measured),
+        "attacks": partial(trainings.attacks, plan=plan, networks=networks, measured=measured),
+        "sizes": partial(trainings.sizes, plan=plan, networks=networks, measured=measured),
+        "metrics": partial(trainings.three_metrics, networks=networks, measured=measured),
         "tradeoff": partial(tradeoff.draw, plan=plan, networks=networks, measured=measured),
         "hyperparameters": partial(hyperparameters.draw, plan=plan, networks=networks, measured=measured),
         "bayes": partial(bayes.draw, networks=networks, measured=measured),

@@ -203,11 +203,16 @@ def scaled(panel: Axes, chosen: pd.DataFrame) -> None:
     )
 
 
-def legend_above(room: Axes, handles: list[Artist]) -> None:
-    """A legend for the whole figure, in one line, in a row of its own above the panels."""
+def legend_above(room: Axes, handles: list[Artist], columns: int | None = None) -> None:
+    """A legend for the whole figure, in a row of its own above the panels, in one line where `columns` is None."""
     room.set_axis_off()
     drawn = room.legend(
-        handles=handles, loc="center left", ncols=len(handles), borderaxespad=0, columnspacing=1.4, handlelength=1.4
+        handles=handles,
+        loc="center left",
+        ncols=columns or len(handles),
+        borderaxespad=0,
+        columnspacing=1.4,
+        handlelength=1.4,
     )
     # It may be wider than the column of panels in which it starts.
     drawn.set_in_layout(False)

@@ -25,6 +25,29 @@ UNKNOWN_JUDGES = (("#009E73", "P"), ("#D55E00", "*"), ("#999999", "p"))  # of ju
 SAMPLES = "#A50F15"  # the paper's red line
 NAMES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG", "file": "file"}
 CAPACITY, DURATION = ("#8F74B8", "#D2C6E6"), ("#5BA37C", "#BFE0CC")  # the paper's purple and green box plots
+# Paper 001: trainings, the constraint losses warm; constraints; and its three metrics.
+TRAININGS = {
+    "baseline": "#000000",
+    "augmented_uniform": "#56B4E9",
+    "augmented_fgsm": "#0072B2",
+    "adversarial_standard_robustness": "#009E73",
+    "adversarial_label": "#5BA37C",
+    "constrained_standard_robustness": "#E69F00",
+    "constrained_lipschitz_robustness": "#D55E00",
+    "constrained_strong_classification": "#CC79A7",
+    "constrained_strong_classification_of_logits": "#A0457A",
+    "constrained_classification": "#E3A3C8",
+    "trades": "#6F6F6F",
+    "mart": "#9C9C9C",
+}
+OTHER_TRAINING = "#8F74B8"
+CONSTRAINTS = ("#E69F00", "#D55E00", "#CC79A7", "#A0457A", "#0072B2", "#009E73", "#000000")
+METRICS = {
+    "security": {"color": "#0072B2", "marker": "v", "markersize": 5},
+    # A ring, through which the others are seen.
+    "accuracy": {"color": "#009E73", "marker": "o", "markersize": 8, "fillstyle": "none"},
+    "satisfaction": {"color": "#D55E00", "marker": "^", "markersize": 5},
+}
 STYLE = Path(__file__).with_name("deltaball.mplstyle")
 
 

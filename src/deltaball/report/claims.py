@@ -7,29 +7,36 @@ from typing import Any
 import pandas as pd
 
 from deltaball.analysis import deciding
-from deltaball.analysis.claims import RULES, number
+from deltaball.analysis.claims import number
+from deltaball.analysis.rules import RULES
 from deltaball.analysis.scorecard import OVERALL, VERDICTS, ends
 from deltaball.plan.plan import Plan
 from deltaball.report import forest
 from deltaball.report.reading import records
+from deltaball.study.papers import PAPERS
 
 LONGEST = 110  # letters of a reason
 AS_SEEN = {"supported": "support it", "contradicted": "contradict it"}
 
 
 def papers(scorecard: pd.DataFrame, plan: Plan) -> list[dict[str, Any]]:
-    """Per paper its `title`, `counts` of verdicts, and `sections`: each with `title`, `claims` and what they mean."""
+    """Of the study's paper its `number`, `title`, `deviations`, `counts` of verdicts, and `sections`.
+
+    A section has a `title`, `claims` and what they mean.
+    """
     values = {"margin": plan.study.analysis.equivalence_margin, "confidence": plan.study.guarantee.confidence}
-    rules = {claim["claim"]: claim for claim in RULES["claims"]}
+    stated = RULES[plan.study.paper]
+    rules = {claim["claim"]: claim for claim in stated["claims"]}
     tests = int(scorecard.loc[scorecard["part"] != OVERALL, "p"].notna().sum())
     claims = [
         _claim(rules[name], records(rows), values, tests) for name, rows in scorecard.groupby("claim", sort=False)
     ]
     sections = [
-        {"section": section, "title": RULES["sections"][section], "claims": members, "means": meaning(members)}
-        for section, members in _by_section(claims)
+        {"section": section, "title": stated["sections"][section], "claims": members, "means": meaning(members)}
+        for section, members in _by_section(claims, list(stated["sections"]))
     ]
-    return [{**RULES["paper"], "counts": counts(claims), "sections": sections}] if claims else []
+    about = {"number": plan.study.paper, "title": PAPERS[plan.study.paper], "deviations": stated.get("deviations", [])}
+    return [{**about, "counts": counts(claims), "sections": sections}] if claims else []
 
 
 def counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -53,8 +60,8 @@ def meaning(claims: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(spoken[verdict], "; ".join(texts) + ".") for verdict, texts in told.items() if texts]
 
 
-def _by_section(claims: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    ordered = sorted(claims, key=lambda claim: list(RULES["sections"]).index(claim["section"]))
+def _by_section(claims: Sequence[dict[str, Any]], sections: Sequence[str]) -> list[tuple[str, list[dict[str, Any]]]]:
+    ordered = sorted(claims, key=lambda claim: sections.index(claim["section"]))
     return [(section, list(members)) for section, members in itertools.groupby(ordered, lambda one: one["section"])]
 
 

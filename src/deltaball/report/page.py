@@ -23,7 +23,8 @@ from deltaball.tables import frames
 from deltaball.workflow import stages
 
 # The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
-PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "bayes", "pruning", *stages.PAPER)
+PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "bayes", "pruning", "metrics")
+PLACED += tuple(name for figures in stages.PAPERS.values() for name in figures)
 ENCLOSURES_SHOWN = 500
 MISSING_SHOWN = 200
 
@@ -36,7 +37,7 @@ def write(plan: Plan, study_path: Path) -> Path:
     folder = plan.study.folder
     networks, robustness = frames.load(plan)
     measured = frames.measured(networks, robustness)
-    found = {name: csv(folder / "tables" / f"{name}.csv") for name in stages.TABLES}
+    found = {name: csv(folder / "tables" / f"{name}.csv") for name in stages.tables(plan)}
     pictures = {name: picture(folder / "figures" / f"{name}.png") for name in stages.figures(plan)}
     page = (
         _environment()
@@ -53,7 +54,7 @@ def write(plan: Plan, study_path: Path) -> Path:
             **_of_methods(found, pictures, networks),
             explored=explorer.explored(plan, networks, measured, frames.load_examples(plan)),
             library=explorer.library(),
-            every_table=[_whole(name, table) for name, table in found.items()],
+            every_table=[_whole(name, table, stages.tables(plan)[name]) for name, table in found.items()],
             **_footer(plan, study_path, networks, robustness, found["jobs"]),
         )
     )
@@ -89,7 +90,7 @@ def _first_screen(
         "guarantee": summaries.guarantee(robustness),
         "saturated": summaries.saturated(robustness),
         "papers": claims.papers(found["scorecard"], plan),
-        "paper_figures": _of_kind(pictures, *stages.PAPER),
+        "paper_figures": _of_kind(pictures, *stages.PAPERS[plan.study.paper], "metrics"),
     }
 
 
@@ -167,14 +168,14 @@ def _footer(
         "unfinished": records(jobs[jobs["status"].isin(["partial", "failed"])]),
         "statuses": STATUSES,
         "missing": missing,
-        "every_missing": _whole("missing", pd.DataFrame(missing)) if len(missing) > MISSING_SHOWN else None,
+        "every_missing": _whole("missing", pd.DataFrame(missing), "") if len(missing) > MISSING_SHOWN else None,
         "shown": MISSING_SHOWN,
         "worst_shown": summaries.WORST_SHOWN,
     }
 
 
-def _whole(name: str, table: pd.DataFrame) -> dict[str, Any]:
-    return {"name": name, "says": stages.TABLES.get(name, ""), "rows": len(table), "packed": packed_table(table)}
+def _whole(name: str, table: pd.DataFrame, says: str) -> dict[str, Any]:
+    return {"name": name, "says": says, "rows": len(table), "packed": packed_table(table)}
 
 
 def _of_kind(pictures: dict[str, Any], *kinds: str) -> list[Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deltaball.plan import loading
 from deltaball.report import findings
-from deltaball.run import completeness, devices, preview
+from deltaball.run import completeness, devices, preparing, preview
 from deltaball.store.store import Store
 from deltaball.workflow import launch
 from deltaball.workflow.watching import Watch
@@ -18,6 +18,7 @@ def run(study: Path, verbose: bool = False) -> int:
     """
     planned = loading.planned(study)
     store = Store(planned.study.store)
+    preparing.check_there(planned, store, planned.networks)
     quiet = ["--quiet", "host", "reason"]
     resumed = ["--cores", "all", "--rerun-incomplete", "--keep-going", "--show-failed-logs"]
     if planned.study.compute.device == "cuda":

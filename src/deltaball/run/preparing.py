@@ -1,15 +1,16 @@
 """Data sets of a study, prepared in its store before its jobs need them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from deltaball.base.errors import InputError, alternatives
 from deltaball.base.files import written_checked
-from deltaball.data import datasets
+from deltaball.data import catalogue, datasets
 from deltaball.data import gtsrb as signs
 from deltaball.data.datasets import Dataset
 from deltaball.plan import loading
+from deltaball.plan.networks import Network
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
 
@@ -34,6 +35,16 @@ def prepare(study: Path, name: str) -> str:
     with written_checked(planned.study.folder / "data" / f"{name}.json") as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
     return f"{name}: {facts.train} training and {facts.test} test images, arrays sha256 {facts.fingerprint}"
+
+
+def check_there(plan: Plan, store: Store, networks: Iterable[Network]) -> None:
+    """Raise InputError when a data set that these networks are still to be trained on is nowhere to be had.
+
+    What is downloaded when it is needed counts as there.
+    """
+    for name in sorted({one.dataset for one in networks if not store.has(one.trajectory_id, one.checkpoint)}):
+        if store.find_dataset(plan.facts[name]) is None:
+            catalogue.check_there(name, Path(plan.study.data))
 
 
 def prepared(plan: Plan, name: str) -> Dataset:

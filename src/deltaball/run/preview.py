@@ -3,10 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+from deltaball.base.errors import InputError
 from deltaball.base.wording import estimated, size
 from deltaball.plan import costs
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
+from deltaball.run import preparing
 from deltaball.store.store import Store
 from deltaball.study.grids import count_matching
 from deltaball.study.methods import METHODS
@@ -54,6 +56,7 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
     ):
         yield f"guarantee: {samples} test points give ε = {epsilon:g} at {confidence:.4g} for {each} (Hoeffding)"
     yield from _measures(plan)
+    yield from _absent(plan, store)
     yield from _evicted(plan)
     yield _jobs(plan)
     yield "times are estimates, of one device alone; a trajectory that grids share is counted in the first"
@@ -86,6 +89,13 @@ def _measures(plan: Plan) -> Iterator[str]:
         draws = f"{experiment.draws} draws for each of {len(experiment.epsilons)} ε's"
         networks = f"{len(experiment.networks)} networks on all their test points"
         yield f"convergence: {draws}, {first.notion} by {judges}: {networks}"
+
+
+def _absent(plan: Plan, store: Store) -> Iterator[str]:
+    try:
+        preparing.check_there(plan, store, plan.networks)
+    except InputError as problem:
+        yield f"{problem}; this plan goes by one of 32×32 pixels"
 
 
 def _evicted(plan: Plan) -> Iterator[str]:

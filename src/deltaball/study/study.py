@@ -15,6 +15,7 @@ from deltaball.data.catalogue import DatasetFacts
 from deltaball.study.axes import Name, Positive, Seed, Share, Strict, distinct
 from deltaball.study.grids import AnyGrid, Grid, count_matching
 from deltaball.study.measures import ENTRIES, Convergence, notion_tag, tagged
+from deltaball.study.papers import PAPERS
 
 
 class Guarantee(Strict):
@@ -61,6 +62,9 @@ def _named_apart(grids: list[Grid]) -> list[Grid]:
     return grids
 
 
+PAPER = "004"
+
+
 class Study(Strict):
     """A whole study, checked. Relative folders are relative to the working directory."""
 
@@ -68,6 +72,7 @@ class Study(Strict):
 
     study: Annotated[Name, AfterValidator(_not_the_store)] = Field(description="names the folder of the results")
     description: str = ""
+    paper: Literal[tuple(PAPERS)] = Field(PAPER, description="whose claims are tested, and whose figures come first")
     data: Annotated[str, AfterValidator(_folder)] = Field(
         "data", description="folder in which NAME.npz files are looked for"
     )

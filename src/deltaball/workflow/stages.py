@@ -7,7 +7,10 @@ from typing import Any
 from deltaball.base.errors import InputError
 from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan
+from deltaball.study.constraints import CONSTRAINTS
 from deltaball.study.grids import Grid, count_matching
+from deltaball.study.notions import NOTIONS
+from deltaball.study.objectives import DEFAULT
 
 # The statistical tables, `analysis.writing` makes them, and what each holds.
 TABLES = {
@@ -30,19 +33,32 @@ TABLES = {
     "jobs": "every run of a job",
 }
 
-# The figures of paper 004, each a target of Snakemake, and what a study lacks that has no such figure.
-PAPER = {
-    "figure1": "`convergence:` experiment on any of its networks",
-    "figure2": "attacked networks of `method: sgd`",
-    "figure3": "attacked networks of `method: imp`",
-    "figure4": "attacked networks of `method: hmc`",
+# The tables that studies of one paper have beside these.
+PAPERS_TABLES = {"001": {"metrics": "constraint security, accuracy and satisfaction of every training, side by side"}}
+
+# The figures of each paper, each a target of Snakemake, and what a study lacks that has no such figure.
+PAPERS = {
+    "004": {
+        "figure1": "`convergence:` experiment on any of its networks",
+        "figure2": "attacked networks of `method: sgd`",
+        "figure3": "attacked networks of `method: imp`",
+        "figure4": "attacked networks of `method: hmc`",
+    },
+    "001": {
+        "trainings": '`paper: "001"` and networks of several objectives, attacked by a constraint',
+        "constraints": '`paper: "001"` and networks of `objective: constrained`, attacked by a constraint',
+        "attacks": '`paper: "001"` and networks of several objectives, attacked by a constraint',
+        "sizes": '`paper: "001"` and networks of several sizes, attacked by a constraint',
+    },
 }
 
 METHODS = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}
 
 # The kinds of figures, `figures.drawing` draws them; a figure is named after its kind, and most after a data set too.
 FIGURES = (
-    *PAPER,
+    *PAPERS["004"],
+    *PAPERS["001"],
+    "metrics",
     "tradeoff",
     "hyperparameters",
     "bayes",
@@ -60,12 +76,14 @@ MEASURED = ("robustness", "outcomes", "curves", "convergence")
 def figures(plan: Plan) -> list[str]:
     """The names of the study's figures.
 
-    Those of paper 004 that the study has networks for. Then per data set and notion that is attacked a trade-off, the
-    measure over each hyper-parameter, the effect of pruning if any is, Bayesian beside deterministic networks if there
-    are any, and an enclosure where certificates are asked too; per data set the traces of its chains, the convergence
-    of its experiments, and the residuals of its regressions.
+    Those of the study's paper that it has networks for, and of paper 001 its three metrics per data set. Then per data
+    set and notion that is attacked a trade-off, the measure over each hyper-parameter, the effect of pruning if any is,
+    Bayesian beside deterministic networks if there are any, and an enclosure where certificates are asked too; per data
+    set the traces of its chains, the convergence of its experiments, and the residuals of its regressions.
     """
-    found = [name for name in PAPER if _has(plan, name)]
+    found = [name for name in PAPERS[plan.study.paper] if _has(plan, name)]
+    if plan.study.paper == "001":
+        found += [f"metrics_{dataset}" for dataset in plan.facts if _constraints(plan, {dataset})]
     for dataset in plan.facts:
         grids = [grid for grid in plan.study.grids if grid.dataset == dataset]
         pruned = [grid for grid in grids if grid.is_pruning]
@@ -98,18 +116,43 @@ def pictures(plan: Plan) -> bool:
     return plan.study.store.exists() or not (plan.study.folder / "networks.parquet").exists()
 
 
+def tables(plan: Plan) -> dict[str, str]:
+    """The statistical tables of a study, and what each holds."""
+    return TABLES | PAPERS_TABLES.get(plan.study.paper, {})
+
+
 def paper_figure(plan: Plan, name: str) -> str:
-    """The name, of PAPER, itself. Raises InputError when the study plans nothing that the figure could show."""
+    """The name, of one in PAPERS, itself. Raises InputError when the study plans nothing that the figure could show."""
+    lacks = {figure: lacking for figures in PAPERS.values() for figure, lacking in figures.items()}
     if not _has(plan, name):
-        raise InputError(f"{name}: the study '{plan.study.study}' has no {PAPER[name]}")
+        raise InputError(f"{name}: the study '{plan.study.study}' has no {lacks[name]}")
     return name
 
 
 def _has(plan: Plan, name: str) -> bool:
+    if name in PAPERS["001"]:
+        return plan.study.paper == "001" and _compares(plan, name)
     if name == "figure1":
         return any(experiment.networks for experiment in plan.experiments)
     grids = [grid for grid in plan.study.grids if grid.method == METHODS[name]]
     return any(count_matching(one.wanted, grid) for one in plan.measures if one.attack for grid in grids)
+
+
+def _compares(plan: Plan, name: str) -> bool:
+    """Whether a figure of paper 001 has something to compare."""
+    grids = _constraints(plan, set(plan.facts))
+    if name == "sizes":
+        shapes = {plan.trajectories[one.trajectory_id].parameters for one in plan.networks if one.grid in grids}
+        return len(shapes) > 1
+    objectives = {grid.objective for grid in plan.study.grids if grid.name in grids}
+    return "constrained" in objectives if name == "constraints" else bool(objectives - {DEFAULT})
+
+
+def _constraints(plan: Plan, datasets: set[str]) -> set[str]:
+    """The grids on these data sets of which networks are attacked by a constraint of paper 001."""
+    asked = [one for one in plan.measures if one.attack and NOTIONS[one.notion].family in CONSTRAINTS]
+    grids = [grid for grid in plan.study.grids if grid.dataset in datasets]
+    return {grid.name for grid in grids if any(count_matching(one.wanted, grid) for one in asked)}
 
 
 def networks_digest(plan: Plan) -> str:

@@ -1,0 +1,48 @@
+"""How networks were trained, as paper 001 names it: what its figures compare and its claims are about."""
+
+import pandas as pd
+
+BASELINE = "baseline"
+# By objective, the axis that says which training it is.
+KINDS = {"augmented": "noise", "adversarial": "against", "constrained": "constraint"}
+TITLES = {
+    BASELINE: "Baseline",
+    "augmented_uniform": "Augmentation (RU)",
+    "augmented_fgsm": "Augmentation (FGSM)",
+    "adversarial_standard_robustness": "Adversarial training",
+    "adversarial_label": "Adversarial training (label)",
+    "constrained_standard_robustness": "Constraint loss (SR)",
+    "constrained_lipschitz_robustness": "Constraint loss (LR)",
+    "constrained_strong_classification": "Constraint loss (SCR)",
+    "constrained_strong_classification_of_logits": "Constraint loss (SCR of logits)",
+    "constrained_classification": "Constraint loss (CR)",
+    "trades": "TRADES",
+    "mart": "MART",
+}
+LONGEST = 32  # letters of a constraint that a user wrote
+
+
+def trainings(networks: pd.DataFrame) -> pd.Series:
+    """The training of each row: `baseline` for cross-entropy, else the objective and, where it has kinds, which."""
+    found = networks["objective"].astype("str").where(networks["objective"] != "cross_entropy", BASELINE)
+    for objective, axis in KINDS.items():
+        chosen = networks["objective"] == objective
+        found = found.where(~chosen, objective + "_" + networks[axis].astype("str"))
+    return found
+
+
+def title(training: str) -> str:
+    """A training as figures call it."""
+    if training in TITLES:
+        return TITLES[training]
+    kind, _, rest = training.partition("_")
+    if kind not in KINDS:
+        return training
+    text = rest if len(rest) <= LONGEST else f"{rest[: LONGEST - 1]}…"
+    return f"{'Constraint loss' if kind == 'constrained' else kind.capitalize()} ({text})"
+
+
+def in_order(found: pd.Series) -> list[str]:
+    """The trainings that there are, those of the paper first and in its order."""
+    there = list(found.unique())
+    return [one for one in TITLES if one in there] + sorted(one for one in there if one not in TITLES)

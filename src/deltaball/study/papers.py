@@ -1,0 +1,6 @@
+"""The papers whose claims a study can be held against. Light, like the study."""
+
+PAPERS = {
+    "004": "Global Adversarial Robustness Guarantees for Neural Networks",
+    "001": "Network Robustness as a Mathematical Property: Training, Evaluation and Attack",
+}
