@@ -29,6 +29,8 @@ OBJECTIVES = {
     "constrained": {"radius": 0.1, "beta": 0.2, "constraint": "standard_robustness"},
     "trades": {"radius": 0.1, "beta": 6},
     "mart": {"radius": 0.1, "beta": 5},
+    "ibp": {"radius": 0.1, "ramp_epochs": 3},
+    "crown_ibp": {"radius": 0.1, "ramp_epochs": 3},
 }
 
 

@@ -17,6 +17,8 @@ from deltaball.plan.together import at_a_time
 from deltaball.study import reading
 from deltaball.study.architectures import layers
 from deltaball.training.executions import candidates
+from deltaball.training.objectives.cross_entropy import CrossEntropy
+from deltaball.training.objectives.objective import Objective, objective_of
 from deltaball.training.steps import Execution, Members, Recipe, Steps
 
 CARDS = {"80 GiB": 80 * memory.GIB, "141 GiB": 141 * memory.GIB}
@@ -30,6 +32,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
     "vgg 64 k7 ×3": ("vgg", {**DENSE, "filters": 64, "kernel": 7, "conv_depth": 3, "fc_depth": 3}, (32, 32, 3)),
 }
 NETWORKS, BATCH, POINTS = 4, 128, 256
+BOUNDED = ("radius", "kappa", "natural_epochs", "ramp_epochs", "crown_share")  # axes of training by bounds
 
 
 def network(name: str) -> Layers:
@@ -37,14 +40,20 @@ def network(name: str) -> Layers:
     return layers(kind, axes, shape, 10)
 
 
-def allocated(layers: Layers, optimizer: str, precision: str, execution: Execution) -> int:
+def allocated(
+    layers: Layers, optimizer: str, precision: str, execution: Execution, objective: Objective | None = None
+) -> int:
     """Bytes that a pack's weights, its optimizer and a step take, or evaluating it."""
     with counted() as found:
         weights = [torch.zeros(NETWORKS, *shape) for shape in layers.weight_shapes]
         moments = [torch.zeros_like(one) for one in (*weights, *weights)] if optimizer == "adam" else []
         images, labels = torch.zeros(POINTS, *layers.shape), torch.zeros(POINTS, dtype=torch.int64)
         data = found.bytes - sum(map(nbytes, (*weights, *moments)))
-        steps = Steps(Recipe(layers, BATCH, optimizer, precision), Members(weights, moments), images, labels, execution)
+        axes = {name: torch.zeros(NETWORKS) for name in BOUNDED}
+        members = Members(weights, moments, (), axes, torch.zeros(NETWORKS, 2, dtype=torch.int64))
+        steps = Steps(
+            Recipe(layers, BATCH, optimizer, precision, objective or CrossEntropy()), members, images, labels, execution
+        )
         steps.epoch(np.zeros((NETWORKS, POINTS), np.int64), torch.zeros(NETWORKS), 0)
         with torch.no_grad():
             logits(layers, weights, torch.zeros(EVALUATION_BATCH, *layers.shape))
@@ -69,6 +78,16 @@ def test_a_step_takes_what_is_estimated(name: str, optimizer: str, precision: st
         assert taken <= allowance * estimate, execution
         if execution == Execution() and "fcn" not in name:
             assert estimate <= 3 * taken  # else packs would be cut for no reason
+
+
+@pytest.mark.parametrize("objective", ["ibp", "crown_ibp"])
+@pytest.mark.parametrize("name", ["fcn 1024×4", "cnn 30 k7 ×1", "cnn 5 k3 ×3"])
+def test_so_does_a_step_by_bounds(name: str, objective: str) -> None:
+    found = network(name)
+    axes = {"batch_size": BATCH, "optimizer": "sgd", "objective": objective}
+    estimate = NETWORKS * memory.training_bytes("sgd", axes, found, POINTS)
+    taken = allocated(found, "sgd", "float32", Execution("grouped"), objective_of({"objective": objective}))
+    assert taken <= estimate <= 4 * taken
 
 
 @pytest.mark.parametrize("name", SHAPES)

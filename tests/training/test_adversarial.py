@@ -35,7 +35,8 @@ def batch(radius: float = 0.2, beta: float = 2.0, step: int = 0) -> Batch:
     random = np.random.default_rng(1)
     images = torch.from_numpy(random.random((NETWORKS, IMAGES, 2, 3, 1), dtype=np.float32))
     labels = torch.from_numpy(random.integers(0, 3, (NETWORKS, IMAGES)))
-    axes = {"radius": radius, "alpha": 1.0, "beta": beta}
+    axes = {"radius": radius, "alpha": 1.0, "beta": beta, "natural_epochs": 0, "ramp_epochs": 0, "kappa": 0.5}
+    axes["crown_share"] = 0.0
     taken = torch.tensor([step])
     drawn = draws.Draws(draws.keys(["one", "other"], "cpu"), torch.tensor([0]), taken)
     return Batch(images, labels, {name: torch.full((NETWORKS,), value) for name, value in axes.items()}, drawn)

@@ -1,7 +1,8 @@
 """What is measured: K networks as one function of images."""
 
 from abc import ABC, abstractmethod
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 
@@ -37,6 +38,8 @@ class Layered(Model):
 
     layers: Layers
     weights: tuple[torch.Tensor, ...]  # each [K, *shape], in the order of the layers
+    convolution = "looped"  # how it is computed: one of arithmetic.CONVOLUTIONS
+    seen: Sequence[Any] = ()  # in training, what the batch normalisations saw in the last pass
 
     @property
     def numbers(self) -> int:

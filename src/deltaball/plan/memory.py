@@ -11,6 +11,7 @@ from deltaball.networks.layers import Layers
 from deltaball.plan.batches import EVALUATION_BATCH
 from deltaball.plan.together import PACK_NETWORKS, SIDE_BY_SIDE
 from deltaball.study.methods import METHODS
+from deltaball.study.objectives import DEFAULT, OBJECTIVES
 
 GIB = 2**30
 
@@ -38,7 +39,8 @@ def training_bytes(method: str, axes: Mapping[str, Any], layers: Layers, points:
         # Position, momentum, gradient, and what the integrator makes of them.
         return FLOAT * (8 * layers.parameters + CHAIN_COPIES * seen * sum(layers.activations))
     kept = 1 + METHODS[method].is_pruning + METHODS[method].moments(axes)
-    passing = axes.get("batch_size", 0) * sum(layers.activations) * STEP_COPIES
+    held = OBJECTIVES[axes.get("objective", DEFAULT)].held
+    passing = axes.get("batch_size", 0) * sum(layers.activations) * STEP_COPIES * held
     # Gradients, and one more of each while they are found.
     step = POOLS * (2 * layers.parameters + passing)
     evaluation = EVALUATION_BATCH * (layers.activations[0] + 3 * max(layers.activations))

@@ -27,6 +27,7 @@ class Objective(Strict):
 
     implementation: ClassVar[str]  # the class, by its dotted path: one of training.objectives
     passes: ClassVar[Callable[[Axes], float]]  # forward and backward passes of a step, of a network with these axes
+    held: ClassVar[int]  # how many times what a pass of cross-entropy holds in memory a step holds
 
     @classmethod
     def axis_names(cls) -> list[str]:
@@ -47,12 +48,13 @@ def _objective(
     implementation: str,
     about: str,
     passes: Callable[[Axes], float] = lambda axes: 1,
+    held: int = 1,
     **axes: tuple[Any, Any],
 ) -> type[Objective]:
-    """An entry of OBJECTIVES: name, the class that computes it, what it is, what it costs, axes as (type, default)."""
+    """An entry of OBJECTIVES: name, the class that computes it, what it is, its costs, axes as (type, default)."""
     tag = (Literal[name], Field(DEFAULT) if name == DEFAULT else ...)
     entry = create_model(name, __base__=Objective, __doc__=about, objective=tag, **axes)
-    entry.implementation, entry.passes = implementation, staticmethod(passes)
+    entry.implementation, entry.passes, entry.held = implementation, staticmethod(passes), held
     return entry
 
 
@@ -68,6 +70,24 @@ _RADIUS = (
 )
 _STEPS = (Counts, Field([10], description="steps of the attack inside each step of training"))
 _BETA = Annotated[axis(Annotated[float, Field(ge=0, allow_inf_nan=False)]), WITHIN_PACK]
+_CERTIFIED = {
+    "radius": _RADIUS,
+    "kappa": (
+        Annotated[axis(Annotated[float, Field(ge=0, le=1)]), WITHIN_PACK],
+        Field(
+            [0.5],
+            description="weight of the cross-entropy at the images once the radius has grown; before, it falls from 1",
+        ),
+    ),
+    "natural_epochs": (
+        Annotated[axis(Annotated[int, Field(ge=0, le=1_000_000)]), WITHIN_PACK],
+        Field([0], description="epochs in which the radius is 0 and training is by cross-entropy"),
+    ),
+    "ramp_epochs": (
+        Annotated[axis(Annotated[int, Field(ge=0, le=1_000_000)]), WITHIN_PACK],
+        Field(description="epochs after these in which the radius grows from 0, evenly, and kappa falls"),
+    ),
+}
 _NAMES = ", ".join(CONSTRAINTS)
 
 
@@ -131,6 +151,29 @@ OBJECTIVES: dict[str, type[Objective]] = {
             beta=(_BETA, Field(description="weight of the divergence; 5 in the literature")),
             attack_steps=_STEPS,
             radius=_RADIUS,
+        ),
+        _objective(
+            "ibp",
+            "deltaball.training.objectives.certified.IntervalTraining",
+            "Cross-entropy of the worst logits by interval bounds (Gowal et al. 2018).",
+            lambda axes: 5,
+            3,
+            **_CERTIFIED,
+        ),
+        _objective(
+            "crown_ibp",
+            "deltaball.training.objectives.certified.CrownIntervalTraining",
+            "Cross-entropy of the worst logits by lines backwards between interval bounds (Zhang et al. 2020).",
+            lambda axes: 30,
+            23,
+            **_CERTIFIED,
+            crown_share=(
+                Annotated[axis(Annotated[float, Field(ge=0, le=1)]), WITHIN_PACK],
+                Field(
+                    [0.0],
+                    description="weight of the lines against intervals once the radius has grown; it falls from 1",
+                ),
+            ),
         ),
     )
 }

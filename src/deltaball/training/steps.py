@@ -226,4 +226,4 @@ class Steps:
         """The minibatches of some networks; `points` [K, n] are indices."""
         # Whole rows, and not [points], which copies number by number.
         images = self.images.index_select(0, points.flatten()).unflatten(0, points.shape)
-        return Batch(images, self.labels[points], members.axes, draws)
+        return Batch(images, self.labels[points], members.axes, draws, self.rates.shape[1])

@@ -21,6 +21,11 @@ class Batch:
     labels: torch.Tensor  # [K, n]
     axes: Mapping[str, torch.Tensor] = field(default_factory=dict)  # of the objective, that vary in a pack: [K] each
     draws: Draws | None = None
+    steps: int = 1  # of an epoch
+
+    def epochs(self) -> torch.Tensor:
+        """How many epochs of training are over [1], parts of one counted."""
+        return (self.draws.before + self.draws.taken) / self.steps
 
 
 class Objective(ABC):
