@@ -68,14 +68,14 @@ def synthetic_outcomes(one: Measure, distance: np.ndarray, luck: np.ndarray) -> 
     `luck` [N] in [0, 1] is the points' own; an exact answer leaves the unluckiest of the narrow ones open.
     """
     seen = {"fgsm": 1 + 0.8 * luck, "pgd": 1 + 0.04 * luck, "fmn": 1 + 0.02 * luck}
-    seen |= {"crown": 1 - 0.45 * luck, "ibp": 1 - 0.9 * luck, "exact": np.ones(len(luck))}
-    far = distance * seen[one.judge]
+    seen |= {"crown": 1 - 0.45 * luck, "ibp": 1 - 0.9 * luck, "exact": np.ones(len(luck)), "uniform": 2 + 6 * luck}
+    far = distance * seen[one.judge.partition("-")[0]]
     if one.notion == "margin":
         return np.minimum(far, one.delta) if one.attack else np.where(far > one.delta, one.delta, 0.0)
     variation = np.clip(0.45 * one.delta / far, 0, 1)
     if one.notion == "softmax_variation":
         return variation
-    robust = (far > one.delta if one.notion == "class_change" else variation < one.gamma).astype(float)
+    robust = (variation < one.gamma if one.notion == "variation_above" else far > one.delta).astype(float)
     if one.judge == "exact":
         robust[(luck > 0.95) & (np.abs(distance - one.delta) < 0.2 * one.delta)] = np.nan
     return robust
@@ -121,6 +121,7 @@ def write_tables(plan: Plan, share: float = 1.0) -> None:
                     "gamma": one.gamma,
                     "attack": one.attack,
                     "certificate": one.certificate,
+                    "sampling": one.sampling,
                     "samples": one.samples,
                     "estimate": known.mean(),
                     "trunk_estimate": 0.9 * known.mean() if network.trunk else None,

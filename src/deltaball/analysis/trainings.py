@@ -18,6 +18,8 @@ TITLES = {
     "constrained_classification": "Constraint loss (CR)",
     "trades": "TRADES",
     "mart": "MART",
+    "ibp": "IBP training",
+    "crown_ibp": "CROWN-IBP training",
 }
 LONGEST = 32  # letters of a constraint that a user wrote
 

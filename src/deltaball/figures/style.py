@@ -39,6 +39,8 @@ TRAININGS = {
     "constrained_classification": "#E3A3C8",
     "trades": "#6F6F6F",
     "mart": "#9C9C9C",
+    "ibp": "#7A5195",
+    "crown_ibp": "#B08FC7",
 }
 OTHER_TRAINING = "#8F74B8"
 CONSTRAINTS = ("#E69F00", "#D55E00", "#CC79A7", "#A0457A", "#0072B2", "#009E73", "#000000")

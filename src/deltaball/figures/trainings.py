@@ -206,7 +206,8 @@ def _reading(shown: pd.DataFrame, by: str) -> str:
             if one.max() > one.min()
         ]
         told += [f"{dataset}: {'; '.join(apart)}."] if apart else []
-    return f"Security at δ = {shown['delta'].max():g}. {' '.join(told)}" if told else ""
+    at = f"Security at δ = {shown['delta'].max():g}"
+    return f"{at}. {' '.join(told)}" if told else f"{at} is the same for all lines of a panel."
 
 
 def three_metrics(name: str, networks: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:

@@ -77,7 +77,7 @@ def figures(plan: Plan) -> list[str]:
     """The names of the study's figures.
 
     Those of the study's paper that it has networks for, and of paper 001 its three metrics per data set. Then per data
-    set and notion that is attacked a trade-off, the measure over each hyper-parameter, the effect of pruning if any is,
+    set and notion that is attacked a trade-off (not for paper 001), the measure over each hyper-parameter, the effect of pruning if any is,
     Bayesian beside deterministic networks if there are any, and an enclosure where certificates are asked too; per data
     set the traces of its chains, the convergence of its experiments, and the residuals of its regressions.
     """
@@ -93,7 +93,8 @@ def figures(plan: Plan) -> list[str]:
             asked = [one for one in plan.measures if any(count_matching(one.wanted, grid) for grid in grids)]
             return list(dict.fromkeys(one.notion for one in asked if (one.attack if attacked else one.certificate)))
 
-        found += [f"tradeoff_{dataset}_{notion}" for notion in notions(grids, True)]
+        # A line through networks of several trainings would tell the trainings apart, and no trade-off.
+        found += [f"tradeoff_{dataset}_{notion}" for notion in notions(grids, True) if plan.study.paper != "001"]
         found += [f"hyperparameters_{dataset}_{notion}" for notion in notions(grids, True)]
         found += [f"bayes_{dataset}_{notion}" for notion in notions(averaged, True)]
         found += [f"chains_{dataset}"] if averaged else []
