@@ -10,17 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import grid, planned_few
+from finished import done
 from keras import layers
+from safetensors.numpy import save_file
 
 from deltaball.base.errors import InputError
 from deltaball.cli.main import main
-from deltaball.estimation import estimates
 from deltaball.networks.keras_models import keras_model, set_weights
-from deltaball.plan.plan import Plan
-from deltaball.run import devices, work
 from deltaball.store.store import Store
-from deltaball.tables import frames, parts
-from deltaball.workflow import jobs
 
 MEASURES = [
     {"notion": "class_change", "delta": [0.02, 0.1], "attack": ["fgsm", "pgd"], "certificate": "crown"},
@@ -30,17 +27,6 @@ TRAINED = [
     grid(width=16, learning_rate=0.1, batch_size=32, epochs=[2]),
     grid("cnn", learning_rate=0.1, batch_size=32, epochs=[2]),
 ]
-
-
-def done(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Rows of networks, of estimates and of outcomes, in the plan's order."""
-    found = []
-    for shard in plan.shards.values():
-        for stage, do in (("train", work.train), ("measure", work.measure)):
-            with jobs.recorded(plan, stage, shard) as job, devices.ready(job):
-                do(job, tries_left=0)
-        found.append(parts.read(plan, shard, "trained"))
-    return frames.networks(plan, found), *estimates.estimates(plan, plan.trajectories.values(), Store(plan.study.store))
 
 
 def given(*files: str, name: str = "mine") -> dict[str, Any]:
@@ -139,6 +125,52 @@ def test_what_has_no_layer_is_attacked_and_certificates_say_why_not(
 def test_a_study_of_such_a_network_is_refused_when_it_is_planned(curved: Path, data_folder: Path) -> None:
     with pytest.raises(InputError, match=r"no layer for layer Dense \(activation gelu\), .*`deltaball measure-file`"):
         planned_few(data_folder, given(str(curved)))
+
+
+RESIDUAL = """
+input: {range: 0..255, mean: 33.3, std: 78.6}
+layers:
+  - {layer: conv, name: first, stride: 2, padding: same}
+  - {layer: batch_norm, name: norm}
+  - relu
+  - layer: residual
+    body: [{layer: conv, name: inner, stride: 2, padding: [1, 1, 1, 1]}, {layer: leaky_relu, slope: 0.1}]
+    shortcut: [{layer: subsample, stride: 2, channels: 6}]
+  - {layer: max_pool, size: 3, stride: 2, padding: same}
+  - flatten
+  - {layer: dense, name: last}
+"""
+
+
+def test_what_is_proven_of_a_file_with_normalisation_strides_and_a_residual_no_attack_refutes(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    shapes = {"first.kernel": (3, 3, 1, 4), "inner.kernel": (3, 3, 4, 6), "last.kernel": (24, 10), "last.bias": (10,)}
+    arrays = {name: random.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+        arrays[f"norm.{name}"] = random.uniform(0.5, 1.5, 4).astype(np.float32)
+    save_file(arrays, tmp_path / "a.safetensors")
+    (tmp_path / "a.yaml").write_text(RESIDUAL)
+    deltas = [0.001, 0.003, 0.01, 0.03]
+    judges = {"attack": ["fgsm", "pgd"], "certificate": ["ibp", "crown"]}
+    plan = planned_few(
+        data_folder,
+        given(str(tmp_path / "a.safetensors")),
+        measures=[{"notion": "class_change", "delta": deltas, **judges}],
+        results=str(tmp_path / "results"),
+    )
+    _, rows, values = done(plan)
+    outcomes = values.set_index("measure")["values"].map(np.asarray)
+    judge = rows["attack"].fillna(rows["certificate"])
+    found = {(*each,): outcomes[measure] for *each, measure in zip(rows["delta"], judge, rows["measure"], strict=True)}
+    for delta in deltas:
+        for certificate in judges["certificate"]:
+            for attack in judges["attack"]:
+                assert (found[delta, certificate] <= found[delta, attack]).all()
+    # Neither side is trivial somewhere.
+    assert any(0 < found[delta, "crown"].mean() for delta in deltas)
+    assert any(found[delta, "pgd"].mean() < 1 for delta in deltas)
 
 
 REFUSED = {

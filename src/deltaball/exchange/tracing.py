@@ -85,10 +85,11 @@ class Value:
         if any(self.padding):
             raise NoLayerError("a border around images elsewhere than before a convolution or a pool")
 
-    def since(self, ancestor: "Value | None") -> list[Step]:
-        """The steps from an ancestor (None: the image) up to this value."""
+    def since(self, ancestor: "Value") -> list[Step]:
+        """The steps from an ancestor up to this value."""
         steps, value = [], self
-        while value is not ancestor and value.before is not None:
+        # Of one value there may be several, that differ in places and borders alone.
+        while value.step is not ancestor.step:
             steps.append(value.step)
             value = value.before
         return steps[::-1]
@@ -117,8 +118,8 @@ def traced(value: Value) -> tuple[Layers, Arrays]:
         value = flattened(value)
     if not np.array_equal(value.places, np.arange(value.places.size)):
         raise NoLayerError("logits that are not one number after another")
-    steps = value.since(None)
     start = value.ancestors()[0]
+    steps = value.since(start)
     return Layers(start.shape, tuple(step.layer for step in steps)), lambda: _all_arrays(steps)
 
 
@@ -279,7 +280,6 @@ def added(one: Value, other: Value) -> Value:
         each.check_unpadded()
     if not (one.shape == other.shape and np.array_equal(one.places, other.places)):
         raise NoLayerError("a sum of what lies in different orders")
-    # Of one value there may be several, that differ in places alone.
     pairs = zip(one.ancestors(), other.ancestors(), strict=False)
     *_, (common, _) = takewhile(lambda pair: pair[0].step is pair[1].step, pairs)
     body, shortcut = sorted((one.since(common), other.since(common)), key=len, reverse=True)
