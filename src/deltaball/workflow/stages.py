@@ -77,8 +77,8 @@ def figures(plan: Plan) -> list[str]:
     """The names of the study's figures.
 
     Those of the study's paper that it has networks for, and of paper 001 its three metrics per data set. Then per data
-    set and notion that is attacked a trade-off (not for paper 001), the measure over each hyper-parameter, the effect of
-    pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where certificates are
+    set and notion that is attacked a trade-off (but for paper 001), the measure over each hyper-parameter, the effect
+    of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where certificates are
     asked too; per data set the traces of its chains, the convergence of its experiments, and the residuals of its
     regressions.
     """
