@@ -78,8 +78,8 @@ def figures(plan: Plan) -> list[str]:
 
     Those of the study's paper that it has networks for, and of paper 001 its three metrics per data set. Then per data
     set and notion that is attacked a trade-off (but for paper 001), the measure over each hyper-parameter, the effect
-    of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where certificates are
-    asked too; per data set the traces of its chains, the convergence of its experiments, and the residuals of its
+    of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where certificates
+    are asked too; per data set the traces of its chains, the convergence of its experiments, and the residuals of its
     regressions.
     """
     found = [name for name in PAPERS[plan.study.paper] if _has(plan, name)]
