@@ -96,6 +96,7 @@ def test_the_page_begins_with_the_papers_figures_and_says_where_the_study_differ
     assert "Paper 001: Network Robustness as a Mathematical Property" in page
     assert "Where this study does not follow the paper" in page
     assert "test split" in page
+    assert "learning_rate 0.01 (0.0001); epochs 5, 10 (100); attack_steps 10 (50)" in page
 
 
 def test_the_studies_of_paper_001_are_planned_without_data(

@@ -1,7 +1,7 @@
 """The claims as the page shows them: by paper and section, each with its picture and its reason, and what they mean."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -35,8 +35,20 @@ def papers(scorecard: pd.DataFrame, plan: Plan) -> list[dict[str, Any]]:
         {"section": section, "title": stated["sections"][section], "claims": members, "means": meaning(members)}
         for section, members in _by_section(claims, list(stated["sections"]))
     ]
-    about = {"number": plan.study.paper, "title": PAPERS[plan.study.paper], "deviations": stated.get("deviations", [])}
+    deviations = [*_trained_otherwise(stated.get("trained", {}), plan), *stated.get("deviations", [])]
+    about = {"number": plan.study.paper, "title": PAPERS[plan.study.paper], "deviations": deviations}
     return [{**about, "counts": counts(claims), "sections": sections}] if claims else []
+
+
+def _trained_otherwise(papers: Mapping[str, Any], plan: Plan) -> Iterator[str]:
+    """The values of axes that a study has and its paper has not, in a sentence."""
+    told = []
+    for axis, papers_value in papers.items():
+        values = {network.axes[axis] for network in plan.networks if network.axes.get(axis) is not None}
+        others = ", ".join(f"{one}" for one in sorted(values - {papers_value}))
+        told += [f"{axis} {others} ({papers_value})"] if others else []
+    if told:
+        yield f"This study has networks trained otherwise; the paper's values are in brackets: {'; '.join(told)}."
 
 
 def counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
