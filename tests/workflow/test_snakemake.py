@@ -1,5 +1,6 @@
 """How a study is given, refused and killed."""
 
+import contextlib
 import os
 import re
 import signal
@@ -95,6 +96,16 @@ def test_snakemake_refuses_in_one_line_and_starts_no_job(tmp_path: Path, argumen
     assert not (tmp_path / "results").exists()
 
 
+def of_session(leader: int) -> list[int]:
+    """The processes that a session's leader started, and those that they started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(int(folder.name)) == leader:
+                found.append(int(folder.name))
+    return found
+
+
 def killed(folder: Path, run: list[str], share: float) -> dict[str, int]:
     """Kill a run, its shells and its jobs, all at once, when a share of the networks is trained; what there is then."""
     quiet = subprocess.DEVNULL
@@ -102,8 +113,12 @@ def killed(folder: Path, run: list[str], share: float) -> dict[str, int]:
         while len(checkpoints(folder)) < share * NETWORKS:
             assert process.poll() is None, "the study ended before it was killed"
             time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        # Snakemake has a group of its own, and a process may start another while the first ones die.
+        while alive := of_session(process.pid):
+            for one in alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
+            process.poll()
     there = checkpoints(folder)
     assert 0 < len(there) < NETWORKS
     return there
