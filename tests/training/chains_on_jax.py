@@ -28,7 +28,7 @@ from deltaball.plan.plan import Plan
 from deltaball.store.store import Checkpoint, Store
 from deltaball.study.architectures import layers
 from deltaball.tables import frames
-from deltaball.training import hmc
+from deltaball.training import hmc, splits
 from deltaball.training.chains import ENERGIES_KEPT, Chain
 from deltaball.training.transitions import log_softmax_of, one_chain
 
@@ -202,7 +202,7 @@ def test_chains_taken_together_are_those_taken_in_turns(plan: Plan, few: Dataset
 
 def test_accuracy_and_loss_are_those_of_the_mean_over_the_samples(plan: Plan, few: Dataset, reference: Store):
     for one in the_pack(plan)[:2]:
-        seen = hmc.seen_points(few.facts, one.axes)
+        seen = splits.seen_points(few.facts, one.axes)
         for step in one.checkpoints:
             weights = [torch.from_numpy(array) for array in reference.samples(one.id, step)]
             facts = reference.facts(one.id, step)
@@ -235,10 +235,10 @@ def test_thinning_keeps_some_samples_of_the_same_number_of_transitions(few: Data
 
 def test_chains_of_one_seed_see_the_same_training_points(few: Dataset, plan: Plan):
     axes = {"train_points": 30, "seed": 1}
-    chosen = hmc.seen_points(few.facts, axes)
+    chosen = splits.seen_points(few.facts, axes)
     assert len(set(chosen)) == 30
-    np.testing.assert_array_equal(hmc.seen_points(few.facts, {**axes, "train_points": 50})[:30], chosen)
-    assert set(hmc.seen_points(few.facts, {**axes, "seed": 2})) != set(chosen)
+    np.testing.assert_array_equal(splits.seen_points(few.facts, {**axes, "train_points": 50})[:30], chosen)
+    assert set(splits.seen_points(few.facts, {**axes, "seed": 2})) != set(chosen)
     pack = [replace(one, axes={**one.axes, **axes}) for one in the_pack(plan)]
     run = hmc.Sampling([Chain(one, 0, []) for one in pack], plan.layers(pack[0]), few, Store(Path("none")), "cpu")
     np.testing.assert_array_equal(run.x_train[3], few.x_train[chosen])

@@ -1,5 +1,6 @@
 """Trained alone, in a pack, or resumed: bit for bit the same network."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,17 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import grid, planned, planned_few
+from builders import grid, network_ids, planned, planned_few
+from builders import study as whole_study
 
 from deltaball.base.draws import generator
+from deltaball.base.errors import InputError
 from deltaball.data.datasets import Dataset, from_arrays
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Dense, Flatten, Layers
+from deltaball.networks.packs import Pack
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Checkpoint, Store
+from deltaball.study import checking
+from deltaball.study.study import Study
 from deltaball.training.optimizers import adam_step, corrections, sgd_step
 from deltaball.training.sgd import train
+from deltaball.training.splits import seen_points, split
 
 FCN = {"depth": 1, "width": 16, "activation": "relu", "learning_rate": [0.1, 0.05], "seed": [0, 1], "batch_size": 32}
 CNN = {"filters": 4, "fc_width": 12, "learning_rate": [0.2, 0.1], "batch_size": 16}
@@ -30,6 +37,8 @@ CASES = {
     "cnn in bfloat16": grid("cnn", "sgd", **CNN, precision="bfloat16"),
     "residual by momentum": grid("resnet20", "sgd", **RESIDUAL, momentum=0.9, weight_decay=1e-3),
     "dropping by adam": grid("mnist_c_cnn", "sgd", **{**RESIDUAL, "optimizer": "adam", "learning_rate": [0.01, 0.001]}),
+    "of few images, by the best epoch": grid("fcn", "sgd", **FCN, momentum=0.9, train_points=80, validation=40),
+    "of what is not held out, by the best epoch": grid("conv5", "sgd", **RESIDUAL, validation=40),
     "cnn by adam": grid("cnn", "sgd", **{**CNN, "optimizer": "adam", "learning_rate": [0.01, 0.001]}),
 }
 EPOCHS = [1, 2, 4]
@@ -158,8 +167,71 @@ def test_accuracy_and_loss_are_those_of_the_kept_weights(case: tuple[dict, Plan,
         assert facts["status"] == "trained"
         assert facts["test_loss"] == pytest.approx(losses.mean(), abs=1e-5)
         assert facts["test_accuracy"] == (logits.argmax(1) == few.y_test).mean()
-        assert facts["train_accuracy"] == (model(few.x_train).argmax(1) == few.y_train).mean()
+        seen = seen_points(few.facts, trajectory.axes)
+        assert facts["train_accuracy"] == (model(few.x_train[seen]).argmax(1) == few.y_train[seen]).mean()
         assert facts["data_sha256"] == few.facts.fingerprint
+
+
+@pytest.mark.parametrize("train_points", [None, 60])
+def test_of_the_epochs_up_to_a_checkpoint_the_first_best_on_held_out_images_is_the_network(
+    train_points: int | None, data_folder: Path, few: Dataset, tmp_path: Path
+) -> None:
+    axes = {**FCN, "learning_rate": [0.5, 1.0], "train_points": train_points, "validation": 50}
+    plan = planned_few(data_folder, grid(**axes, epochs=[*range(1, 9)]))
+    layers = plan.layers(the_pack(plan)[0])
+    store, _ = trained(the_pack(plan), layers, few, tmp_path)
+    chosen = []
+    for one in the_pack(plan):
+        seen, held_out = split(few.facts, one.axes)
+        assert len(held_out) == 50
+        assert len(seen) == (train_points or len(few.x_train) - 50)
+        assert not {*seen} & {*held_out}
+        accuracies = []
+        for epoch in range(1, 9):
+            checkpoint = store.load(one.id, epoch)
+            last = [checkpoint.state[f"last.{index}"] for index in range(len(checkpoint.weights))]
+            found = Pack.of(layers, [last])(torch.from_numpy(few.x_train[held_out]))[0].argmax(1).numpy()
+            accuracies.append((found == few.y_train[held_out]).mean())
+            best = 1 + int(np.argmax(accuracies))
+            assert checkpoint.facts["chosen_epoch"] == best
+            assert checkpoint.facts["validation_accuracy"] == max(accuracies)
+            if best == epoch:
+                kept = last
+            for ours, theirs in zip(checkpoint.weights, kept, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+            chosen.append(best < epoch)
+    assert any(chosen)
+
+
+def test_networks_of_one_seed_see_and_hold_out_the_same_images_whatever_else_they_are(few: Dataset):
+    one, other, third = (
+        split(few.facts, {"seed": seed, "train_points": points, "validation": 30})
+        for seed, points in ((0, 50), (0, None), (1, 50))
+    )
+    np.testing.assert_array_equal(one.held_out, other.held_out)
+    np.testing.assert_array_equal(one.seen, other.seen[:50])
+    assert {*one.held_out} != {*third.held_out}
+    assert split(few.facts, {"seed": 0, "train_points": None, "validation": 0}) is None
+
+
+def test_fewer_images_and_an_epoch_to_choose_make_another_network_and_the_defaults_the_same():
+    plain = network_ids(grid(**FCN))
+    assert network_ids(grid(**FCN, train_points=None, validation=0)) == plain
+    assert not {*network_ids(grid(**FCN, validation=100), grid(**FCN, name="few", train_points=400))} & {*plain}
+
+
+@pytest.mark.parametrize(
+    ("axes", "line"),
+    [
+        ({"train_points": 4001}, "train_points = 4001: mnist5k has 4000 training images, and of these 0 are held out"),
+        ({"train_points": [5, 3501], "validation": 500}, "train_points = 3501: mnist5k has 4000 training images, and"),
+        ({"validation": 4000}, "validation = 4000: mnist5k has 4000 training images, and of these 4000 are held out"),
+    ],
+)
+def test_more_images_than_there_are_get_one_line(axes: dict[str, Any], line: str):
+    study = Study.model_validate(whole_study(grid(**FCN, **axes)))
+    with pytest.raises(InputError, match=re.escape(line)):
+        checking.check(study, "a study")
 
 
 def torch_model(plan: Plan, trajectory: Trajectory, store: Store, step: int) -> Any:

@@ -139,21 +139,25 @@ def training(
     kept = sum(map(len, checkpoints))
     if not METHODS[method].trains:
         return total(passes(layers, kept * (facts.train + facts.test)), {"checkpoint": kept})
-    descent = epochs(method, axes, layers, facts, [max(one) for one in checkpoints], device)
-    return total(descent, passes(layers, kept * (facts.train + facts.test)), {"checkpoint": kept})
+    each = [max(one) for one in checkpoints]
+    descent = epochs(method, axes, layers, facts, each, device)
+    evaluated = kept * (METHODS[method].images_each(axes, facts.train) + facts.test)
+    evaluated += sum(each) * axes.get("validation", 0)
+    return total(descent, passes(layers, evaluated), {"checkpoint": kept})
 
 
 def epochs(
     method: str, axes: Mapping[str, Any], layers: Layers, facts: DatasetFacts, each: Sequence[int], device: str
 ) -> Work:
     """So many epochs of gradient descent for each network of a pack."""
-    networks, batch, steps = len(each), axes["batch_size"], math.ceil(facts.train / axes["batch_size"])
+    networks, batch, seen = len(each), axes["batch_size"], METHODS[method].images_each(axes, facts.train)
+    steps = math.ceil(seen / batch)
     # Pruned networks are never parted.
     pruned = METHODS[method].is_pruning
     together = networks if pruned else taken_together(networks, layers, batch, device)
     kinds = [cost.kind for cost in layer_costs(layers)]
     pack_steps, own_steps = max(each) * steps * math.ceil(networks / together), sum(each) * steps
-    points, weights = sum(each) * facts.train, own_steps * layers.parameters
+    points, weights = sum(each) * seen, own_steps * layers.parameters
     in_a_step = OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes)
     forward = passes(layers, points * in_a_step)
     lower = "" if axes.get("precision", "float32") == "float32" else f"_{axes['precision']}"

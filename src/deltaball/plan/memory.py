@@ -38,7 +38,8 @@ def training_bytes(method: str, axes: Mapping[str, Any], layers: Layers, points:
         seen = axes["train_points"] or points
         # Position, momentum, gradient, and what the integrator makes of them.
         return FLOAT * (8 * layers.parameters + CHAIN_COPIES * seen * sum(layers.activations))
-    kept = 1 + METHODS[method].is_pruning + METHODS[method].moments(axes)
+    chosen = bool(axes.get("validation"))
+    kept = 1 + METHODS[method].is_pruning + METHODS[method].moments(axes) + chosen
     held = OBJECTIVES[axes.get("objective", DEFAULT)].held
     passing = axes.get("batch_size", 0) * sum(layers.activations) * STEP_COPIES * held
     # Gradients, and one more of each while they are found.

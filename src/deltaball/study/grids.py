@@ -31,7 +31,8 @@ PARTS: dict[str, Mapping[str, type[Strict]]] = {
 # Axes by which samples are drawn even where they are at their defaults. Closed: what was drawn must stay drawn.
 DRAWN_BY = frozenset({"optimizer", "batch_size", "seed", "ranking", "thinning", "prior_scale", "likelihood_scale"})
 
-DRAWN_BY |= {"train_points", "burn_in", "start", "warm_epochs"}
+# Those of chains; gradient descent has some of the same name since.
+CHAINS_DRAWN_BY = DRAWN_BY | {"train_points", "burn_in", "start", "warm_epochs"}
 
 
 class Sample(Strict):
@@ -91,7 +92,8 @@ class Grid(Strict):
 
     def _trajectory(self, axes: Mapping[str, Any]) -> str:
         """A trajectory as it is drawn by; an axis that is added later, at its default, changes no draw."""
-        defaults = {name: value for name, value in self.defaults().items() if name not in DRAWN_BY}
+        drawn_by = CHAINS_DRAWN_BY if METHODS[self.method].averages_samples else DRAWN_BY
+        defaults = {name: value for name, value in self.defaults().items() if name not in drawn_by}
         named = {name: value for name, value in axes.items() if name not in defaults or value != defaults[name]}
         return " ".join(f"{name}={value}" for name, value in named.items() if name != self.along)
 

@@ -138,6 +138,11 @@ class Sgd(Descending):
     )
     momentum: Proportions = Field([0.0], description="of plain SGD: the share of a step that is taken again")
     weight_decay: axis(Decay) = Field([0.0], description="share of each kernel that joins its gradient (an L2 penalty)")
+    train_points: axis(Count | None) = Field([None], description="training images seen, drawn by seed; null is all")
+    validation: Delays = Field(
+        [0],
+        description="training images held out, by seed; of the epochs up to `epochs` the best on them is the network",
+    )
 
     @classmethod
     def plain(cls) -> Axes:
@@ -149,8 +154,22 @@ class Sgd(Descending):
     def moments(cls, axes: Axes) -> int:
         return 1 if axes.get("momentum") else super().moments(axes)
 
+    @classmethod
+    def images_each(cls, axes: Axes, points: int) -> int:
+        return axes.get("train_points") or points - axes.get("validation", 0)
+
+    @classmethod
+    def stored_bytes(cls, axes: Axes, parameters: int, checkpoints: tuple[int, ...]) -> int:
+        """Bytes of a trajectory's checkpoints: where an epoch is chosen, its weights and those to go on from."""
+        chosen = FLOAT * parameters * len(checkpoints) if axes.get("validation") else 0
+        return super().stored_bytes(axes, parameters, checkpoints) + chosen
+
     def check_points(self, facts: DatasetFacts) -> None:
         super().check_points(facts)
+        most, held = max((one or 1 for one in self.train_points), default=1), max(self.validation)
+        if most + held > facts.train:
+            key = f"train_points = {most}" if most > 1 else f"validation = {held}"
+            raise InputError(f"{key}: {facts.name} has {facts.train} training images, and of these {held} are held out")
         if max(self.momentum) and "adam" in self.optimizer:
             raise InputError(
                 f"momentum = {max(self.momentum)}: adam has its own; give those with momentum a grid apart"

@@ -10,6 +10,8 @@ RESULTS = {
     "train_accuracy": "float64",
     "test_accuracy": "float64",
     "test_loss": "float64",
+    "chosen_epoch": "Int64",  # the best on training images that were held out; null where none were
+    "validation_accuracy": "float64",  # on these, in that epoch
     "acceptance": "float64",  # of a chain, like the next three: mean acceptance probability of its transitions
     "divergences": "Int64",  # transitions whose energy error exceeds 1,000
     "ess_min": "float64",  # smallest bulk effective sample size of a predictive quantity
@@ -105,7 +107,8 @@ JOBS = {
 }
 
 # Tables of an earlier version lack these columns. Their test points count as drawn by the default seed.
-ABSENT_IN_OLD_TABLES = {"energies": None, "points_seed": 0, "sampling": None}
+ABSENT_IN_OLD_TABLES = dict.fromkeys(("energies", "sampling", "chosen_epoch", "validation_accuracy"))
+ABSENT_IN_OLD_TABLES |= {"points_seed": 0}
 
 COLUMN_TYPES = {int: "Int64", float: "float64", str: "str"}
 

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,11 +20,13 @@ from deltaball.store.store import Checkpoint, Store
 from deltaball.study.methods import METHODS
 from deltaball.study.schedules import CONSTANT, schedule
 from deltaball.training import draws
+from deltaball.training.choosing import Best, Choice
 from deltaball.training.executions import fastest
 from deltaball.training.objectives.cross_entropy import cross_entropy
 from deltaball.training.objectives.objective import objective_of, varying_axes
 from deltaball.training.orders import Orders
 from deltaball.training.progress import SILENT, Progress
+from deltaball.training.splits import Split
 from deltaball.training.steps import Members, Recipe, Steps
 
 # A network with a loss of so much or more has diverged. Guessing has a cross-entropy of log(classes).
@@ -37,7 +39,8 @@ class StartingPoint:
 
     `state` joins that of every checkpoint; the optimizer's moments in it, ``moment.I``, are continued. `masks`, if any,
     are bool arrays shaped like the weights: where False, a weight is pruned, its gradient and its moments are zero.
-    `facts` join those of every checkpoint.
+    `facts` join those of every checkpoint. `images` are those of the training split that it sees, None: all; where some
+    are held out of them, `best` is the best epoch so far.
     """
 
     trajectory: Trajectory
@@ -46,6 +49,13 @@ class StartingPoint:
     state: Mapping[str, np.ndarray]
     masks: Sequence[np.ndarray] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    images: Split | None = None
+    best: Best | None = None
+
+    def after_choosing(self, best: Best | None) -> "StartingPoint":
+        """The start at a checkpoint whose weights are those of its best epoch: its state has those to go on from."""
+        last = [self.state[f"last.{index}"] for index in range(len(self.weights))] if best else self.weights
+        return replace(self, weights=last, best=best)
 
 
 def missing_steps(trajectory: Trajectory, store: Store) -> list[int]:
@@ -96,6 +106,8 @@ class Descent:
             varying_axes([one.axes for one in self.trajectories], device),
             draws.keys([one.origin for one in self.trajectories], device),
         )
+        held_out = any(one.images and len(one.images.held_out) for one in starts)
+        self.choice = Choice([one.best for one in starts], self.members.weights) if held_out else None
         self._prepare()
 
     def _stacked(self, arrays: Sequence[Sequence[np.ndarray]]) -> tuple[torch.Tensor, ...]:
@@ -119,8 +131,11 @@ class Descent:
             self.epoch += 1
             if self.epoch < last:
                 self.orders.draw_ahead(self.epoch)
-            self.progress.advance(len(loss) * len(self.x_train))
+            self.progress.advance(loss.numel() * self.orders.points)
             self._drop(~(loss < DIVERGED_LOSS))
+            if self.choice and self.starts:
+                accuracy, _ = self._evaluated_on("held_out", self.members.weights)
+                self.choice.consider(self.epoch, accuracy, self.members.weights)
             if any(self.epoch in one.checkpoints for one in self.trajectories):
                 self._write_checkpoints()
 
@@ -131,32 +146,52 @@ class Descent:
         penalised = self.axes.get("momentum", 0.0), self.axes.get("weight_decay", 0.0)
         recipe = Recipe(self.layers, self.axes["batch_size"], self.axes["optimizer"], precision, objective, *penalised)
         tensors = (self.members, self.x_train, self.y_train)
-        self.steps = Steps(recipe, *tensors, fastest(recipe, *tensors, self.store.trials))
-        self.orders = Orders([one.origin for one in self.trajectories], len(self.x_train), self.device)
+        execution = fastest(recipe, *tensors, self.store.trials)
+        images = self.starts[0].images
+        points = len(images.seen) if images else len(self.x_train)
+        self.steps = Steps(recipe, *tensors, execution, points=points)
+        self.orders = Orders([one.origin for one in self.trajectories], points, self.device)
 
     def train_epoch(self) -> torch.Tensor:
         """Take the steps of the next epoch; returns each network's mean loss [K]."""
         rates = torch.tensor([_rate(one, self.epoch) for one in self.trajectories])
-        before = self.epoch * -(-len(self.x_train) // self.axes["batch_size"])
-        return self.steps.epoch(self.orders.of(self.epoch), rates, before)
+        before = self.epoch * -(-self.orders.points // self.axes["batch_size"])
+        order = self.orders.of(self.epoch)
+        if self.starts[0].images:
+            seen = np.stack([one.images.seen for one in self.starts])
+            order = np.take_along_axis(seen, order, 1)
+        return self.steps.epoch(order, rates, before)
+
+    def _evaluated_on(self, part: str, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `evaluated`, on the training images that each network sees, or those held out."""
+        if not self.starts[0].images:
+            return evaluated(self.layers, weights, self.x_train, self.y_train)
+        points = np.stack([getattr(one.images, part) for one in self.starts])
+        own = torch.from_numpy(points).to(self.device)
+        return evaluated(self.layers, weights, self.x_train, self.y_train, own)
 
     def _write_checkpoints(self) -> None:
-        with torch.no_grad():
-            train_accuracy, _ = evaluated(self.layers, self.members.weights, self.x_train, self.y_train)
-            test_accuracy, test_loss = evaluated(self.layers, self.members.weights, self.x_test, self.y_test)
+        kept = self.choice.weights if self.choice else self.members.weights
+        train_accuracy, _ = self._evaluated_on("seen", kept)
+        test_accuracy, test_loss = evaluated(self.layers, kept, self.x_test, self.y_test)
         sound = test_loss < DIVERGED_LOSS
         self._drop(~sound)
         measured = {"train_accuracy": train_accuracy, "test_accuracy": test_accuracy, "test_loss": test_loss}
         measured = {name: values[sound].tolist() for name, values in measured.items()}
-        weights = [weight.cpu().numpy() for weight in self.members.weights]
+        last = [weight.cpu().numpy() for weight in self.members.weights]
+        weights = [weight.cpu().numpy() for weight in self.choice.weights] if self.choice else last
         moments = [moment.cpu().numpy() for moment in self.members.moments]
+        resuming = {f"moment.{index}": moment for index, moment in enumerate(moments)}
+        if self.choice:
+            resuming |= {f"last.{index}": weight for index, weight in enumerate(last)}
         for k, start in enumerate(self.starts):
             identity = start.trajectory.id
             # Another job may have finished it meanwhile; its weights stay, for outcomes may have been taken of them.
             if self.epoch in start.trajectory.checkpoints and not self.store.find(identity, self.epoch):
                 of_network = {name: values[k] for name, values in measured.items()}
-                state = {**start.state, **{f"moment.{index}": moment[k] for index, moment in enumerate(moments)}}
-                facts = {**self.facts, **start.facts, "status": TRAINED, **of_network}
+                state = {**start.state, **{name: array[k] for name, array in resuming.items()}}
+                chosen = self.choice.facts(k) if self.choice else {}
+                facts = {**self.facts, **start.facts, "status": TRAINED, **of_network, **chosen}
                 checkpoint = Checkpoint(tuple(weight[k] for weight in weights), state, facts)
                 self.store.save(identity, self.epoch, checkpoint)
                 self.store.note("kept", identity, self.epoch)
@@ -171,24 +206,34 @@ class Descent:
             self.progress.finish(sum(step >= self.epoch for step in start.trajectory.checkpoints))
         keep = torch.nonzero(~broken).flatten()
         self.members = self.members[keep]
+        if self.choice:
+            self.choice.keep(keep)
         self.starts = [self.starts[k] for k in keep.tolist()]
         del self.steps  # with the memory of its graphs, before others are made
         if self.starts:
             self._prepare()
 
 
+@torch.no_grad()
 def evaluated(
-    layers: Layers, weights: Sequence[torch.Tensor], images: torch.Tensor, labels: torch.Tensor
+    layers: Layers,
+    weights: Sequence[torch.Tensor],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    points: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Accuracy [K] in float64 and mean cross-entropy [K] of K networks on all of `images`."""
+    """Accuracy [K] in float64 and mean cross-entropy [K] of K networks on all of `images`, or of each its `points`
+    [K, n]."""
     correct = torch.zeros(len(weights[0]), dtype=torch.float64, device=images.device)
-    loss = torch.zeros_like(correct)
-    for start in range(0, len(images), EVALUATION_BATCH):
-        expected = labels[start : start + EVALUATION_BATCH]
-        scores = logits(layers, weights, images[start : start + EVALUATION_BATCH])
+    loss, count = torch.zeros_like(correct), len(images) if points is None else points.shape[1]
+    for start in range(0, count, EVALUATION_BATCH):
+        few = slice(start, start + EVALUATION_BATCH)
+        few = few if points is None else points[:, few]
+        expected = labels[few]
+        scores = logits(layers, weights, images[few])
         correct += (scores.argmax(2) == expected).sum(1)
-        loss += cross_entropy(scores, expected) * len(expected)
-    return correct / len(images), loss / len(images)
+        loss += cross_entropy(scores, expected) * expected.shape[-1]
+    return correct / count, loss / count
 
 
 @lru_cache(maxsize=2)

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from deltaball.base.errors import OutsideError
 from deltaball.base.statuses import TRAINED
 from deltaball.data.datasets import Dataset
@@ -39,9 +37,8 @@ def train(
         network = Pack.of(layers, [weights], device)
         checking.check_range(file, network, dataset.x_train, dataset.y_train, device)
         x_train, y_train, x_test, y_test = resident(dataset, device)
-        with torch.no_grad():
-            train_accuracy, _ = evaluated(layers, network.weights, x_train, y_train)
-            test_accuracy, test_loss = evaluated(layers, network.weights, x_test, y_test)
+        train_accuracy, _ = evaluated(layers, network.weights, x_train, y_train)
+        test_accuracy, test_loss = evaluated(layers, network.weights, x_test, y_test)
         facts = {
             **provenance(dataset, device),
             "status": TRAINED,

@@ -27,7 +27,6 @@ import deltaball
 from deltaball.base import statuses
 from deltaball.base.draws import generator
 from deltaball.base.errors import InputError
-from deltaball.data.catalogue import DatasetFacts
 from deltaball.data.datasets import Dataset
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Layers
@@ -36,6 +35,7 @@ from deltaball.store.store import Store
 from deltaball.training import descent
 from deltaball.training.chains import POINTS_WATCHED, Chain, history
 from deltaball.training.progress import SILENT, Progress
+from deltaball.training.splits import seen_points
 from deltaball.training.transitions import transitions
 
 # How a chain that starts warm is trained before it.
@@ -209,17 +209,6 @@ class Sampling:
         segment = chain.segment(labels, kept, self.layers.weight_shapes)
         self.store.save(chain.trajectory.id, chain.step, replace(segment, facts={**self.facts, **segment.facts}))
         self.progress.finish(chain.step in chain.trajectory.checkpoints)
-
-
-def seen_points(facts: DatasetFacts, axes: Mapping[str, Any]) -> np.ndarray:
-    """Indices of the training points of a chain: all, or the first of a permutation per data set and seed.
-
-    Chains that differ in their integrators therefore sample the same posterior.
-    """
-    if axes["train_points"] is None:
-        return np.arange(facts.train)
-    order = generator(f"{facts.name} {facts.fingerprint} {axes['seed']}", "training points")
-    return order.permutation(facts.train)[: axes["train_points"]]
 
 
 def _nowhere(axes: Mapping[str, Any]) -> str:

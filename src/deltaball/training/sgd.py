@@ -17,8 +17,10 @@ from deltaball.networks.layers import Layers
 from deltaball.plan.costs import taken_together
 from deltaball.plan.networks import Trajectory
 from deltaball.store.store import Store
+from deltaball.training.choosing import Best
 from deltaball.training.descent import Descent, StartingPoint, mark_diverged, missing_steps
 from deltaball.training.progress import SILENT, Progress
+from deltaball.training.splits import split
 
 
 def train(
@@ -33,6 +35,7 @@ def train(
 
     Every checkpoint goes to the store as soon as it is reached. A network whose loss, the mean of an epoch, is not
     below DIVERGED_LOSS is marked `diverged` from that checkpoint on and leaves the pack; the others go on undisturbed.
+    With `validation`, a checkpoint has the weights of the best epoch up to it, and the last ones beside, to go on from.
     """
     groups: dict[tuple[int, int], list[StartingPoint]] = defaultdict(list)
     trained = 0
@@ -46,14 +49,16 @@ def train(
         before = [step for step in reversed(store.steps(trajectory.id)) if step < missing[0]]
         found = ((step, store.find(trajectory.id, step)) for step in before)
         epoch, resumed = next(((step, one) for step, one in found if one), (0, None))
+        images = split(dataset.facts, trajectory.axes)
         if resumed is None:
             weights = initial_weights(layers, generator(trajectory.origin, "weights"))
-            groups[0, missing[-1]].append(StartingPoint(trajectory, 0, weights, {}))
+            groups[0, missing[-1]].append(StartingPoint(trajectory, 0, weights, {}, images=images))
         elif resumed.facts["status"] == DIVERGED:
             mark_diverged(trajectory, epoch, resumed.facts, store)
             progress.finish(len(missing))
         else:
-            groups[epoch, missing[-1]].append(StartingPoint(trajectory, epoch, resumed.weights, resumed.state))
+            start = StartingPoint(trajectory, epoch, resumed.weights, resumed.state, images=images)
+            groups[epoch, missing[-1]].append(start.after_choosing(Best.of(resumed)))
     for (_, last), starts in groups.items():
         for some in together(starts, layers, device):
             Descent(some, layers, dataset, store, device, progress).until(last)

@@ -116,7 +116,7 @@ class TrainedPack(Layered):
 class Steps:
     """The steps of K networks on `images` [n, h, w, c] in [0, 1] and `labels` [n], all on one device.
 
-    Weights and moments of the networks are updated in place.
+    Weights and moments of the networks are updated in place. An epoch has so many `points`, None: all.
     """
 
     def __init__(
@@ -127,6 +127,7 @@ class Steps:
         labels: torch.Tensor,
         execution: Execution = Execution(),
         record: Record | None = None,
+        points: int | None = None,
     ) -> None:
         self.recipe, self.execution = recipe, execution
         self.trained, self.averages = recipe.trained, recipe.having("buffer")
@@ -134,8 +135,8 @@ class Steps:
         self.members = replace(members, masks=[-mask.to(torch.int32) for mask in members.masks])
         self.images, self.labels = images, labels
         device, networks = images.device, len(members)
-        self.order = torch.zeros(networks, len(images), dtype=torch.int64, device=device)
-        self.rates = torch.zeros(networks, -(-len(images) // recipe.batch_size), device=device)
+        self.order = torch.zeros(networks, points or len(images), dtype=torch.int64, device=device)
+        self.rates = torch.zeros(networks, -(-self.order.shape[1] // recipe.batch_size), device=device)
         self.places = torch.arange(recipe.batch_size, device=device)
         self.before, self.taken = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
         self.loss = torch.zeros(networks, device=device)
@@ -147,7 +148,7 @@ class Steps:
     def epoch(self, order: np.ndarray, rates: torch.Tensor, before: int) -> torch.Tensor:
         """Take an epoch's steps; returns the mean loss [K] of its minibatches.
 
-        `order` [K, n] is each network's permutation of the points, `rates` [K], on the CPU, are learning rates, and
+        `order` [K, n] has each network's points as it sees them, `rates` [K], on the CPU, are learning rates, and
         `before` is the number of steps taken in earlier epochs. The last minibatch has what is left. A GPU may still
         work when this returns; `order` stays as it is until then.
         """
@@ -157,7 +158,7 @@ class Steps:
         self.before.fill_(before)
         self.taken.zero_()
         self.loss.zero_()
-        whole, left = divmod(len(self.images), self.recipe.batch_size)
+        whole, left = divmod(self.order.shape[1], self.recipe.batch_size)
         self._take(self.recipe.batch_size, whole)
         if left:
             self._take(left, 1)
