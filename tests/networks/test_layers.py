@@ -46,6 +46,7 @@ from deltaball.networks.layers import (
     Normalise,
     Residual,
     Scale,
+    Standardise,
     Subsample,
     Weight,
     walk,
@@ -98,6 +99,7 @@ NETWORKS: dict[type[Layer], list[tuple[Layer, ...]]] = {
     Scale: [(Scale(), Conv(2, 3), RELU, Scale(), *END)],
     Dropout: [(Flatten(), Dense(6), RELU, Dropout(0.5), Dense(CLASSES))],
     Normalise: [(Normalise((0.4, 0.5), (0.2, 0.3)), Conv(2, 3), RELU, *END)],
+    Standardise: [(Standardise(), Conv(2, 3), RELU, *END)],
     Subsample: [(Conv(2, 3), RELU, Subsample(2, 5), *END)],
     Residual: [
         (Conv(3, 3), RELU, Residual(BLOCK), RELU, GlobalAveragePool(), Dense(CLASSES)),

@@ -64,6 +64,16 @@ def data(given: Namespace) -> None:
     print(preparing.prepare(given.study, given.dataset))
 
 
+def demogen(given: Namespace) -> None:
+    from deltaball.exchange import demogen
+
+    written, lacking = demogen.convert(given.source, given.target)
+    print(f"{given.target}: {len(written)} networks")
+    for reason in sorted({*lacking.values()}):
+        left_out = [folder.name for folder, why in lacking.items() if why == reason]
+        print(f"left out: {len(left_out)}, as {left_out[0]}: {reason}")
+
+
 def gtsrb(given: Namespace) -> None:
     from deltaball.run import preparing
 

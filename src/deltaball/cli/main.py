@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
         added = subparsers.add_parser(name, help=summary, description=summary)
         added.set_defaults(run=run)
-        if name not in ("samples", "schema", "measure-file", "gtsrb"):
+        if name not in ("samples", "schema", "measure-file", "gtsrb", "demogen"):
             added.add_argument(
                 "--study", type=Path, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml"
             )
@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     gtsrb.add_argument(
         "--size", type=int, default=48, metavar="PIXELS", help="side of the images made from archives; default: 48"
     )
+    demogen = command("demogen", commands.demogen, "make files for a study of DEMOGEN's networks of TensorFlow")
+    demogen.add_argument("source", type=Path, metavar="SOURCE", help="where demogen_models.tar.gz (16 GB) was unpacked")
+    demogen.add_argument("target", type=Path, metavar="FOLDER", help="such as zoo")
     _add_shard(command("train", commands.train, "train what the store lacks of a shard"))
     _add_shard(command("measure", commands.measure, "measure what the store lacks of a shard"))
     command("networks", commands.networks, "collect the shards' rows in networks.parquet")

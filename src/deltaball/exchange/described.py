@@ -75,7 +75,7 @@ class PoolEntry(_Strict):
 
 
 class PlainEntry(_Strict):
-    layer: Literal["flatten", "global_average_pool"]
+    layer: Literal["flatten", "global_average_pool", "standardise"]
 
 
 class SubsampleEntry(_Strict):

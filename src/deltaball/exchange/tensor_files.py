@@ -28,7 +28,17 @@ from deltaball.exchange.tracing import (
     pool,
     traced,
 )
-from deltaball.networks.layers import Activation, AveragePool, BatchNorm, Clamp, Conv, LeakyReLU, MaxPool, Subsample
+from deltaball.networks.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Clamp,
+    Conv,
+    LeakyReLU,
+    MaxPool,
+    Standardise,
+    Subsample,
+)
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -147,6 +157,7 @@ RULES: dict[str, Callable[[Tracer, Any, Value], Value]] = {
     "average_pool": partial(_pool, AveragePool),
     "global_average_pool": lambda tracer, entry, value: global_average(value, tracer.channels_first, kept=False),
     "flatten": lambda tracer, entry, value: value.moved(value.places.ravel()),
+    "standardise": lambda tracer, entry, value: on_maps(value, Standardise(), tracer.channels_first),
     "subsample": lambda tracer, entry, value: on_maps(
         value, Subsample(entry.stride, entry.channels), tracer.channels_first
     ),

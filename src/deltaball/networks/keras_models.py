@@ -1,5 +1,6 @@
 """The Keras model of a network's layers."""
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from deltaball.networks.layers import (
     Pool,
     Residual,
     Shape,
+    Standardise,
     Subsample,
     rule_for,
 )
@@ -168,6 +170,16 @@ def _normalise(keras: Any, layer: Normalise, shape: Shape, name: str) -> list[St
     return [keras.layers.Normalization(mean=list(layer.mean), variance=variance, name=name)]
 
 
+def _standardise(keras: Any, layer: Standardise, shape: Shape, name: str) -> list[Step]:
+    sides, least = (1, 2, 3), 1 / math.prod(shape)
+
+    def standardised(x: Any) -> Any:
+        mean, variance = keras.ops.moments(x, sides, keepdims=True)
+        return (x - mean) * keras.ops.rsqrt(keras.ops.maximum(variance, least))
+
+    return [standardised]
+
+
 def _subsample(keras: Any, layer: Subsample, shape: Shape, name: str) -> list[Step]:
     around = ((0, 0), (0, 0), (0, 0), layer.added(shape))
     # Of windows of one pixel the maximum is the pixel.
@@ -201,6 +213,7 @@ KERAS = {
     BatchNorm: _batch_norm,
     Dropout: _dropout,
     Normalise: _normalise,
+    Standardise: _standardise,
     Subsample: _subsample,
     Residual: _residual,
     Flatten: _flatten,

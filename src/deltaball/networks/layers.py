@@ -248,6 +248,11 @@ class Normalise(Layer):
 
 
 @dataclass(frozen=True)
+class Standardise(Layer):
+    """(x - mean) / max(deviation, 1 / √numbers), of an image's own numbers (TensorFlow's per_image_standardization)."""
+
+
+@dataclass(frozen=True)
 class Subsample(Layer):
     """Every stride-th pixel from the first on, and zero channels half before and half after (He et al. 2016, option A).
 

@@ -1,5 +1,6 @@
 """K networks of one shape as one torch function of x: stacked weights, one forward pass for all."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ from deltaball.networks.layers import (
     Normalise,
     Residual,
     Scale,
+    Standardise,
     Subsample,
     rule_for,
 )
@@ -156,6 +158,12 @@ def _normalise(layer: Normalise, weights: Sequence[torch.Tensor], x: torch.Tenso
     return (x - mean) / deviation
 
 
+def _standardise(layer: Standardise, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    variance, mean = torch.var_mean(x, (-3, -2, -1), correction=0, keepdim=True)
+    # The bound is one of the variance, for the root has no slope at 0.
+    return (x - mean) * variance.clamp(min=1 / math.prod(x.shape[-3:])).rsqrt()
+
+
 def _subsample(layer: Subsample, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
     return functional.pad(x[..., :: layer.stride, :: layer.stride, :], layer.added(x.shape[-3:]))
 
@@ -189,6 +197,7 @@ FORWARD = {
     Scale: _scale,
     Dropout: _dropout,
     Normalise: _normalise,
+    Standardise: _standardise,
     Subsample: _subsample,
     Residual: _residual,
     Flatten: _flatten,

@@ -250,6 +250,7 @@ COSTS: Mapping[type[Layer], Callable[[Any, Shape], LayerCost | None]] = {
             kinds.Scale,
             kinds.Dropout,
             kinds.Normalise,
+            kinds.Standardise,
             kinds.Subsample,
             kinds.Residual,
             kinds.Flatten,

@@ -27,7 +27,7 @@ from deltaball.networks.models import Model
 from deltaball.plan.batches import EVALUATION_BATCH
 from deltaball.plan.measures import Measure, of_entry
 from deltaball.study import reading as study_reading
-from deltaball.study.checking import activations
+from deltaball.study.checking import activations, standardises
 from deltaball.study.judges import JUDGES, NetworkKind
 from deltaball.study.notions import NOTIONS
 from deltaball.study.study import Guarantee
@@ -125,7 +125,8 @@ def _check_judges(file: NetworkFile, measures: Iterable[Measure]) -> None:
                 f"{file.path}: {judge.title} needs to know what every layer computes, and of {file.lacking} it does "
                 "not; the network can be attacked: leave --certificate out"
             )
-        kind = NetworkKind(activations=activations(file.layers), layers=file.layers)
+        known = file.layers
+        kind = NetworkKind(activations=activations(known), layers=known, standardises=standardises(known))
         if reason := judge.refuses(NOTIONS[measure.notion], measure.norm, kind):
             raise InputError(f"{file.path}: {judge.title} cannot judge it: {reason}")
 

@@ -10,7 +10,7 @@ from deltaball.base.guarantees import epsilon_reached, samples_needed
 from deltaball.base.implementations import is_implemented
 from deltaball.data import catalogue
 from deltaball.data.catalogue import DatasetFacts
-from deltaball.networks.layers import Activation, Layer, Residual
+from deltaball.networks.layers import Activation, Layer, Residual, Standardise
 from deltaball.study.architectures import ARCHITECTURES
 from deltaball.study.grids import Grid, count_matching
 from deltaball.study.judges import JUDGES, Judge, NetworkKind
@@ -96,7 +96,11 @@ def _check_implementations(measure: AnyMeasure, where: str) -> None:
 
 def _check_judges(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: str) -> None:
     """Refuse what cannot judge the networks of a grid."""
-    network = NetworkKind(layered=not grid.averages_samples, activations=_activations(measure, grid, facts))
+    network = NetworkKind(
+        layered=not grid.averages_samples,
+        activations=_activations(measure, grid, facts),
+        standardises=_standardises(measure, grid, facts),
+    )
     for judge in (JUDGES[name] for name in measure.judges):
         if reason := _refused(judge, measure, network):
             named = f"'{judge.name}' cannot judge the networks of grid '{grid.name}'"
@@ -111,6 +115,18 @@ def _activations(measure: AnyMeasure, grid: Grid, facts: DatasetFacts) -> tuple[
     layers = ARCHITECTURES[grid.architecture].layers
     each = (activations(layers(axes, facts.shape, facts.classes)) for axes in _shapes(grid, measure.wanted))
     return tuple(dict.fromkeys(itertools.chain(*each)))
+
+
+def _standardises(measure: AnyMeasure, grid: Grid, facts: DatasetFacts) -> bool:
+    """Whether a wanted network of a grid does; no architecture that is trained does."""
+    own = ARCHITECTURES[grid.architecture]
+    each = () if own.is_trained else _shapes(grid, measure.wanted)
+    return any(standardises(own.layers(axes, facts.shape, facts.classes)) for axes in each)
+
+
+def standardises(layers: Iterable[Layer]) -> bool:
+    """Whether layers divide each image by the deviation of its own pixels."""
+    return any(isinstance(layer, Standardise) for layer in layers)
 
 
 def activations(layers: Iterable[Layer]) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class NetworkKind:
     layered: bool = True  # whether it is a list of layers; a mean over a posterior is none
     activations: tuple[str, ...] = ("relu",)
     layers: Layers | None = None  # where its size is known
+    standardises: bool = False  # whether it divides each image by the deviation of its own pixels
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Refusal:
     reason: str
 
 
+STANDARDISED = Refusal(
+    lambda notion, norm, network: network.standardises,
+    "it divides each image by the deviation of its own pixels, and there are no bounds of that",
+)
 DISTANCE = Refusal(lambda notion, norm, network: notion.is_distance, "it is a distance, and not the worst of one ball")
 NO_CLASS = Refusal(lambda notion, norm, network: notion.reads != "margin", "what it looks for is another class")
 CURVED_SOFTMAX = Refusal(
@@ -168,7 +173,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Ibp",
             passes=lambda settings, layers, notion: 8,
-            refusals=(UNLAYERED, RATIO),
+            refusals=(UNLAYERED, STANDARDISED, RATIO),
         ),
         Judge(
             name="crown",
@@ -176,7 +181,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Crown",
             passes=_pulled_back,
-            refusals=(UNLAYERED, RATIO),
+            refusals=(UNLAYERED, STANDARDISED, RATIO),
         ),
         Judge(
             name="exact",
@@ -185,7 +190,7 @@ JUDGES = {
             implementation="deltaball.local.deciding.Exact",
             passes=_pgd_and_crown,
             settings={"seconds": 60.0},
-            refusals=(UNLAYERED, CURVED_SOFTMAX, LOGITS, DISTANCE, EUCLIDEAN, CURVED, TOO_LARGE),
+            refusals=(UNLAYERED, STANDARDISED, CURVED_SOFTMAX, LOGITS, DISTANCE, EUCLIDEAN, CURVED, TOO_LARGE),
             seconds=LEFT_OPEN * SOLVING_SECONDS,
         ),
         Judge(
