@@ -14,6 +14,7 @@ from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.losses import Loss, euclidean_difference, largest_difference
 from deltaball.local.notions import Qualitative
 from deltaball.local.references import Reference
+from deltaball.study.notions import NEAREST
 
 # The largest difference alone would hold on to the logit that is ahead where a search begins.
 LOSSES: dict[str, tuple[Loss, ...]] = {
@@ -64,8 +65,8 @@ class LipschitzRobustness(Qualitative):
 
     How far the image moved is counted in the ball's norm. Where it did not, the notion holds: 0 ≤ 0. That is why there
     is no form that refers to the label, as the paper's Definition 3 is written: at the point itself it would ask for
-    f(x̂) = y, which holds of no network. No certificate: logits of two float32 images that nearly coincide can differ by
-    rounding alone, and by more than any constant times the images' distance.
+    f(x̂) = y, which holds of no network. Logits of two float32 images that nearly coincide can differ by rounding alone,
+    and by more than any constant times the images' distance: closer than NEAREST images are not counted.
     """
 
     constant: float
@@ -78,9 +79,9 @@ class LipschitzRobustness(Qualitative):
 
     def holds(self, reference: Reference, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
         moved = LENGTHS[self.distance](perturbed.to(torch.float64) - reference.target.to(torch.float64))
-        # Logits of one image can differ by the rounding of the batches it is in.
-        stayed = (distance == 0) & moved.isfinite()
+        stayed = (distance < NEAREST) & moved.isfinite()
         return stayed | (moved <= self.constant * distance.to(torch.float64))
 
     def proven(self, reference: Reference, bounds: LogitBounds) -> torch.Tensor:
-        return torch.zeros(reference.logits.shape[:-1], dtype=torch.bool, device=reference.logits.device)
+        finite = reference.logits.isfinite().all(-1)
+        return finite & (LENGTHS[self.distance](bounds.slopes) <= self.constant)

@@ -8,7 +8,7 @@ from deltaball.study.axes import VALUES, Count, Positive, Share, Strict, axis, r
 from deltaball.study.grids import PARTS, all_axes
 from deltaball.study.judges import JUDGES, Judge, judges_by_key, settings_takers
 from deltaball.study.neighbourhoods import NORMS
-from deltaball.study.notions import FAMILIES, NOTIONS, Notion, forms
+from deltaball.study.notions import FAMILIES, NEAREST, NOTIONS, Notion, forms
 
 Only = create_model(
     "Only",
@@ -92,6 +92,8 @@ class AnyMeasure(_Settings):
                 _check_judge(judge, notion, self.norm)
         if "linf" in self.norm and max(self.delta) > 1:
             raise ValueError(f"delta {max(self.delta)} in norm linf: pixels lie in [0, 1]; at most 1")
+        if NOTIONS[self.notion].bounds_slopes and 0 < min(self.delta) <= NEAREST:
+            raise ValueError(f"delta {min(self.delta)}: {self.notion} compares no images closer than {NEAREST}")
         for key, takers in settings_takers().items():
             asked = [judge for judge in takers if judge.name in self.judges]
             if getattr(self, key) is not None and len(asked) != 1:

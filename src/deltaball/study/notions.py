@@ -14,6 +14,10 @@ from pydantic import Field
 
 from deltaball.study.axes import Positive, Share, axis, radius
 
+# Closer than this to its point, in pixel units and the ball's norm, how fast outputs move is not looked at: rounding in
+# float32 may move them further than any multiple of so small a distance.
+NEAREST = 1e-3
+
 # What outputs in a ball are held against: the class predicted at the point, that of its label, or the point's output.
 Reference = Literal["predicted", "label", "output"]
 
@@ -66,7 +70,12 @@ class Notion:
     @property
     def compares_distances(self) -> bool:
         """Whether an outcome depends on how far a perturbed point is from its point."""
-        return self.is_distance or self.threshold == "lipschitz"
+        return self.is_distance or self.bounds_slopes
+
+    @property
+    def bounds_slopes(self) -> bool:
+        """Whether it bounds how far outputs move per distance."""
+        return self.threshold == "lipschitz"
 
     @property
     def violations_raise(self) -> bool:

@@ -131,7 +131,7 @@ def mean(
         return _rounded(count * applied(size), count + 1) / count**2
 
     # The variance of a mean is at most the mean of the variances, however errors depend on each other.
-    return _affine(before, applied, applied, applied, _transposed(applied, shape), None, errors)
+    return _affine(before, applied, applied, applied, transposed(applied, shape), None, errors)
 
 
 def subsample(layer: Subsample, shape: Shape, weights: Sequence[torch.Tensor], before: Before) -> Passage:
@@ -139,11 +139,11 @@ def subsample(layer: Subsample, shape: Shape, weights: Sequence[torch.Tensor], b
         return FORWARD[Subsample](layer, weights, x, Pass())
 
     return _affine(
-        before, applied, applied, applied, _transposed(applied, shape), None, lambda size: applied(size) * 0, True
+        before, applied, applied, applied, transposed(applied, shape), None, lambda size: applied(size) * 0, True
     )
 
 
-def _transposed(applied: Linear, shape: Shape) -> Linear:
+def transposed(applied: Linear, shape: Shape) -> Linear:
     """The transpose of a linear function of [K, m, *shape], of coefficients [K, n, r, ...]."""
 
     def pulled(coefficients: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,9 @@ class LogitBounds(NamedTuple):
     differences: torch.Tensor  # [..., classes, classes]: entry [i, j] ≤ the minimum of logit i - logit j
     lower: torch.Tensor | None = None  # [..., classes] of the logits themselves
     upper: torch.Tensor | None = None
+    # [..., classes]: how far the logits move at most, per unit of the ball's norm that an image is from its point, of
+    # images that are NEAREST away or more.
+    slopes: torch.Tensor | None = None
 
     def leads(self, classes: torch.Tensor) -> torch.Tensor:
         """[..., classes]: by how much the classes [..., 1] lead each other one at least; 0 over themselves."""

@@ -35,9 +35,10 @@ class Certificate(Judge):
             for notion in notions:
                 groups[reference(notion)].append(notion)
             for held_against, members in groups.items():
-                reads = {notion.entry.reads for notion in members}
+                reads = {notion.entry.reads for notion in members if not notion.entry.bounds_slopes}
                 rows = None if "softmax" in reads else held_against.classes.squeeze(-1)
-                bounds = logit_bounds(model, x, ball, self.bounds, rows, "logits" in reads)
+                slopes = any(notion.entry.bounds_slopes for notion in members)
+                bounds = logit_bounds(model, x, ball, self.bounds, rows, "logits" in reads, slopes)
                 for notion in members:
                     yield ball, notion, Verdict(notion.certified(held_against, bounds))
 

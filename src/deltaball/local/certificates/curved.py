@@ -79,7 +79,7 @@ def pooled(
 ) -> Passage:
     """Through a max-pool, and through an elementwise `activation` right before it."""
     curve, function = ELEMENTWISE[type(activation)](activation) if activation else (IDENTITY, _same)
-    windows = _windows(layer, shape, before.interval.low.device)
+    windows = pixels_of_windows(layer, shape, before.interval.low.device)
     count = math.prod(shape)
 
     def seen(values: torch.Tensor) -> torch.Tensor:
@@ -127,7 +127,7 @@ def pooled(
     return Passage(leaving, pulled, scattered, linear=False)
 
 
-def _windows(layer: MaxPool, shape: Shape, device: torch.device) -> torch.Tensor:
+def pixels_of_windows(layer: MaxPool, shape: Shape, device: torch.device) -> torch.Tensor:
     """The pixels of each window as places in the flat image, one more where there is none: [pixels, windows]."""
     height, width, channels = shape
     rows, columns = (

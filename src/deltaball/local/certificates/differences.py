@@ -20,8 +20,10 @@ import torch
 from deltaball.local.balls import Ball, Neighbourhood
 from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.certificates.enclosures import enclosed, widest
+from deltaball.local.certificates.slopes import steepest
 from deltaball.local.certificates.stages import ELEMENTS
 from deltaball.networks.models import Layered
+from deltaball.study.notions import NEAREST
 
 
 @torch.no_grad()
@@ -32,16 +34,22 @@ def differences(model: Layered, x: torch.Tensor, ball: Ball, by: str, every: boo
 
 @torch.no_grad()
 def logit_bounds(
-    model: Layered, x: torch.Tensor, ball: Ball, by: str, classes: torch.Tensor | None, logits: bool = False
+    model: Layered,
+    x: torch.Tensor,
+    ball: Ball,
+    by: str,
+    classes: torch.Tensor | None,
+    logits: bool = False,
+    slopes: bool = False,
 ) -> LogitBounds:
-    """Bounds over the ball of differences of logits, and of the `logits` themselves where they are asked.
+    """Bounds over the ball of differences of logits, and of the `logits` themselves and their `slopes` if asked.
 
     x is [n, h, w, c], shown to every network, or [K, n, h, w, c]; `by` is ibp or crown. With `classes` [K, n] only
     their rows of differences are computed and the others are -inf; None is all rows. All are NaN, which no notion
     certifies, where a network's weights are not finite or its float32 forward pass might overflow.
     """
     networks, points, (count,) = len(model), x.shape[-4], model.layers.output
-    rows = (count - 1) * (count if classes is None else 1) + (2 * count if logits else 0)
+    rows = (count - 1) * (count if classes is None else 1) + (2 * count if logits else 0) + (2 * count if slopes else 0)
     pairs = max(1, ELEMENTS[x.device.type] // (widest(model) * rows))
     several, some = max(1, pairs // points), min(pairs, points)
     parts = []
@@ -51,13 +59,19 @@ def logit_bounds(
         for n in range(0, points, some):
             seen = (x[k : k + several] if x.ndim == 5 else x)[..., n : n + some, :, :, :]
             own = None if classes is None else classes[k : k + several, n : n + some]
-            of_networks.append(_bounds(part, ball.around(seen), by, own, logits, count))
+            of_networks.append(_bounds(part, ball.around(seen), by, own, logits, slopes, count))
         parts.append(LogitBounds.joined(of_networks, 1))
     return LogitBounds.joined(parts, 0)
 
 
 def _bounds(
-    model: Layered, around: Neighbourhood, by: str, classes: torch.Tensor | None, logits: bool, count: int
+    model: Layered,
+    around: Neighbourhood,
+    by: str,
+    classes: torch.Tensor | None,
+    logits: bool,
+    slopes: bool,
+    count: int,
 ) -> LogitBounds:
     """`logit_bounds` of a chunk of a network with `count` classes."""
     device, networks, points = around.x.device, len(model), around.x.shape[-4]
@@ -80,7 +94,10 @@ def _bounds(
     every = torch.full((networks, points, count**2), -torch.inf, dtype=torch.float64, device=device)
     every = every.scatter(-1, first * (count + 1), 0.0).scatter(-1, first * count + second, lower)
     differences = every.masked_fill(broken, torch.nan).unflatten(-1, (count, count))
+    steep = None
+    if slopes:
+        steep = (steepest(model, around, by, NEAREST) + 2 * error / NEAREST).masked_fill(broken, torch.nan)
     if not logits:
-        return LogitBounds(differences)
+        return LogitBounds(differences, slopes=steep)
     lowest, highest = ((side - error).masked_fill(broken, torch.nan) for side in own.chunk(2, -1))
-    return LogitBounds(differences, lowest, -highest)
+    return LogitBounds(differences, lowest, -highest, steep)

@@ -46,7 +46,7 @@ from deltaball.networks.models import Layered
 
 def by_layers(model: Layered, around: Neighbourhood, by: str) -> Enclosure:
     weights = [weight.to(torch.float64) for weight in model.weights]
-    start = _images(model, around, by)
+    start = images(model, around, by)
     chain = passages(model.layers, weights, start)
     others = None
     if by == "crown" and _several(model.layers):
@@ -64,7 +64,7 @@ def by_layers(model: Layered, around: Neighbourhood, by: str) -> Enclosure:
     return Enclosure(lower, DEVIATIONS * variance.sqrt())
 
 
-def _images(model: Layered, around: Neighbourhood, by: str) -> Before:
+def images(model: Layered, around: Neighbourhood, by: str) -> Before:
     """What is known of the images."""
     shape, networks = model.layers.shape, len(model)
     low, high = ((around.centre + displacement).unflatten(-1, shape) for displacement in around.box)
