@@ -21,6 +21,7 @@ from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Checkpoint, Store
 from deltaball.study import checking
+from deltaball.study.objectives import DEFAULT, OBJECTIVES
 from deltaball.study.study import Study
 from deltaball.training.optimizers import adam_step, corrections, sgd_step
 from deltaball.training.sgd import train
@@ -40,6 +41,16 @@ CASES = {
     "of few images, by the best epoch": grid("fcn", "sgd", **FCN, momentum=0.9, train_points=80, validation=40),
     "of what is not held out, by the best epoch": grid("conv5", "sgd", **RESIDUAL, validation=40),
     "cnn by adam": grid("cnn", "sgd", **{**CNN, "optimizer": "adam", "learning_rate": [0.01, 0.001]}),
+}
+# Of the objectives' own: noise drawn by step, radii that differ in a pack, a ramp of which a kill loses no epoch.
+ROBUST = {**FCN, "seed": 0, "radius": [0.05, 0.2]}
+ADAM = {"optimizer": "adam", "learning_rate": [0.01, 0.001]}
+CASES |= {
+    "augmented by momentum": grid("fcn", "sgd", objective="augmented", **ROBUST, noise="fgsm", momentum=0.9),
+    "under attack in bfloat16": grid("fcn", "sgd", objective="adversarial", **ROBUST, precision="bfloat16"),
+    "constrained by adam": grid("fcn", "sgd", objective="constrained", **{**ROBUST, **ADAM}),
+    "ibp by adam": grid("fcn", "sgd", objective="ibp", **{**ROBUST, **ADAM}, natural_epochs=1),
+    "crown-ibp in bfloat16": grid("fcn", "sgd", objective="crown_ibp", **ROBUST, precision="bfloat16"),
 }
 EPOCHS = [1, 2, 4]
 
@@ -332,6 +343,36 @@ def test_a_diverging_network_is_marked_and_touches_nobody(place: int, optimizer:
         assert "test_loss" not in broken.facts
     assert_all_same(store, reference, pack)
     assert train(together, LINEAR, data, store, "cpu") == 0
+
+
+BOUNDED = {"radius": 0.1, "kappa": 0.5, "natural_epochs": 0, "ramp_epochs": 1, "crown_share": 0.5}
+ATTACKED = {"radius": 0.1, "attack_steps": 2, "alpha": 1.0, "beta": 2.0}
+DIVERGING = {
+    "augmented": {"radius": 0.1, "noise": "fgsm", "copies": 1},
+    "adversarial": {**ATTACKED, "against": "label"},
+    "constrained": {**ATTACKED, "constraint": "standard_robustness", "logic": "dl2"},
+    "trades": ATTACKED,
+    "mart": ATTACKED,
+    "ibp": BOUNDED,
+    "crown_ibp": BOUNDED,
+}
+
+
+@pytest.mark.parametrize("objective", DIVERGING)
+def test_by_any_objective_a_diverging_network_touches_nobody(objective: str, tmp_path: Path):
+    data, axes = linear(30), {"objective": objective, **DIVERGING[objective], "batch_size": 8}
+    pack = [trajectory((1, 3), identity, **axes) for identity in ("aa", "bb")]
+    wild = trajectory((1, 3), "cc", **{**axes, "learning_rate": 1e39})
+    reference, store = Store(tmp_path / "alone"), Store(tmp_path / "together")
+    for one in pack:
+        train([one], LINEAR, data, reference, "cpu")
+    assert train([pack[0], wild, pack[1]], LINEAR, data, store, "cpu") == 6
+    assert [store.load("cc", step).facts["status"] for step in (1, 3)] == ["diverged", "diverged"]
+    assert_all_same(store, reference, pack)
+
+
+def test_every_objective_is_tried_with_a_diverging_network():
+    assert {*DIVERGING, DEFAULT} == {*OBJECTIVES}
 
 
 def test_a_network_that_diverges_later_keeps_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
