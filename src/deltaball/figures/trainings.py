@@ -194,10 +194,11 @@ def _planned(plan: Plan, networks: pd.DataFrame, shown: pd.DataFrame) -> pd.Data
 
 
 def _reading(shown: pd.DataFrame, by: str) -> str:
-    """Between which trainings, or definitions, security lies in each panel, at the largest radius."""
-    largest = shown[shown["delta"] == shown["delta"].max()]
+    """Between which trainings, or definitions, security lies in each panel, at the largest radius trained for."""
+    radii = shown["delta"][shown["delta"].isin(shown["radius"])]
+    delta = (shown["delta"] if radii.empty else radii).max()
     told = []
-    for dataset, of_dataset in largest.groupby("dataset", sort=False):
+    for dataset, of_dataset in shown[shown["delta"] == delta].groupby("dataset", sort=False):
         means = of_dataset.groupby(["panel", by], sort=False)["estimate"].mean()
         ends = [(panel, of_panel.droplevel(0)) for panel, of_panel in means.groupby(level=0, sort=False)]
         apart = [
@@ -206,7 +207,7 @@ def _reading(shown: pd.DataFrame, by: str) -> str:
             if one.max() > one.min()
         ]
         told += [f"{dataset}: {'; '.join(apart)}."] if apart else []
-    at = f"Security at δ = {shown['delta'].max():g}"
+    at = f"Security at δ = {delta:g}"
     return f"{at}. {' '.join(told)}" if told else f"{at} is the same for all lines of a panel."
 
 
@@ -215,6 +216,9 @@ def three_metrics(name: str, networks: pd.DataFrame, measured: pd.DataFrame, fol
     dataset = name.partition("_")[2]
     families = measured["notion"].map(lambda one: NOTIONS[one].family)
     rows = metrics(measured[(measured["dataset"] == dataset) & families.isin(CONSTRAINTS) & (measured["delta"] > 0)])
+    # A radius at which one metric alone is measured is in the other figures.
+    several = rows[list(METRICS)].notna().sum(axis=1).groupby(rows["delta"]).transform("max") > 1
+    rows = rows[several] if several.any() else rows
     heading = f"Constraint security, accuracy and satisfaction: {dataset}"
     if rows.empty:
         finish(empty(), name, heading, "Nothing is measured yet.", rows, folder, readings.NOTHING)
