@@ -19,9 +19,10 @@ JUDGES = {
     "pgd": ("#0072B2", "o"),
     "ibp": ("#CC79A7", "v"),
     "crown": ("#E69F00", "^"),
+    "alpha_crown": ("#D55E00", "<"),
     "exact": ("#000000", "D"),
 }
-UNKNOWN_JUDGES = (("#009E73", "P"), ("#D55E00", "*"), ("#999999", "p"))  # of judges that have no look of their own
+UNKNOWN_JUDGES = (("#009E73", "P"), ("#A0457A", "*"), ("#999999", "p"))  # of judges that have no look of their own
 SAMPLES = "#A50F15"  # the paper's red line
 NAMES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG", "file": "file"}
 CAPACITY, DURATION = ("#8F74B8", "#D2C6E6"), ("#5BA37C", "#BFE0CC")  # the paper's purple and green box plots

@@ -122,6 +122,9 @@ def _pulled_back(settings: Settings, layers: Layers, notion: Notion) -> float:
     return (12 if notion.bounds_slopes else 1) * 2 * (2 * sum(units[1:-1]) + rows)
 
 
+# How often α-CROWN pulls back, each with its gradient.
+ASCENDING = 3 * 21
+
 PGD = {"steps": 40, "restarts": 2}
 
 
@@ -181,6 +184,14 @@ JUDGES = {
             implementation="deltaball.local.certificates.certificate.Crown",
             passes=_pulled_back,
             refusals=(UNLAYERED, STANDARDISED),
+        ),
+        Judge(
+            name="alpha_crown",
+            title="α-CROWN",
+            says="proves",
+            implementation="deltaball.local.certificates.certificate.AlphaCrown",
+            passes=lambda settings, layers, notion: ASCENDING * _pulled_back(settings, layers, notion),
+            refusals=(UNLAYERED, RATIO),
         ),
         Judge(
             name="exact",

@@ -18,7 +18,7 @@ from deltaball.networks.models import Layered
 class Certificate(Judge):
     """Proves outcomes on the other side of the truth than an attack's."""
 
-    bounds: ClassVar[str]  # by which logits are bounded: ibp or crown
+    bounds: ClassVar[str]  # by which logits are bounded: ibp, crown or alpha_crown
 
     @torch.no_grad()
     def __call__(
@@ -53,3 +53,9 @@ class Crown(Certificate):
     """Backward linear bound propagation (Zhang et al. 2018)."""
 
     bounds = "crown"
+
+
+class AlphaCrown(Certificate):
+    """CROWN by the best lines that gradient ascent finds (Xu et al. 2021)."""
+
+    bounds = "alpha_crown"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,6 +17,7 @@ from deltaball.local.certificates.lines import (
     largest_lines,
     leaky_relu_curve,
 )
+from deltaball.local.certificates.optimised import Choices
 from deltaball.local.certificates.passages import Before, Interval, Passage, Pulled, dot
 from deltaball.local.certificates.rounding import DEVIATIONS, UNIT
 from deltaball.networks.arithmetic import ACTIVATIONS
@@ -37,6 +39,8 @@ def _clamp(layer: Clamp) -> tuple[Curve, Function]:
     return clamp_curve(layer.low, layer.high), partial(torch.clamp, min=layer.low, max=layer.high)
 
 
+LEAST_SHARE = 1e-3  # of the unit that counts alone at first, so that shares have a sum
+
 # What is known of elementwise layers, and what they compute.
 ELEMENTWISE = {Activation: _activation, LeakyReLU: _leaky_relu, Clamp: _clamp}
 
@@ -44,7 +48,7 @@ ELEMENTWISE = {Activation: _activation, LeakyReLU: _leaky_relu, Clamp: _clamp}
 def curved(layer: Layer, shape: Shape, weights: Sequence[torch.Tensor], before: Before) -> Passage:
     """Through an elementwise layer."""
     curve, function = ELEMENTWISE[type(layer)](layer)
-    low, high = before.tightened(curve.curved(*before.interval[:2]) if before.by == "crown" else None)
+    low, high = _tightened(before, curve.curved)
     exact, box = before.interval.exact or before.linear, before.interval.box
     leaving = Interval(function(low), function(high), exact, box)
     lower, lower_offset, upper, upper_offset = _lines(curve, before)(low, high)
@@ -54,10 +58,30 @@ def curved(layer: Layer, shape: Shape, weights: Sequence[torch.Tensor], before: 
         offset = dot(positive, lower_offset) + dot(negative, upper_offset)
         return torch.addcmul(positive * lower[:, :, None], negative, upper[:, :, None]), offset
 
+    def chosen(coefficients: torch.Tensor, choices: Choices) -> Pulled:
+        lower, lower_offset, upper, upper_offset = curve.free.lines(low[:, :, None], high[:, :, None], choices)
+        positive, negative = coefficients.clamp(min=0), coefficients.clamp(max=0)
+        offset = (positive * lower_offset + negative * upper_offset).flatten(3).sum(-1)
+        return torch.addcmul(positive * lower, negative, upper), offset
+
     def scattered(variance: torch.Tensor) -> torch.Tensor:
         return _errors(curve, low, high, leaving.size, variance)
 
-    return Passage(leaving, pulled, scattered, linear=False)
+    starts = curve.free.starts(low, high) if before.optimises else ()
+    return Passage(leaving, pulled, scattered, False, starts, chosen)
+
+
+def _tightened(
+    before: Before, needed: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bounds of what enters, as tight as they are asked where a curve needs it, which the bounds so far say."""
+    low, high, exact, box = before.interval
+    wanted = None if before.by == "ibp" or before.linear else needed(low, high)
+    low, high = before.tightened(wanted)
+    if before.optimises and before.starts:
+        cut = replace(before, interval=Interval(low, high, exact, box))
+        low, high = cut.tightened(needed(low, high), by_best=True)
+    return low, high
 
 
 def _lines(curve: Curve, before: Before) -> Callable[..., Lines]:
@@ -87,17 +111,17 @@ def pooled(
         flat = torch.cat([values.flatten(2), values.new_full((*values.shape[:2], 1), NOTHING)], -1)
         return flat[..., windows]
 
-    wanted = None
-    if before.by == "crown" and not before.linear:
-        low, high = (seen(bound) for bound in before.interval[:2])
+    def needed(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        low, high = seen(low), seen(high)
         rivals = high > low.amax(-2, keepdim=True)
         alone = rivals.sum(-2, keepdim=True) == 1
         some = rivals & ~curve.constant(low, high) & (curve.curved(low, high) | ~alone)
         places = windows.expand_as(some).flatten(2)
         wanted = torch.zeros(*some.shape[:2], count + 1, dtype=torch.int64, device=low.device)
         wanted = wanted.scatter_add(-1, places, some.flatten(2).long())[..., :count] > 0
-        wanted = wanted.unflatten(-1, shape)
-    low, high = before.tightened(wanted)
+        return wanted.unflatten(-1, shape)
+
+    low, high = _tightened(before, needed)
     central, lower, lower_offset, highest, upper, upper_offset = largest_lines(
         _lines(curve, before), function, seen(low), seen(high)
     )
@@ -115,6 +139,20 @@ def pooled(
             found = found.scatter_add(-1, places[:, :, None].expand_as(part), part * slopes[:, :, None])
         return found.unflatten(-1, shape), offset
 
+    def chosen(coefficients: torch.Tensor, choices: Choices) -> Pulled:
+        # Below the largest is every mean of the units, and so of the lines below each.
+        flat, (share, *own) = coefficients.flatten(3), choices
+        positive, negative = flat.clamp(min=0), flat.clamp(max=0)
+        share = torch.where(nothing, 0.0, share) + LEAST_SHARE * first[:, :, None]
+        share = share / share.sum(-2, keepdim=True)
+        slopes, offsets, _, _ = free.lines(*(bound[:, :, None] for bound in ends), own)
+        offset = (positive * (share * offsets).sum(-2)).sum(-1) + dot(negative, upper_offset)
+        parts = (positive[..., None, :] * share * slopes).flatten(3)
+        found = flat.new_zeros(*flat.shape[:3], count + 1).scatter_add(-1, windows.flatten().expand_as(parts), parts)
+        places = above[:, :, None].expand_as(negative)
+        found = found.scatter_add(-1, places, negative * upper[:, :, None])
+        return found[..., :count].unflatten(-1, shape), offset
+
     def largest(values: torch.Tensor) -> torch.Tensor:
         return FORWARD[MaxPool](layer, (), values, Pass())
 
@@ -124,7 +162,12 @@ def pooled(
         size = torch.maximum(function(low).abs(), function(high).abs())
         return largest(_errors(curve, low, high, size, variance))
 
-    return Passage(leaving, pulled, scattered, linear=False)
+    if not before.optimises:
+        return Passage(leaving, pulled, scattered, linear=False)
+    nothing, free = windows == count, curve.free
+    ends = [seen(bound).masked_fill(nothing, 0.0) for bound in (low, high)]
+    first = torch.zeros_like(ends[0]).scatter(-2, central, 1.0)
+    return Passage(leaving, pulled, scattered, False, (first, *free.starts(*ends)), chosen)
 
 
 def pixels_of_windows(layer: MaxPool, shape: Shape, device: torch.device) -> torch.Tensor:

@@ -4,7 +4,8 @@
 training verifiably robust models"). ``crown`` is backward linear bound propagation (Zhang et al. 2018, "Efficient
 neural network robustness certification with general activation functions"): every activation is enclosed by two lines
 over the bounds of its input, a linear function of the logits is pulled back through them to the image, and its minimum
-over the ball is exact. What is decided by intervals is not bounded again by CROWN.
+over the ball is exact. What is decided by intervals is not bounded again by CROWN. ``alpha_crown`` chooses these lines
+by gradient ascent, for each row its own (`optimised`).
 
 Proven: the bounds hold in real arithmetic for the network whose weights are the stored float32 numbers, at every point
 of the ball. Trusted: the float64 rounding of the bounds themselves; and that the forward pass in float32, which attacks
@@ -46,9 +47,10 @@ def logit_bounds(
 ) -> LogitBounds:
     """Bounds over the ball of differences of logits, and of `logits`, their `slopes` and their `softmax` if asked.
 
-    x is [n, h, w, c], shown to every network, or [K, n, h, w, c]; `by` is ibp or crown. With `classes` [K, n] only
-    their rows of differences are computed and the others are -inf; None is all rows, which `softmax` needs. All are
-    NaN, which no notion certifies, where a network's weights are not finite or its float32 forward pass might overflow.
+    x is [n, h, w, c], shown to every network, or [K, n, h, w, c]; `by` is ibp, crown or alpha_crown. With `classes`
+    [K, n] only their rows of differences are computed and the others are -inf; None is all rows, which `softmax` needs.
+    All are NaN, which no notion certifies, where a network's weights are not finite or its float32 forward pass might
+    overflow.
     """
     networks, points, (count,) = len(model), x.shape[-4], model.layers.output
     rows = (count - 1) * (count if classes is None else 1) + (2 * count if logits else 0) + (2 * count if slopes else 0)

@@ -14,10 +14,14 @@ from deltaball.networks.models import Layered
 
 
 def enclosed(model: Layered, around: Neighbourhood, by: str) -> Enclosure:
-    """Bounds by ibp or crown. Points and networks are not chunked, rows of earlier layers are.
+    """Bounds by ibp, crown or alpha_crown. Points and networks are not chunked, rows of earlier layers are.
 
-    Raises InputError where a layer has no rule.
+    By alpha_crown the bounds of hidden units and of rows are each made as large as their choice of lines allows within
+    `optimised.STEPS` steps, and never below crown's. Raises InputError where a layer has no rule.
     """
+    if by == "alpha_crown":
+        usual, best = enclosed(model, around, "crown"), by_layers(model, around, by)
+        return usual._replace(lower=lambda rows: torch.maximum(usual.lower(rows), best.lower(rows)))
     return _by_stages(model, around, by) if fused(model.layers) else by_layers(model, around, by)
 
 

@@ -18,6 +18,7 @@ from deltaball.local.certificates.affine import (
     subsample,
 )
 from deltaball.local.certificates.curved import ELEMENTWISE, curved, pooled
+from deltaball.local.certificates.optimised import Choices
 from deltaball.local.certificates.passages import Before, Enclosure, Interval, Passage, Pulled, after, least, pulled
 from deltaball.local.certificates.rounding import DEVIATIONS, UNIT
 from deltaball.local.neighbourhoods import Neighbourhood
@@ -54,8 +55,8 @@ def by_layers(model: Layered, around: Neighbourhood, by: str) -> Enclosure:
 
     def lower(rows: torch.Tensor) -> torch.Tensor:
         found = _by_intervals(chain, start, rows)
-        if by == "crown":
-            found = torch.maximum(found, after(start, chain).lower(rows))
+        if by != "ibp":
+            found = torch.maximum(found, after(start, chain).best(rows))
         return found if others is None else torch.maximum(found, after(start, others).lower(rows))
 
     variance = torch.zeros_like(start.interval.low)
@@ -70,7 +71,7 @@ def images(model: Layered, around: Neighbourhood, by: str) -> Before:
     low, high = ((around.centre + displacement).unflatten(-1, shape) for displacement in around.box)
     low, high = (bound.expand(networks, *bound.shape[-4:]) for bound in (low, high))
 
-    def lower(coefficients: torch.Tensor) -> torch.Tensor:
+    def lower(coefficients: torch.Tensor, choices: Choices = ()) -> torch.Tensor:
         flat = coefficients.flatten(3)
         centre = around.centre.expand(networks, *around.centre.shape[-2:])
         return torch.einsum("knru,knu->knr", flat, centre) + around.minimum(flat)

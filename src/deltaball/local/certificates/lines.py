@@ -1,12 +1,13 @@
 """Lines around activations and max-pools, from which linear bounds are made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 Lines = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Choices = Sequence[torch.Tensor]
 
 
 def relu_lines(low: torch.Tensor, high: torch.Tensor, slopes: torch.Tensor | None = None) -> Lines:
@@ -50,24 +51,78 @@ def _above_clamp(low: torch.Tensor, high: torch.Tensor, least: float, most: floa
     return slope, torch.where(rising, start - slope * low, end)
 
 
-def tanh_lines(low: torch.Tensor, high: torch.Tensor, slopes: None = None, step: float = 0.0) -> Lines:
+def tanh_lines(
+    low: torch.Tensor, high: torch.Tensor, slopes: None = None, step: float = 0.0, choices: Choices | None = None
+) -> Lines:
     """Slope and offset of a line below and of one above tanh on [low, high], elementwise; no slopes to choose.
 
-    With `step`, tangent points are those of an interval whose ends are the next multiples of it outwards.
+    With `step`, tangent points are those of an interval whose ends are the next multiples of it outwards. With two
+    `choices` in [0, 1], below and above, they are so far on the way from the first that is tight to the interval's end.
     """
-    # Chords need a width; a wider interval is sound.
-    middle = (low + high) / 2
-    least = 1e-8 * middle.abs().clamp(min=1)
-    low, high = torch.minimum(low, middle - least), torch.maximum(high, middle + least)
-    upper, upper_offset = _above_tanh(low, high, step)
-    lower, lower_offset = _above_tanh(-high, -low, step)
+    low, high = _widened(low, high)
+    below, above = choices or (None, None)
+    upper, upper_offset = _above_tanh(low, high, step, above)
+    lower, lower_offset = _above_tanh(-high, -low, step, below)
     return lower, -lower_offset, upper, upper_offset
 
 
-def sigmoid_lines(low: torch.Tensor, high: torch.Tensor, slopes: None = None, step: float = 0.0) -> Lines:
+def _widened(low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Chords need a width; a wider interval is sound."""
+    middle = (low + high) / 2
+    least = 1e-8 * middle.abs().clamp(min=1)
+    return torch.minimum(low, middle - least), torch.maximum(high, middle + least)
+
+
+def sigmoid_lines(
+    low: torch.Tensor, high: torch.Tensor, slopes: None = None, step: float = 0.0, choices: Choices | None = None
+) -> Lines:
     """Slope and offset of a line below and of one above the sigmoid: sigmoid(x) = (1 + tanh(x/2)) / 2."""
-    lower, lower_offset, upper, upper_offset = tanh_lines(low / 2, high / 2, step=step / 2)
+    lower, lower_offset, upper, upper_offset = tanh_lines(low / 2, high / 2, step=step / 2, choices=choices)
     return lower / 4, (1 + lower_offset) / 2, upper / 4, (1 + upper_offset) / 2
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """What may be chosen of an activation's lines: numbers in [0, 1] for each of its inputs."""
+
+    starts: Callable[[torch.Tensor, torch.Tensor], Choices]  # of bounds [low, high]: the choices that `lines` make
+    lines: Callable[[torch.Tensor, torch.Tensor, Choices], Lines]  # of bounds and choices
+
+
+def _leaky_relu_starts(low: torch.Tensor, high: torch.Tensor) -> Choices:
+    return ((high > -low).to(low.dtype),)
+
+
+def _leaky_relu_chosen(low: torch.Tensor, high: torch.Tensor, choices: Choices, slope: float) -> Lines:
+    lower, lower_offset, upper, upper_offset = leaky_relu_lines(low, high, slope=slope)
+    undecided = _across_zero(low, high)
+    return torch.where(undecided, slope + (1 - slope) * choices[0], lower), lower_offset, upper, upper_offset
+
+
+def leaky_relu_freedom(slope: float) -> Freedom:
+    return Freedom(_leaky_relu_starts, partial(_leaky_relu_chosen, slope=slope))
+
+
+def _tanh_starts(low: torch.Tensor, high: torch.Tensor) -> Choices:
+    low, high = _widened(low, high)
+    return _middle_share(-high, -low), _middle_share(low, high)
+
+
+def _middle_share(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    first, last = _tangents(low, high, 0.0)
+    return torch.where(last > first, (((low + high) / 2 - first) / (last - first)).clamp(0, 1), 0.0)
+
+
+def _sigmoid_starts(low: torch.Tensor, high: torch.Tensor) -> Choices:
+    return _tanh_starts(low / 2, high / 2)
+
+
+def _tanh_chosen(low: torch.Tensor, high: torch.Tensor, choices: Choices) -> Lines:
+    return tanh_lines(low, high, choices=choices)
+
+
+def _sigmoid_chosen(low: torch.Tensor, high: torch.Tensor, choices: Choices) -> Lines:
+    return sigmoid_lines(low, high, choices=choices)
 
 
 def _across_zero(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
@@ -99,20 +154,37 @@ class Curve:
     steepest: float  # its largest slope
     last_places: int  # by how many units in the last place it may be off in float32
     others: Callable[..., Lines] | None = None  # lines that are better for some rows
+    freedom: Freedom | None = None  # what may be chosen of its lines
+
+    @property
+    def free(self) -> Freedom:
+        """What may be chosen, which may be nothing."""
+        return self.freedom or Freedom(lambda low, high: (), lambda low, high, choices: self.lines(low, high))
 
 
 TABLE = 0.01  # step of the table from which auto_LiRPA takes tangent points
 
 # What certificates know of each activation.
 CURVES = {
-    "relu": Curve(relu_lines, _across_zero, _below_zero, 1, 0),
-    "tanh": Curve(tanh_lines, _everywhere, _nowhere, 1, 4, partial(tanh_lines, step=TABLE)),
-    "sigmoid": Curve(sigmoid_lines, _everywhere, _nowhere, 1 / 4, 4, partial(sigmoid_lines, step=TABLE)),
+    "relu": Curve(relu_lines, _across_zero, _below_zero, 1, 0, freedom=leaky_relu_freedom(0.0)),
+    "tanh": Curve(
+        tanh_lines, _everywhere, _nowhere, 1, 4, partial(tanh_lines, step=TABLE), Freedom(_tanh_starts, _tanh_chosen)
+    ),
+    "sigmoid": Curve(
+        sigmoid_lines,
+        _everywhere,
+        _nowhere,
+        1 / 4,
+        4,
+        partial(sigmoid_lines, step=TABLE),
+        Freedom(_sigmoid_starts, _sigmoid_chosen),
+    ),
 }
 
 
 def leaky_relu_curve(slope: float) -> Curve:
-    return Curve(partial(leaky_relu_lines, slope=slope), _across_zero, _below_zero if not slope else _nowhere, 1, 1)
+    lines, constant = partial(leaky_relu_lines, slope=slope), _below_zero if not slope else _nowhere
+    return Curve(lines, _across_zero, constant, 1, 1, freedom=leaky_relu_freedom(slope))
 
 
 def clamp_curve(least: float, most: float) -> Curve:
@@ -127,10 +199,14 @@ def clamp_curve(least: float, most: float) -> Curve:
 
 NOTHING = -1e300  # below all numbers: what a window sees where there is none
 
+FARTHEST = 300.0  # tangents beyond are level, and their slopes no float64
+
 TANGENTS = 4  # steps towards a tangent point, to float64
 
 
-def _above_tanh(low: torch.Tensor, high: torch.Tensor, step: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _above_tanh(
+    low: torch.Tensor, high: torch.Tensor, step: float, choice: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Slope and offset of a line above tanh on [low, high], low < high.
 
     tanh is convex below 0 and concave above. The chord is above it if it is no steeper than tanh at `high`. Else a
@@ -140,6 +216,25 @@ def _above_tanh(low: torch.Tensor, high: torch.Tensor, step: float) -> tuple[tor
     """
     left, right = low.tanh(), high.tanh()
     chord = (right - left) / (high - low)
+    if choice is None:
+        touching = torch.maximum(_touching(low, step), (low + high) / 2)
+    else:
+        first, last = _tangents(low, high, step)
+        touching = (first + choice * (last - first)).clamp(max=FARTHEST)
+    straight = (high <= 0) | (chord <= high.cosh() ** -2)
+    slope = torch.where(straight, chord, touching.cosh() ** -2)
+    at_right = torch.where(straight, right - slope * high, touching.tanh() - slope * touching)
+    return slope, torch.maximum(at_right, left - slope * low)
+
+
+def _tangents(low: torch.Tensor, high: torch.Tensor, step: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first and the last point at which a line above tanh on [low, high] may touch it, and be tight."""
+    first = torch.maximum(_touching(low, step), low)
+    return first, torch.maximum(first, high)
+
+
+def _touching(low: torch.Tensor, step: float) -> torch.Tensor:
+    """The point d* whose tangent meets tanh in `low`; about 0 if that is above 0."""
     # The chord from `low` to d is steepest at d*, where its slope is tanh's own. So the point where tanh has the slope
     # of the chord to any d is at or right of d*, and closes in on it quadratically.
     negative = low.clamp(max=-1e-8)
@@ -149,11 +244,7 @@ def _above_tanh(low: torch.Tensor, high: torch.Tensor, step: float) -> tuple[tor
     touching = torch.zeros_like(negative)
     for _ in range(TANGENTS):
         touching = ((touching - negative) / (touching.tanh() - level)).sqrt().clamp(min=1).acosh()
-    touching = torch.maximum(touching, (low + high) / 2)
-    straight = (high <= 0) | (chord <= high.cosh() ** -2)
-    slope = torch.where(straight, chord, touching.cosh() ** -2)
-    at_right = torch.where(straight, right - slope * high, touching.tanh() - slope * touching)
-    return slope, torch.maximum(at_right, left - slope * low)
+    return touching
 
 
 def pool_lines(

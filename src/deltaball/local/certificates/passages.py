@@ -7,10 +7,12 @@ are [K, n, *shape] and coefficients [K, n, r, *shape], in the layers' own order,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
+from deltaball.local.certificates.optimised import Choices, ascended
 from deltaball.local.certificates.stages import ELEMENTS
 
 Pulled = tuple[torch.Tensor, torch.Tensor]
@@ -41,16 +43,35 @@ class Before:
     """What is known of what enters a layer."""
 
     interval: Interval
-    lower: Callable[
-        [torch.Tensor], torch.Tensor
-    ]  # lower bounds over the ball [K, n, r] of coefficients [K, n, r, *shape]
+    # Lower bounds over the ball [K, n, r] of coefficients [K, n, r, *shape], by lines that may be chosen.
+    lower: Callable[[torch.Tensor, Choices], torch.Tensor]
     linear: bool  # whether it is a linear function of the image
-    by: str  # ibp or crown
+    by: str  # ibp, crown or alpha_crown
     others: bool  # whether activations take their other lines
     widest: int  # how many numbers a layer has at most
+    starts: Choices = ()  # of the lines before, all that may be chosen: [K, n, ...] in [0, 1]
 
-    def tightened(self, wanted: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Bounds of what enters, cut by those of single units: of all if it is linear, else of those `wanted`."""
+    @property
+    def optimises(self) -> bool:
+        return self.by == "alpha_crown"
+
+    def best(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """The lower bounds [K, n, r] by the best lines that are found."""
+        if not self.starts:
+            return self.lower(coefficients, ())
+        rows = coefficients.shape[2]
+        step = max(
+            1, ELEMENTS[coefficients.device.type] // (coefficients.shape[0] * coefficients.shape[1] * self.widest)
+        )
+        parts = coefficients.split(min(step, rows), 2)
+        found = [ascended(partial(self.lower, part), self.starts, part.shape[2]) for part in parts]
+        return torch.cat(found, 2)
+
+    def tightened(self, wanted: torch.Tensor | None = None, by_best: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bounds of what enters, cut by those of single units: of all if it is linear, else of those `wanted`.
+
+        `by_best` lines, if not by the usual ones.
+        """
         low, high, exact, _ = self.interval
         if exact or (wanted is None and not self.linear):
             return low, high
@@ -63,7 +84,8 @@ class Before:
         step = max(1, ELEMENTS[low.device.type] // (2 * networks * points * self.widest))
         for units in flat.to(torch.uint8).topk(count).indices.split(step, -1):
             rows = low.new_zeros(*units.shape, low.shape[-1]).scatter(-1, units[..., None], 1.0).unflatten(-1, shape)
-            lower, upper = self.lower(torch.cat([rows, -rows], 2)).chunk(2, -1)
+            both = torch.cat([rows, -rows], 2)
+            lower, upper = (self.best(both) if by_best else self.lower(both, ())).chunk(2, -1)
             # Where another point needs more units, others come along: a bound must not depend on its neighbours.
             own, before, after = (values.gather(-1, units) for values in (flat, low, high))
             low = low.scatter(-1, units, torch.where(own, torch.maximum(before, lower), before))
@@ -81,13 +103,23 @@ class Passage:
     ]  # from coefficients of what leaves: those of what enters, and offsets [K, n, r]
     scattered: Callable[[torch.Tensor], torch.Tensor]  # variances of its float32 errors, given those of what enters
     linear: bool
+    starts: Choices = ()  # where lines may be chosen: those of `pulled`, [K, n, ...] in [0, 1]
+    chosen: Callable[[torch.Tensor, Choices], Pulled] | None = None  # `pulled` by other choices, [K, n, r, ...]
 
 
-def pulled(passages: Sequence[Passage], coefficients: torch.Tensor) -> Pulled:
-    """A linear function of what leaves the last, as one below it of what enters the first."""
-    offset = coefficients.new_zeros(coefficients.shape[:3])
+def pulled(passages: Sequence[Passage], coefficients: torch.Tensor, choices: Choices = ()) -> Pulled:
+    """A linear function of what leaves the last, as one below it of what enters the first.
+
+    By lines of `choices`, those of all passages in their order; none for the usual lines.
+    """
+    offset, end = coefficients.new_zeros(coefficients.shape[:3]), len(choices)
     for passage in reversed(passages):
-        coefficients, more = passage.pulled(coefficients)
+        count = len(passage.starts)
+        if choices and passage.chosen:
+            coefficients, more = passage.chosen(coefficients, choices[end - count : end])
+            end -= count
+        else:
+            coefficients, more = passage.pulled(coefficients)
         offset = offset + more
     return coefficients, offset
 
@@ -97,12 +129,15 @@ def after(before: Before, passages: Sequence[Passage]) -> Before:
     if not passages:
         return before
 
-    def lower(coefficients: torch.Tensor) -> torch.Tensor:
-        coefficients, offset = pulled(passages, coefficients)
-        return offset + before.lower(coefficients)
+    own = [start for passage in passages for start in passage.starts]
+
+    def lower(coefficients: torch.Tensor, choices: Choices = ()) -> torch.Tensor:
+        start = len(choices) - len(own) if choices else 0
+        coefficients, offset = pulled(passages, coefficients, choices[start:])
+        return offset + before.lower(coefficients, choices[:start])
 
     linear = before.linear and all(passage.linear for passage in passages)
-    return replace(before, interval=passages[-1].leaving, lower=lower, linear=linear)
+    return replace(before, interval=passages[-1].leaving, lower=lower, linear=linear, starts=(*before.starts, *own))
 
 
 def dot(coefficients: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
