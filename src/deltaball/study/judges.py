@@ -191,7 +191,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.AlphaCrown",
             passes=lambda settings, layers, notion: ASCENDING * _pulled_back(settings, layers, notion),
-            refusals=(UNLAYERED, RATIO),
+            refusals=(UNLAYERED, STANDARDISED),
         ),
         Judge(
             name="exact",

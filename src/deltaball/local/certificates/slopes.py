@@ -77,7 +77,7 @@ def steepest(model: Layered, around: Neighbourhood, by: str, nearest: float) -> 
     """
     weights = [weight.to(torch.float64) for weight in model.weights]
     found = _jacobian(model, weights, around, by)
-    return torch.minimum(found, _by_lines(model, weights, around, nearest)) if by == "crown" else found
+    return torch.minimum(found, _by_lines(model, weights, around, nearest)) if by != "ibp" else found
 
 
 def _jacobian(model: Layered, weights: Weights, around: Neighbourhood, by: str) -> torch.Tensor:
