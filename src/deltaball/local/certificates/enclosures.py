@@ -21,7 +21,13 @@ def enclosed(model: Layered, around: Neighbourhood, by: str) -> Enclosure:
     """
     if by == "alpha_crown":
         usual, best = enclosed(model, around, "crown"), by_layers(model, around, by)
-        return usual._replace(lower=lambda rows: torch.maximum(usual.lower(rows), best.lower(rows)))
+
+        def larger(rows: torch.Tensor) -> torch.Tensor:
+            lower = usual.lower(rows)
+            # What is ascended has no gradient of its own; crown's serves whoever asks which rows are better.
+            return lower + (best.lower(rows.detach()) - lower.detach()).clamp(min=0)
+
+        return usual._replace(lower=larger)
     return _by_stages(model, around, by) if fused(model.layers) else by_layers(model, around, by)
 
 
