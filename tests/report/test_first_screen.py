@@ -17,11 +17,11 @@ from deltaball.workflow import stages
 pytestmark = needs_browser
 
 
-def test_nothing_is_fetched_and_nothing_goes_wrong(page: webdriver.Chrome) -> None:
+def test_nothing_is_fetched_and_nothing_goes_wrong(page: webdriver.Chrome, study: Plan) -> None:
     for details in page.find_elements(By.CSS_SELECTOR, "details"):
         page.execute_script("arguments[0].open = true", details)
     page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
-    until(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "details.data table")) == len(stages.TABLES))
+    until(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "details.data table")) == len(stages.tables(study)))
     events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     asked = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
     assert asked

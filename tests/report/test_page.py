@@ -39,7 +39,7 @@ def test_every_table_that_is_named_is_made_and_no_other(tmp_path: Path) -> None:
     plan = small(tmp_path)
     write_tables(plan)
     writing.write_tables(plan)
-    assert {path.stem for path in (plan.study.folder / "tables").glob("*.csv")} == set(stages.TABLES)
+    assert {path.stem for path in (plan.study.folder / "tables").glob("*.csv")} == set(stages.tables(plan))
 
 
 def rows(page: str, heading: str) -> list[list[str]]:

@@ -11,6 +11,7 @@ from deltaball.analysis.importances import importances
 from deltaball.analysis.judges import worst_cases
 from deltaball.analysis.learned import learned
 from deltaball.analysis.metrics import metrics
+from deltaball.analysis.misses import misses
 from deltaball.analysis.mixed import mixed
 from deltaball.analysis.partial import partial_correlations
 from deltaball.analysis.points import SharedPoints
@@ -33,7 +34,8 @@ def write_tables(plan: Plan) -> None:
     groups = Groups(measured)
     # A copy of a study's tables may come without it, the largest.
     outcomes = plan.study.folder / "outcomes.parquet"
-    shared = SharedPoints(frames.read(outcomes, ["network_id", "measure", "values"])) if outcomes.exists() else None
+    lists = frames.read(outcomes, ["network_id", "measure", "values"]) if outcomes.exists() else None
+    shared = None if lists is None else SharedPoints(lists)
     settings, scattered = plan.study.analysis, spread(networks, draws)
     claims = scorecard(every, scattered, settings.equivalence_margin, plan.study.guarantee.confidence, plan.study.paper)
     written = {
@@ -55,6 +57,8 @@ def write_tables(plan: Plan) -> None:
         "convergence": scattered,
         "jobs": frames.jobs(jobs.records(plan)),
     }
+    if "misses" in stages.tables(plan):
+        written["misses"] = misses(every, lists, plan.study.guarantee.confidence)
     if "metrics" in stages.tables(plan):
         written["metrics"] = metrics(every)
     folder = plan.study.folder / "tables"

@@ -131,6 +131,7 @@ def _proven(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[st
         "enclosed": records(enclosed.head(ENCLOSURES_SHOWN)),
         "enclosed_in_all": len(enclosed),
         "enclosure_figures": _of_kind(pictures, "enclosure"),
+        "misses": records(found["misses"]) if "misses" in found else [],
         "convergence": records(found["convergence"]),
         "convergence_told": sentences.convergence(found["convergence"]),
         "convergence_figures": _of_kind(pictures, "convergence"),

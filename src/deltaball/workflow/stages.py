@@ -9,6 +9,7 @@ from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan
 from deltaball.study.constraints import CONSTRAINTS
 from deltaball.study.grids import Grid, count_matching
+from deltaball.study.judges import JUDGES
 from deltaball.study.notions import NOTIONS
 from deltaball.study.objectives import DEFAULT
 
@@ -35,6 +36,9 @@ TABLES = {
 
 # The tables that studies of one paper have beside these.
 PAPERS_TABLES = {"001": {"metrics": "constraint security, accuracy and satisfaction of every training, side by side"}}
+
+# The table of studies that have exact answers.
+MISSES = {"misses": "of the points that an exact answer violates, how many each attack missed, and what was left open"}
 
 # The figures of each paper, each a target of Snakemake, and what a study lacks that has no such figure.
 PAPERS = {
@@ -120,7 +124,8 @@ def pictures(plan: Plan) -> bool:
 
 def tables(plan: Plan) -> dict[str, str]:
     """The statistical tables of a study, and what each holds."""
-    return TABLES | PAPERS_TABLES.get(plan.study.paper, {})
+    decided = any(JUDGES[one.judge].says == "decides" for one in plan.measures)
+    return TABLES | (MISSES if decided else {}) | PAPERS_TABLES.get(plan.study.paper, {})
 
 
 def paper_figure(plan: Plan, name: str) -> str:
