@@ -10,7 +10,9 @@ from PIL import Image
 from deltaball.base.errors import InputError
 from deltaball.cli.main import main
 from deltaball.data import gtsrb
+from deltaball.data.catalogue import DatasetFacts
 from deltaball.data.datasets import load
+from deltaball.study.methods import METHODS
 
 TRACKS, FRAMES, TESTED = 2, 3, 2
 
@@ -221,3 +223,12 @@ def test_archives_are_downloaded_checked_and_unpacked(tmp_path: Path):
 def test_a_study_that_lacks_them_is_told_how_they_are_made(tmp_path: Path):
     with pytest.raises(InputError, match=r"no data set 'gtsrb10': `deltaball gtsrb` makes .*gtsrb10\.npz"):
         load("gtsrb10", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gtsrb10", "gtsrb10_validation"])
+def test_images_of_tracks_are_not_held_out_one_by_one(name: str):
+    facts = DatasetFacts(name, (32, 32, 1), 10, 12660, 4170, "")
+    held = {"method": "sgd", "learning_rate": [0.1], "epochs": [1], "validation": [0, 500]}
+    with pytest.raises(InputError, match=r"^validation = 500: .* come in tracks .* choose with gtsrb10_validation, "):
+        METHODS["sgd"](**held).check_points(facts)
+    METHODS["sgd"](**{**held, "validation": [0]}).check_points(facts)

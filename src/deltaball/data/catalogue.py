@@ -22,7 +22,7 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 CHANNELS = (1, 3, 4)
 IMAGE_DTYPES = ("|u1", "<f4")
 ONE = 0x3F800000  # the bits of 1.0 in float32
-# Made by a command of their own (`data.gtsrb`), and of no known content: sizes differ.
+# Made by a command of their own (`data.gtsrb`), and of no known content: sizes differ. Their images come in tracks.
 SIGNS = ("gtsrb", "gtsrb_validation", "gtsrb10", "gtsrb10_validation")
 LABEL_CODES = {"|u1": "B", "|i1": "b", "<u2": "H", "<i2": "h", "<u4": "I", "<i4": "i", "<u8": "Q", "<i8": "q"}
 

@@ -17,6 +17,7 @@ import torch
 
 from deltaball.base.implementations import implementation
 from deltaball.local.certificates.bounds import LogitBounds
+from deltaball.local.certificates.softmax import rounding
 from deltaball.local.losses import Loss, margin, margin_loss, tempered_cross_entropy, variation
 from deltaball.local.references import Reference
 from deltaball.study.notions import FAMILIES, NOTIONS, forms
@@ -108,15 +109,9 @@ class SoftmaxVariation(Notion):
         return torch.where(change.isnan(), 1.0, change).to(torch.float32)
 
     def certified(self, reference: Reference, bounds: LogitBounds) -> torch.Tensor:
-        # softmax j is 1 / Σᵢ exp(logit i - logit j), whose terms lie between exp(differences[i, j]) and
-        # exp(-differences[j, i]); the term of j itself is 1.
-        differences = bounds.differences
-        own = torch.eye(differences.shape[-1], dtype=torch.bool, device=differences.device)
-        least = differences.masked_fill(own, 0.0)
-        highest = 1 / least.exp().sum(-2)
-        lowest = 1 / (-least.transpose(-1, -2)).exp().sum(-2)
-        now = reference.target.to(differences.dtype).softmax(-1)
-        change = torch.maximum(highest - now, now - lowest).amax(-1)
+        lowest, highest = bounds.softmax_range.unbind(-1)
+        now = reference.target.to(highest.dtype).softmax(-1)
+        change = torch.maximum(highest - now + rounding(highest + now), now - lowest + rounding(2 * now)).amax(-1)
         return torch.where(change.isnan(), 1.0, change.clamp(0, 1)).to(torch.float32)
 
     def settled(self, outcome: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field
 
 from deltaball.base.errors import InputError
-from deltaball.data.catalogue import DatasetFacts
+from deltaball.data.catalogue import SIGNS, DatasetFacts
 from deltaball.study.axes import (
     WITHIN_PACK,
     Count,
@@ -170,6 +170,12 @@ class Sgd(Descending):
         if most + held > facts.train:
             key = f"train_points = {most}" if most > 1 else f"validation = {held}"
             raise InputError(f"{key}: {facts.name} has {facts.train} training images, and of these {held} are held out")
+        if held and facts.name in SIGNS:
+            whole = facts.name.removesuffix("_validation")
+            raise InputError(
+                f"validation = {held}: training images of {facts.name} come in tracks of one sign each, whose frames "
+                f"would be on both sides; choose with {whole}_validation, whose test images are of tracks held out"
+            )
         if max(self.momentum) and "adam" in self.optimizer:
             raise InputError(
                 f"momentum = {max(self.momentum)}: adam has its own; give those with momentum a grid apart"

@@ -38,7 +38,7 @@ class Certificate(Judge):
                 reads = {notion.entry.reads for notion in members if not notion.entry.bounds_slopes}
                 rows = None if "softmax" in reads else held_against.classes.squeeze(-1)
                 slopes = any(notion.entry.bounds_slopes for notion in members)
-                bounds = logit_bounds(model, x, ball, self.bounds, rows, "logits" in reads, slopes)
+                bounds = logit_bounds(model, x, ball, self.bounds, rows, "logits" in reads, slopes, rows is None)
                 for notion in members:
                     yield ball, notion, Verdict(notion.certified(held_against, bounds))
 

@@ -21,6 +21,7 @@ from deltaball.local.balls import Ball, Neighbourhood
 from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.certificates.enclosures import enclosed, widest
 from deltaball.local.certificates.slopes import steepest
+from deltaball.local.certificates.softmax import bounded_softmax
 from deltaball.local.certificates.stages import ELEMENTS
 from deltaball.networks.models import Layered
 from deltaball.study.notions import NEAREST
@@ -41,12 +42,13 @@ def logit_bounds(
     classes: torch.Tensor | None,
     logits: bool = False,
     slopes: bool = False,
+    softmax: bool = False,
 ) -> LogitBounds:
-    """Bounds over the ball of differences of logits, and of the `logits` themselves and their `slopes` if asked.
+    """Bounds over the ball of differences of logits, and of `logits`, their `slopes` and their `softmax` if asked.
 
     x is [n, h, w, c], shown to every network, or [K, n, h, w, c]; `by` is ibp or crown. With `classes` [K, n] only
-    their rows of differences are computed and the others are -inf; None is all rows. All are NaN, which no notion
-    certifies, where a network's weights are not finite or its float32 forward pass might overflow.
+    their rows of differences are computed and the others are -inf; None is all rows, which `softmax` needs. All are
+    NaN, which no notion certifies, where a network's weights are not finite or its float32 forward pass might overflow.
     """
     networks, points, (count,) = len(model), x.shape[-4], model.layers.output
     rows = (count - 1) * (count if classes is None else 1) + (2 * count if logits else 0) + (2 * count if slopes else 0)
@@ -59,7 +61,7 @@ def logit_bounds(
         for n in range(0, points, some):
             seen = (x[k : k + several] if x.ndim == 5 else x)[..., n : n + some, :, :, :]
             own = None if classes is None else classes[k : k + several, n : n + some]
-            of_networks.append(_bounds(part, ball.around(seen), by, own, logits, slopes, count))
+            of_networks.append(_bounds(part, ball.around(seen), by, own, logits, slopes, softmax, count))
         parts.append(LogitBounds.joined(of_networks, 1))
     return LogitBounds.joined(parts, 0)
 
@@ -71,6 +73,7 @@ def _bounds(
     classes: torch.Tensor | None,
     logits: bool,
     slopes: bool,
+    softmax: bool,
     count: int,
 ) -> LogitBounds:
     """`logit_bounds` of a chunk of a network with `count` classes."""
@@ -94,10 +97,13 @@ def _bounds(
     every = torch.full((networks, points, count**2), -torch.inf, dtype=torch.float64, device=device)
     every = every.scatter(-1, first * (count + 1), 0.0).scatter(-1, first * count + second, lower)
     differences = every.masked_fill(broken, torch.nan).unflatten(-1, (count, count))
-    steep = None
+    bounds = LogitBounds(differences)
+    if logits:
+        lowest, highest = ((side - error).masked_fill(broken, torch.nan) for side in own.chunk(2, -1))
+        bounds = bounds._replace(lower=lowest, upper=-highest)
     if slopes:
-        steep = (steepest(model, around, by, NEAREST) + 2 * error / NEAREST).masked_fill(broken, torch.nan)
-    if not logits:
-        return LogitBounds(differences, slopes=steep)
-    lowest, highest = ((side - error).masked_fill(broken, torch.nan) for side in own.chunk(2, -1))
-    return LogitBounds(differences, lowest, -highest, steep)
+        steep = steepest(model, around, by, NEAREST) + 2 * error / NEAREST
+        bounds = bounds._replace(slopes=steep.masked_fill(broken, torch.nan))
+    if softmax:
+        bounds = bounds._replace(softmax=bounded_softmax(enclosure, differences))
+    return bounds
