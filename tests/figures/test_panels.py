@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from synthetic_tables import two_data_sets, write_tables
 
+from deltaball.study.architectures import ARCHITECTURES
 from deltaball.tables import frames
 
 
@@ -98,3 +99,10 @@ def test_a_panel_whose_estimates_are_all_alike_says_so() -> None:
         scaled(panel, pd.DataFrame({"estimate": estimates}).assign(**row))
     assert [[text.get_text() for text in panel.texts] for panel in panels] == [["all 12 estimates are 1"], []]
     plt.close(figure)
+
+
+def test_every_architecture_has_a_mark_of_its_own_and_a_name() -> None:
+    from deltaball.figures import style
+
+    assert {*style.MARKS} == {*style.NAMES} == {*ARCHITECTURES}
+    assert len({*style.MARKS.values()}) == len({*style.NAMES.values()}) == len(ARCHITECTURES)

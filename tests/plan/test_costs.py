@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from deltaball.base.errors import InputError
 from deltaball.cli import main
 from deltaball.data.catalogue import CATALOGUE
-from deltaball.networks.layers import Layers
+from deltaball.networks.layers import BatchNorm, Dense, Dropout, Flatten, Layers
 from deltaball.plan import costs
 from deltaball.plan.costs import UNITS, Rates
 from deltaball.run import calibration, preview, probes
@@ -64,6 +64,28 @@ def test_a_step_is_made_of_what_can_be_counted():
         "weight": 3 * steps * parameters,
         "moment": 3 * steps * parameters,
     }
+
+
+def test_normalisation_and_dropout_count_by_the_numbers_that_they_give():
+    normalised = network("conv5")  # 4 filters of 28×28 by strides of 2, dense layers of 8 and 10
+    work = costs.epochs("sgd", {"batch_size": 32}, normalised, MNIST, [1], "cpu")
+    maps = 4 * (14**2 + 7**2 + 4**2)
+    assert work["number"] == 60_000 * (maps * (1 + costs.IN_A_STEP[BatchNorm]) + 8 + 10)
+    assert work["layer"] == 1875 * (3 + 3 + 2)
+    plain, dropping = (Layers((28, 28, 1), (Flatten(), Dense(50), *some, Dense(10))) for some in ((), (Dropout(0.5),)))
+    without, with_it = (
+        costs.epochs("sgd", {"batch_size": 32}, one, MNIST, [2], "cpu")["number"] for one in (plain, dropping)
+    )
+    assert with_it - without == 2 * 60_000 * 50 * costs.IN_A_STEP[Dropout]
+
+
+def test_fewer_images_and_those_held_out_are_counted():
+    layers = network("fcn")
+    few = {"batch_size": 32, "train_points": 640, "validation": 100}
+    assert costs.epochs("sgd", few, layers, MNIST, [3], "cpu")["step"] == 3 * 20
+    trained = costs.training("sgd", few, layers, MNIST, [[1, 3]], "cpu")
+    forward = costs.passes(layers, 2 * (640 + 10_000) + 3 * 100)
+    assert trained["evaluated"] == forward["evaluated"]
 
 
 def test_lower_precision_has_rates_of_its_own():

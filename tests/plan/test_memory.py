@@ -29,8 +29,12 @@ SHAPES: dict[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
     "cnn 30 k7 ×1": ("cnn", {**DENSE, "filters": 30, "kernel": 7, "conv_depth": 1}, (28, 28, 1)),
     "cnn 5 k3 ×3": ("cnn", {**DENSE, "filters": 5, "kernel": 3, "conv_depth": 3}, (28, 28, 1)),
     "vgg 64 k3 ×1": ("vgg", {**DENSE, "filters": 64, "kernel": 3, "conv_depth": 1}, (32, 32, 3)),
+    "resnet20": ("resnet20", {"width": 8}, (32, 32, 3)),
+    "conv5": ("conv5", {"filters": 32, "fc_width": 64}, (28, 28, 1)),
     "vgg 64 k7 ×3": ("vgg", {**DENSE, "filters": 64, "kernel": 7, "conv_depth": 3, "fc_depth": 3}, (32, 32, 3)),
 }
+# Normalisations, and sums that are not kept as ReLUs keep theirs, make the estimate rougher.
+ROUGH = ("resnet20", "conv5")
 NETWORKS, BATCH, POINTS = 4, 128, 256
 BOUNDED = ("radius", "kappa", "natural_epochs", "ramp_epochs", "crown_share")  # axes of training by bounds
 
@@ -46,7 +50,9 @@ def allocated(
     """Bytes that a pack's weights, its optimizer and a step take, or evaluating it."""
     with counted() as found:
         weights = [torch.zeros(NETWORKS, *shape) for shape in layers.weight_shapes]
-        moments = [torch.zeros_like(one) for one in (*weights, *weights)] if optimizer == "adam" else []
+        roles = [weight.role for weight in layers.weights]
+        trained = [one for one, role in zip(weights, roles, strict=True) if role != "buffer"]
+        moments = [torch.zeros_like(one) for one in (*trained, *trained)] if optimizer == "adam" else []
         images, labels = torch.zeros(POINTS, *layers.shape), torch.zeros(POINTS, dtype=torch.int64)
         data = found.bytes - sum(map(nbytes, (*weights, *moments)))
         axes = {name: torch.zeros(NETWORKS) for name in BOUNDED}
@@ -77,7 +83,7 @@ def test_a_step_takes_what_is_estimated(name: str, optimizer: str, precision: st
         allowance = 1 if execution.convolution != "unfolded" else 4
         assert taken <= allowance * estimate, execution
         if execution == Execution() and "fcn" not in name:
-            assert estimate <= 3 * taken  # else packs would be cut for no reason
+            assert estimate <= (6 if name in ROUGH else 3) * taken  # else packs would be cut for no reason
 
 
 @pytest.mark.parametrize("objective", ["ibp", "crown_ibp"])
@@ -101,7 +107,7 @@ def test_a_call_of_an_attack_takes_what_is_estimated(name: str) -> None:
         del gradient
         taken = memory_of.peak - before
     each = memory.FLOAT * memory.ATTACK_COPIES * pack.numbers
-    assert taken <= NETWORKS * images * each <= 6 * taken
+    assert taken <= NETWORKS * images * each <= (14 if name in ROUGH else 6) * taken
     assert memory.images_at_once(pack.numbers) * each <= memory.ATTACK_BYTES
 
 

@@ -11,7 +11,17 @@ from deltaball.study import judges as study_judges
 # architectures stay apart in grey print too.
 SHADES = {"sgd": ("#0072B2", "#56B4E9"), "imp": ("#00664B", "#33C7A0"), "hmc": ("#A0457A", "#E3A3C8")}
 SHADES |= {"given": ("#4D4D4D", "#8C8C8C")}
-MARKS = {"fcn": "o", "cnn": "^", "vgg": "s", "file": "D"}
+MARKS = {
+    "fcn": "o",
+    "cnn": "^",
+    "vgg": "s",
+    "lenet": "<",
+    "nin": "v",
+    "resnet20": "P",
+    "conv5": ">",
+    "mnist_c_cnn": "p",
+}
+MARKS |= {"file": "D"}
 # Attacks in blue, certificates warm, the exact answer black; a mark each.
 JUDGES = {
     "fgsm": ("#56B4E9", "X"),
@@ -24,7 +34,8 @@ JUDGES = {
 }
 UNKNOWN_JUDGES = (("#009E73", "P"), ("#A0457A", "*"), ("#999999", "p"))  # of judges that have no look of their own
 SAMPLES = "#A50F15"  # the paper's red line
-NAMES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG", "file": "file"}
+NAMES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG", "lenet": "LeNet", "nin": "NiN", "resnet20": "ResNet20"}
+NAMES |= {"conv5": "Conv5", "mnist_c_cnn": "MNIST-C CNN", "file": "file"}
 CAPACITY, DURATION = ("#8F74B8", "#D2C6E6"), ("#5BA37C", "#BFE0CC")  # the paper's purple and green box plots
 # Paper 001: trainings, the constraint losses warm; constraints; and its three metrics.
 TRAININGS = {

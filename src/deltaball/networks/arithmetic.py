@@ -1,6 +1,7 @@
 """What layers compute, for K networks at once: products, convolutions, activations, pools."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ LARGE_PRODUCT = 2**18
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
+def each(x: torch.Tensor) -> Sequence[torch.Tensor]:
+    """What each network has of x [K, ...]. Of one network a view, for the gradients of several are copied together."""
+    return [x.squeeze(0)] if len(x) == 1 else x.unbind()
+
+
 def _looped(
     x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, stride: int, sides: Sides | None
 ) -> torch.Tensor:
@@ -26,7 +32,7 @@ def _looped(
     biases = [None] * len(kernel) if bias is None else bias
     maps = [
         _convolved(images.permute(0, 3, 1, 2), filters[k], biases[k], stride, sides).permute(0, 2, 3, 1)
-        for k, images in enumerate(x)
+        for k, images in enumerate(each(x))
     ]
     return torch.stack(maps) if maps[1:] else maps[0][None]
 

@@ -23,7 +23,7 @@ from deltaball.study.objectives import DEFAULT, OBJECTIVES
 # What is counted. A device's rates say how many seconds one of each takes.
 UNITS = {
     "step": "of gradient descent, which some networks take together",
-    "layer": "with weights, in such a step",
+    "layer": "with weights, or a dropout, in such a step",
     "product": "dense layer of one network in a step",
     "convolution": "convolution of one network in a step",
     "product_flop": "of dense layers; a backward pass has twice those of a forward pass",
@@ -32,7 +32,7 @@ UNITS = {
     "convolution_flop_bfloat16": "of convolutions there",
     "point": "of the data put in order, and chosen, for one network",
     "pixel": "of such a point",
-    "number": "that a layer with weights gives for it in a step",
+    "number": "that a layer with a kernel gives for it in a step; of others as IN_A_STEP has it",
     "weight": "of one network, changed in a step",
     "moment": "weight that Adam changes, beyond that",
     "mask": "weight that may be pruned, beyond that",
@@ -50,6 +50,9 @@ Work = Mapping[str, float]  # how many of each unit
 
 # Filters that are computed at once, by a CPU's vectors and in a GPU's tiles: 5 take as long as 16.
 LANES = 16
+# What these take in a step, each of the numbers that they give as so many of those of layers with kernels: on the core
+# that the shipped rates are of, 2 and 13 ns. Outside training the one is little, and the other nothing.
+IN_A_STEP: Mapping[type[Layer], float] = {kinds.BatchNorm: 0.5, kinds.Dropout: 3.0}
 # Numbers that a layer gives, of which forward and backward pass profit from a CPU core's cache.
 CACHED = 2_000_000
 
@@ -156,6 +159,11 @@ def epochs(
     pruned = METHODS[method].is_pruning
     together = networks if pruned else taken_together(networks, layers, batch, device)
     kinds = [cost.kind for cost in layer_costs(layers)]
+    beside = [
+        IN_A_STEP[type(layer)] * math.prod(layer.output(shape))
+        for layer, shape in layers.within()
+        if type(layer) in IN_A_STEP
+    ]
     pack_steps, own_steps = max(each) * steps * math.ceil(networks / together), sum(each) * steps
     points, weights = sum(each) * seen, own_steps * layers.parameters
     in_a_step = OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes)
@@ -163,14 +171,14 @@ def epochs(
     lower = "" if axes.get("precision", "float32") == "float32" else f"_{axes['precision']}"
     return {
         "step": pack_steps,
-        "layer": pack_steps * in_a_step * len(kinds),
+        "layer": pack_steps * in_a_step * (len(kinds) + len(beside)),
         "product": own_steps * in_a_step * kinds.count("product"),
         "convolution": own_steps * in_a_step * kinds.count("convolution"),
         f"product_flop{lower}": 3 * forward["product_flop"],
         f"convolution_flop{lower}": 3 * forward["convolution_flop"],
         "point": points,
         "pixel": points * math.prod(facts.shape),
-        "number": forward["evaluated"],
+        "number": forward["evaluated"] + points * in_a_step * sum(beside),
         "weight": weights,
         "moment": weights * METHODS[method].moments(axes) / 2,  # those of Adam
         "mask": weights * pruned,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from deltaball.networks.arithmetic import each
 from deltaball.networks.layers import BatchNorm, Dropout, Layers, Residual
 from deltaball.networks.packs import Pass, along_channels, rule_of
 from deltaball.training.draws import Draws
@@ -62,7 +63,7 @@ def _one_by_one(
     mean, variance = torch.zeros_like(gamma), torch.zeros_like(gamma)
     count = x[0].numel() // x.shape[-1]
     maps = []
-    for images, *own in zip(x, gamma, beta, mean, variance, strict=True):
+    for images, *own in zip(each(x), gamma, beta, mean, variance, strict=True):
         planes = images.movedim(-1, 1)
         normalised = torch.batch_norm(planes, *own, True, 1.0, epsilon, False)
         maps.append(normalised.movedim(1, -1))
