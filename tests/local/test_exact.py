@@ -8,6 +8,7 @@ import highspy
 import numpy as np
 import pytest
 import torch
+from certificate_cases import drawn_images, drawn_pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -292,6 +293,21 @@ def test_a_convolutional_network_with_max_pool(shape: tuple, filters: int, ball:
         for index, outcome in enumerate(decisions.outcome):
             assert_agree(outcome, least_margin(dense_form.as_dense(pack), x[index : index + 1].double(), ball))
     assert outcomes == {0.0, 1.0}
+
+
+def test_a_max_pool_may_come_before_its_relu():
+    """Otherwise over 4,000 subproblems leave this point open."""
+    axes = {"fc_depth": 1, "fc_width": 6, "activation": "relu", "filters": 4, "kernel": 3, "conv_depth": 1}
+    network = layers("vgg", axes, (4, 4, 1), 4)
+    pack, x = drawn_pack(network, 1, seed=57, gain=1.0), drawn_images(network.shape, 1, seed=57)
+    first = dense_form.pools_first(network)
+    assert first != network
+    some = drawn_images(network.shape, 50).double()
+    double = [Pack(order, tuple(weight.double() for weight in pack.weights)) for order in (network, first)]
+    torch.testing.assert_close(double[0](some), double[1](some), rtol=1e-12, atol=1e-12)
+    decisions = decide(pack, x, Ball("linf", 0.1), LIMIT)
+    assert decisions.outcome.tolist() == [1.0]
+    assert decisions.subproblems[0] < 2000
 
 
 def test_a_convolutional_network_decided_by_linear_programs(monkeypatch: pytest.MonkeyPatch):

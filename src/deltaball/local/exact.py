@@ -11,7 +11,9 @@ steps of Adam from where the parent left them. What stays open is split at the u
 bounds on average, tried out for the units whose upper line costs most (after De Palma et al. 2021, "Improved branch
 and bound for neural network verification via Lagrangian decomposition": filtered smart branching). The image that
 minimises a bound is a candidate for a violation. Where all signs are fixed the network is linear, and a linear program
-gives the best multipliers. Max-pools become ReLUs: max(a, b) = a + relu(b - a).
+gives the best multipliers. Max-pools become ReLUs: max(a, b) = a + relu(b - a). Where one follows a ReLU, either may
+come first. Of 160 random networks on 4×4 pixels some need 10 subproblems in one order and over 10,000 in the other, so
+both are searched, in turns.
 
 A mixed-integer program over the same bounds, solved by HiGHS, was measured first (MNIST, δ = 0.03, one core): a median
 of 1.7 s per open point of a 1×64 network and of 11 s of a 2×64 one, where this takes 0.03 s and 0.04 s
@@ -26,6 +28,7 @@ the same bound, which holds for any, and its image is checked like any other.
 
 import math
 import time
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple
@@ -41,8 +44,9 @@ from deltaball.local.certificates.lines import relu_lines
 from deltaball.local.losses import margin
 from deltaball.local.notions import ClassChange
 from deltaball.local.references import Reference
-from deltaball.networks.dense_form import Affine, affine_layers, as_dense
+from deltaball.networks.dense_form import Affine, affine_layers, as_dense, pools_first
 from deltaball.networks.models import Layered
+from deltaball.networks.packs import Pack
 
 ROBUST, VIOLATED, UNKNOWN = 1.0, 0.0, math.nan
 
@@ -77,15 +81,18 @@ def decide(
     assert len(model) == 1, f"one network at a time, not {len(model)}"
     if ball.norm == "l2":
         raise ValueError("l2 balls have no exact answer, its programs are linear; possible: linf, l1")
-    dense = as_dense(model)
-    affine = affine_layers(dense)
+    swapped = pools_first(model.layers)
+    orders = [model.layers] if swapped == model.layers else [model.layers, swapped]
+    dense = [as_dense(Pack(order, tuple(model.weights))) for order in orders]
+    forms = [(one, affine_layers(one)) for one in dense]
     answers = []
     for index in range(len(x)):
         started, point = time.monotonic(), x[index : index + 1]
         logits = model(point)
         kept = Reference.output(logits) if labels is None else Reference.label(logits, labels[index : index + 1])
-        outcome, witness, subproblems = _Search(model, dense, affine, point, ball, kept).decided(started + seconds)
-        answers.append((outcome, witness, time.monotonic() - started, subproblems))
+        searches = [_Search(model, *form, point, ball, kept) for form in forms]
+        outcome, witness = _first(searches, started + seconds)
+        answers.append((outcome, witness, time.monotonic() - started, sum(one.bounded for one in searches)))
     outcomes, witnesses, used, subproblems = zip(*answers, strict=True) if answers else [()] * 4
     return Decisions(
         np.array(outcomes, np.float32),
@@ -93,6 +100,22 @@ def decide(
         np.array(used, np.float64),
         np.array(subproblems, np.int64),
     )
+
+
+def _first(searches: Sequence["_Search"], deadline: float) -> tuple[float, torch.Tensor]:
+    """What the first search to end says: the outcome, and an image that violates (NaN if none does).
+
+    They take turns. A later one begins only where those before it did not end in their first turn.
+    """
+    turns = [one.turns(deadline) for one in searches]
+    while turns:
+        for turn in [*turns]:
+            outcome, witness = next(turn, None) or (None, None)
+            if outcome is None:
+                turns.remove(turn)
+            elif not math.isnan(outcome):
+                return outcome, witness
+    return UNKNOWN, torch.full_like(searches[0].x, torch.nan)
 
 
 class _Subproblems(NamedTuple):
@@ -118,15 +141,17 @@ class _Search:
         self.widths = [len(bias) for _, bias in affine[:-1]]
         self.bounded = 0
 
-    def decided(self, deadline: float) -> tuple[float, torch.Tensor, int]:
-        """The outcome, the image that violates (NaN if none does) and how many subproblems were bounded."""
-        none = torch.full_like(self.x, torch.nan)
+    def turns(self, deadline: float) -> Iterator[tuple[float, torch.Tensor]]:
+        """After each batch of subproblems the outcome, and the image that violates (NaN if none does).
+
+        It is unknown while there are more, and where some are proven neither way.
+        """
         if self._witness(self.x) is not None:
-            return VIOLATED, self.x, 0
-        if time.monotonic() >= deadline or not self._prepared():
-            return UNKNOWN, none, 0
-        outcome, witness = self._searched(deadline)
-        return outcome, none if witness is None else witness, self.bounded
+            yield VIOLATED, self.x
+        elif time.monotonic() < deadline and self._prepared():
+            none = torch.full_like(self.x, torch.nan)
+            for outcome, witness in self._searched(deadline):
+                yield outcome, none if witness is None else witness
 
     def _prepared(self) -> bool:
         """Bound the units and the rounding; False where a forward pass in float32 may overflow."""
@@ -147,7 +172,7 @@ class _Search:
         self.enough = error[kept] + error[others]
         return True
 
-    def _searched(self, deadline: float) -> tuple[float, torch.Tensor | None]:
+    def _searched(self, deadline: float) -> Iterator[tuple[float, torch.Tensor | None]]:
         others, units = len(self.rows), len(self.low)
         slopes = (self.high > -self.low).to(torch.float64).expand(others, -1)
         current = _Subproblems(torch.arange(others, device=self.x.device), slopes * 0, slopes, slopes * 0)
@@ -158,10 +183,11 @@ class _Search:
         numbers, heap, steps, complete = count(), [], 2 * STEPS, True
         while True:
             if time.monotonic() >= deadline:
-                return UNKNOWN, None
+                return
             lower, current, entering, pixels = self._improved(current, steps)
             if (witness := self._witness(self._corners(pixels))) is not None:
-                return VIOLATED, witness
+                yield VIOLATED, witness
+                return
             undecided = self._undecided(current)
             # What the upper line of an undecided unit costs.
             costs = -entering.clamp(max=0) * relu_lines(self.low, self.high)[3]
@@ -173,12 +199,15 @@ class _Search:
                     continue
                 proven, witness = self._leaf(unproven, deadline)
                 if witness is not None:
-                    return VIOLATED, witness
+                    yield VIOLATED, witness
+                    return
                 complete &= proven
             if not heap:
-                return ROBUST if complete else UNKNOWN, None
+                yield ROBUST if complete else UNKNOWN, None
+                return
+            yield UNKNOWN, None
             if time.monotonic() >= deadline:
-                return UNKNOWN, None
+                return
             worst = [heappop(heap)[2:] for _ in range(min(BATCH, len(heap)))]
             parents = _Subproblems(*(torch.cat(parts) for parts in zip(*(parent for parent, _ in worst), strict=True)))
             current, steps = self._split(parents, torch.stack([tried for _, tried in worst])), STEPS

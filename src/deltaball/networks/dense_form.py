@@ -57,6 +57,20 @@ def as_dense(model: Layered) -> Pack:
     return form.finished()
 
 
+def pools_first(layers: Layers) -> Layers:
+    """The same function, with max-pools before the activations that grow with what enters them.
+
+    The largest of several such activations is that of the largest. So a window needs one ReLU, not one for each number
+    in it; but it is not known any more that what is surely off is not the largest.
+    """
+    sequence = [*layers.sequence]
+    for place in range(len(sequence) - 1):
+        first, second = sequence[place : place + 2]
+        if isinstance(first, Activation | LeakyReLU | Clamp) and isinstance(second, MaxPool):
+            sequence[place : place + 2] = second, first
+    return Layers(layers.shape, tuple(sequence))
+
+
 def affine_layers(dense: Pack) -> Affine:
     """Layer by layer. A kernel that was a convolution or a max-pool is mostly zeros, and so a sparse tensor."""
     affine = []
