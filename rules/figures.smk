@@ -28,7 +28,7 @@ rule figures:
         "deltaball figures --study {params.study:q} > {log:q} 2>&1"
 
 
-for figure in [name for figures in stages.PAPERS.values() for name in figures]:
+for figure in [name for figures in stages.PAPERS_FIGURES.values() for name in figures]:
 
     # As in `snakemake --cores all figure2`.
     rule:

@@ -19,7 +19,9 @@ def test_every_data_set_and_notion_has_a_figure_and_the_numbers_behind_it(tmp_pa
     plan = two_data_sets(tmp_path)
     write_tables(plan)
     names = [
-        name for name in stages.figures(plan) if name not in stages.PAPERS["004"] and not name.startswith("diagnostics")
+        name
+        for name in stages.figures(plan)
+        if name not in stages.PAPERS_FIGURES["004"] and not name.startswith("diagnostics")
     ]
     assert len(names) == 6 + 4
     draw_only(plan, *names)

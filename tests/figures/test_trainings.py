@@ -22,7 +22,7 @@ MEASURES = [
     {"notion": SR, "bound": 10, "delta": 0.1, "sampling": "uniform", "certificate": "crown"},
     {"notion": SCR, "eta": 0.52, "delta": 0.1, "sampling": "uniform", "certificate": "crown"},
 ]
-NAMES = [*stages.PAPERS["001"], "metrics_mnist5k"]
+NAMES = [*stages.PAPERS_FIGURES["001"], "metrics_mnist5k"]
 
 
 def study(folder: Path, **changed: object) -> Plan:
@@ -47,7 +47,9 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 def test_a_study_of_another_paper_has_its_figures_and_no_others(tmp_path: Path, plan: Plan) -> None:
     assert stages.figures(plan)[: len(NAMES)] == NAMES
-    assert not any(stages.figure_kind(name) in {*stages.PAPERS["004"], "tradeoff"} for name in stages.figures(plan))
+    assert not any(
+        stages.figure_kind(name) in {*stages.PAPERS_FIGURES["004"], "tradeoff"} for name in stages.figures(plan)
+    )
     of_004 = study(tmp_path, paper="004")
     assert not set(NAMES) & set(stages.figures(of_004))
     assert "figure2" in stages.figures(of_004)
@@ -57,7 +59,7 @@ def test_a_study_of_another_paper_has_its_figures_and_no_others(tmp_path: Path, 
     assert [name for name in NAMES if name in stages.figures(alone)] == ["metrics_mnist5k"]
 
 
-@pytest.mark.parametrize("name", stages.PAPERS["001"])
+@pytest.mark.parametrize("name", stages.PAPERS_FIGURES["001"])
 def test_the_last_checkpoints_of_the_trainings_that_a_figure_compares_are_shown(plan: Plan, name: str) -> None:
     shown, said = drawn(plan, name)
     every = frames.measured(*frames.load(plan))
@@ -111,5 +113,5 @@ def test_the_studies_of_paper_001_are_planned_without_data(
     assert set(whole.facts) == {"fashion_mnist", "gtsrb10"}
     assert len(small.networks) == 8 * 3
     for plan in (whole, small):
-        assert set(stages.PAPERS["001"]) - {"sizes"} <= set(stages.figures(plan))
+        assert set(stages.PAPERS_FIGURES["001"]) - {"sizes"} <= set(stages.figures(plan))
     assert "sizes" in stages.figures(whole)

@@ -203,6 +203,22 @@ def test_signs_under_which_the_margin_is_constant_are_decided():
 
 
 @pytest.mark.parametrize("norm", ["linf", "l1"])
+@pytest.mark.parametrize("constant", [0.5, -0.5])
+def test_rows_that_do_not_depend_on_the_image_do_not_stop_the_solver(norm: str, constant: float):
+    """So does the input of a unit before which all units are off."""
+    random, around = np.random.default_rng(0), Ball(norm, 0.3).around(images(1, (2, 2, 1), 0))
+    objective, rows, offset = (torch.from_numpy(random.normal(size=size)) for size in (4, (5, 4), 5))
+    scale = torch.ones((), dtype=torch.float64)
+    alone, where = linear_programs.solve(around, objective, rows, offset, LIMIT, scale)
+    more = torch.cat([rows, rows[:1] * 0]), torch.cat([offset, offset.new_tensor([constant])])
+    multipliers, beside = linear_programs.solve(around, objective, *more, LIMIT, scale)
+    torch.testing.assert_close(multipliers[:5], alone)
+    torch.testing.assert_close(beside, where)
+    # What contradicts the signs is worth any price; what holds is worth none.
+    assert (multipliers[5] > 0) == (constant < 0)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_without_steps_of_adam_linear_programs_decide(norm: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(exact, "STEPS", 0)
     solve, calls = linear_programs.solve, []

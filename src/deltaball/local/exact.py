@@ -12,8 +12,8 @@ bounds on average, tried out for the units whose upper line costs most (after De
 and bound for neural network verification via Lagrangian decomposition": filtered smart branching). The image that
 minimises a bound is a candidate for a violation. Where all signs are fixed the network is linear, and a linear program
 gives the best multipliers. Max-pools become ReLUs: max(a, b) = a + relu(b - a). Where one follows a ReLU, either may
-come first. Of 160 random networks on 4×4 pixels some need 10 subproblems in one order and over 10,000 in the other, so
-both are searched, in turns.
+come first. A few subproblems may be enough in one order where the other needs thousands, and neither is always the
+better one. So both are searched, in turns (`benchmarks/pools.py`).
 
 A mixed-integer program over the same bounds, solved by HiGHS, was measured first (MNIST, δ = 0.03, one core): a median
 of 1.7 s per open point of a 1×64 network and of 11 s of a 2×64 one, where this takes 0.03 s and 0.04 s
@@ -28,7 +28,8 @@ the same bound, which holds for any, and its image is checked like any other.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple
@@ -45,8 +46,11 @@ from deltaball.local.losses import margin
 from deltaball.local.notions import ClassChange
 from deltaball.local.references import Reference
 from deltaball.networks.dense_form import Affine, affine_layers, as_dense, pools_first
+from deltaball.networks.layers import Layers
 from deltaball.networks.models import Layered
 from deltaball.networks.packs import Pack
+
+Form = tuple[Pack, Affine]
 
 ROBUST, VIOLATED, UNKNOWN = 1.0, 0.0, math.nan
 
@@ -83,14 +87,15 @@ def decide(
         raise ValueError("l2 balls have no exact answer, its programs are linear; possible: linf, l1")
     swapped = pools_first(model.layers)
     orders = [model.layers] if swapped == model.layers else [model.layers, swapped]
-    dense = [as_dense(Pack(order, tuple(model.weights))) for order in orders]
-    forms = [(one, affine_layers(one)) for one in dense]
+    # The second form is not always needed, and may be large.
+    forms = [cache(lambda order=order: _written(model, order)) for order in orders]
+    forms[0]()
     answers = []
     for index in range(len(x)):
         started, point = time.monotonic(), x[index : index + 1]
         logits = model(point)
         kept = Reference.output(logits) if labels is None else Reference.label(logits, labels[index : index + 1])
-        searches = [_Search(model, *form, point, ball, kept) for form in forms]
+        searches = [_Search(model, form, point, ball, kept) for form in forms]
         outcome, witness = _first(searches, started + seconds)
         answers.append((outcome, witness, time.monotonic() - started, sum(one.bounded for one in searches)))
     outcomes, witnesses, used, subproblems = zip(*answers, strict=True) if answers else [()] * 4
@@ -100,6 +105,11 @@ def decide(
         np.array(used, np.float64),
         np.array(subproblems, np.int64),
     )
+
+
+def _written(model: Layered, order: Layers) -> Form:
+    dense = as_dense(Pack(order, tuple(model.weights)))
+    return dense, affine_layers(dense)
 
 
 def _first(searches: Sequence["_Search"], deadline: float) -> tuple[float, torch.Tensor]:
@@ -134,11 +144,10 @@ class _Search:
     """Branch and bound for one point. Its N units are those of all hidden layers of the dense network."""
 
     def __init__(
-        self, model: Layered, dense: Layered, affine: Affine, x: torch.Tensor, ball: Ball, reference: Reference
+        self, model: Layered, form: Callable[[], Form], x: torch.Tensor, ball: Ball, reference: Reference
     ) -> None:
-        self.model, self.dense, self.affine, self.reference = model, dense, affine, reference
+        self.model, self.form, self.reference = model, form, reference
         self.x, self.around = x, ball.around(x)
-        self.widths = [len(bias) for _, bias in affine[:-1]]
         self.bounded = 0
 
     def turns(self, deadline: float) -> Iterator[tuple[float, torch.Tensor]]:
@@ -155,11 +164,13 @@ class _Search:
 
     def _prepared(self) -> bool:
         """Bound the units and the rounding; False where a forward pass in float32 may overflow."""
+        dense, self.affine = self.form()
+        self.widths = [len(bias) for _, bias in self.affine[:-1]]
         classes, kept = self.reference.target.shape[-1], int(self.reference.classes)
         error = enclosed(self.model, self.around, "crown").error[0, 0]
         if not error.isfinite().all():
             return False
-        bounds = layer_bounds(self.dense, self.around, "crown")
+        bounds = layer_bounds(dense, self.around, "crown")
         empty = error.new_empty(0)
         self.low, self.high = (
             torch.cat([empty, *(bound[0, 0] for bound in side)])

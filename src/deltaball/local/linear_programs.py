@@ -1,5 +1,7 @@
 """Linear programs over a ball whose facets are planes (L∞ and L1), solved by HiGHS."""
 
+from collections.abc import Sequence
+
 import highspy
 import numpy as np
 import torch
@@ -8,6 +10,7 @@ from deltaball.local.neighbourhoods import Neighbourhood
 
 # Of the scale of the logits: where the margin is constant, the objective is zero and has no price of its own.
 LEAST_PRICE = 1e-3
+CONSTANT = 1e-9  # of the offset: rows with smaller weights are as good as constant
 PENALTY = 1e4  # the largest multiplier of a program whose rows and objective are scaled to 1
 
 OPTIONS = {
@@ -34,7 +37,9 @@ def solve(
     """
     (m, d), (low, high) = rows.shape, (bound[0].cpu().numpy() for bound in around.box)
     price = torch.maximum(objective.abs().amax(), LEAST_PRICE * scale).clamp(min=1e-30)
-    heights = rows.abs().amax(1).clamp(min=1e-30)
+    heights = rows.abs().amax(1)
+    # What hardly depends on z, as the input of a unit before which all units are off, is measured by its offset.
+    heights = torch.where(heights > CONSTANT * offset.abs(), heights, offset.abs()).clamp(min=1e-30)
     objective, rows, offset = (
         scaled.cpu().numpy() for scaled in (objective / price, rows / heights[:, None], offset / heights)
     )
@@ -57,7 +62,12 @@ def solve(
     solver.addRows(height, least, most, matrix.size, starts, columns, matrix.ravel())
     solver.run()
     solution = solver.getSolution()
-    z, dual = np.array(solution.col_value[: len(low)]), np.array(solution.row_dual[:m])
+    z, dual = _first(solution.col_value, len(low)), _first(solution.row_dual, m)
     z = z[:d] - z[d:] if len(z) > d else z
     z, dual = (torch.from_numpy(values).to(heights) for values in (z, dual))
     return dual.clamp(min=0) * price / heights, z
+
+
+def _first(values: Sequence[float], count: int) -> np.ndarray:
+    """The first of a solution's values; zeros where the solver has none."""
+    return np.array(values[:count]) if len(values) >= count else np.zeros(count)

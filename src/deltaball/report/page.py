@@ -24,7 +24,7 @@ from deltaball.workflow import stages
 
 # The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
 PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "bayes", "pruning", "metrics")
-PLACED += tuple(name for figures in stages.PAPERS.values() for name in figures)
+PLACED += tuple(name for figures in stages.PAPERS_FIGURES.values() for name in figures)
 ENCLOSURES_SHOWN = 500
 MISSING_SHOWN = 200
 
@@ -90,7 +90,7 @@ def _first_screen(
         "guarantee": summaries.guarantee(robustness),
         "saturated": summaries.saturated(robustness),
         "papers": claims.papers(found["scorecard"], plan),
-        "paper_figures": _of_kind(pictures, *stages.PAPERS[plan.study.paper], "metrics"),
+        "paper_figures": _of_kind(pictures, *stages.PAPERS_FIGURES[plan.study.paper], "metrics"),
     }
 
 

@@ -41,7 +41,7 @@ PAPERS_TABLES = {"001": {"metrics": "constraint security, accuracy and satisfact
 MISSES = {"misses": "of the points that an exact answer violates, how many each attack missed, and what was left open"}
 
 # The figures of each paper, each a target of Snakemake, and what a study lacks that has no such figure.
-PAPERS = {
+PAPERS_FIGURES = {
     "004": {
         "figure1": "`convergence:` experiment on any of its networks",
         "figure2": "attacked networks of `method: sgd`",
@@ -60,8 +60,8 @@ METHODS = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}
 
 # The kinds of figures, `figures.drawing` draws them; a figure is named after its kind, and most after a data set too.
 FIGURES = (
-    *PAPERS["004"],
-    *PAPERS["001"],
+    *PAPERS_FIGURES["004"],
+    *PAPERS_FIGURES["001"],
     "metrics",
     "tradeoff",
     "hyperparameters",
@@ -86,7 +86,7 @@ def figures(plan: Plan) -> list[str]:
     are asked too; per data set the traces of its chains, the convergence of its experiments, and the residuals of its
     regressions.
     """
-    found = [name for name in PAPERS[plan.study.paper] if _has(plan, name)]
+    found = [name for name in PAPERS_FIGURES[plan.study.paper] if _has(plan, name)]
     if plan.study.paper == "001":
         found += [f"metrics_{dataset}" for dataset in plan.facts if _constraints(plan, {dataset})]
     for dataset in plan.facts:
@@ -129,15 +129,15 @@ def tables(plan: Plan) -> dict[str, str]:
 
 
 def paper_figure(plan: Plan, name: str) -> str:
-    """The name, of one in PAPERS, itself. Raises InputError when the study plans nothing that the figure could show."""
-    lacks = {figure: lacking for figures in PAPERS.values() for figure, lacking in figures.items()}
+    """The name of a paper's figure, itself. Raises InputError when the study plans nothing that it could show."""
+    lacks = {figure: lacking for figures in PAPERS_FIGURES.values() for figure, lacking in figures.items()}
     if not _has(plan, name):
         raise InputError(f"{name}: the study '{plan.study.study}' has no {lacks[name]}")
     return name
 
 
 def _has(plan: Plan, name: str) -> bool:
-    if name in PAPERS["001"]:
+    if name in PAPERS_FIGURES["001"]:
         return plan.study.paper == "001" and _compares(plan, name)
     if name == "figure1":
         return any(experiment.networks for experiment in plan.experiments)
