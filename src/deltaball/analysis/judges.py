@@ -1,6 +1,5 @@
 """Judges by strength, and the one attack that is shown where there is room for one."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +23,8 @@ def judge_of(row: Mapping[str, Any]) -> str:
 def strength(judge: str) -> tuple[int, float]:
     """Larger for a stronger attack or certificate, as the tables name it."""
     settings, known = judge.partition("-")[2], entry(judge)
-    return list(JUDGES).index(known.name), math.prod(map(float, settings.split("x"))) if settings else known.effort
+    effort = known.effort(map(float, settings.split("x"))) if settings else known.effort()
+    return list(JUDGES).index(known.name), effort
 
 
 def decides(judges: pd.Series) -> pd.Series:

@@ -25,6 +25,7 @@ MARKS |= {"file": "D"}
 # Attacks in blue, certificates warm, the exact answer black; a mark each.
 JUDGES = {
     "fgsm": ("#56B4E9", "X"),
+    "linear_region": ("#66A61E", "h"),
     "fmn": ("#003F6B", "s"),
     "pgd": ("#0072B2", "o"),
     "ibp": ("#CC79A7", "v"),

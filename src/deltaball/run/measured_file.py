@@ -28,7 +28,7 @@ from deltaball.plan.batches import EVALUATION_BATCH
 from deltaball.plan.measures import Measure, of_entry
 from deltaball.study import reading as study_reading
 from deltaball.study.checking import activations, standardises
-from deltaball.study.judges import JUDGES, NetworkKind
+from deltaball.study.judges import JUDGES, Judge, NetworkKind, judges_by_key
 from deltaball.study.notions import NOTIONS
 from deltaball.study.study import Guarantee
 
@@ -118,17 +118,24 @@ def _check_judges(file: NetworkFile, measures: Iterable[Measure]) -> None:
     """Raise InputError for a judge that cannot judge the file's network, with the reason."""
     for measure in measures:
         judge = JUDGES[measure.judge]
-        if judge.says == "finds":
+        if not judge.minds_layers:
             continue
         if file.layers is None:
             raise InputError(
                 f"{file.path}: {judge.title} needs to know what every layer computes, and of {file.lacking} it does "
-                "not; the network can be attacked: leave --certificate out"
+                f"not; the network can be attacked: {_others(judge)}"
             )
         known = file.layers
         kind = NetworkKind(activations=activations(known), layers=known, standardises=standardises(known))
         if reason := judge.refuses(NOTIONS[measure.notion], measure.norm, kind):
             raise InputError(f"{file.path}: {judge.title} cannot judge it: {reason}")
+
+
+def _others(judge: Judge) -> str:
+    """What to ask in place of a judge that needs to know the layers."""
+    if judge.key != "attack":
+        return f"leave --{judge.key} out"
+    return "by " + ", ".join(name for name in judges_by_key("attack") if not JUDGES[name].minds_layers)
 
 
 @torch.no_grad()

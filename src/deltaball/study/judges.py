@@ -6,7 +6,7 @@ costs, estimates, tables and figures read.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,6 +44,15 @@ STANDARDISED = Refusal(
     "it divides each image by the deviation of its own pixels, and there are no bounds of that",
 )
 DISTANCE = Refusal(lambda notion, norm, network: notion.is_distance, "it is a distance, and not the worst of one ball")
+NO_PROGRAM = Refusal(lambda notion, norm, network: norm != "linf", "its linear program is of distances in linf")
+NO_LAYERS = Refusal(
+    lambda notion, norm, network: not network.layered,
+    "it needs the layers of a network, and a mean over a posterior has none; leave them out by `only`",
+)
+NO_PIECES = Refusal(
+    lambda notion, norm, network: network.standardises,
+    "it divides each image by the deviation of its own pixels, which is not piecewise linear",
+)
 NO_CLASS = Refusal(lambda notion, norm, network: notion.reads != "margin", "what it looks for is another class")
 CURVED_SOFTMAX = Refusal(
     lambda notion, norm, network: notion.reads in ("class_softmax", "softmax"), "softmax is not piecewise linear"
@@ -82,6 +91,7 @@ class Judge:
     shares: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     seconds: float = 0.0  # of a CPU per point, besides the passes
+    weakening: tuple[str, ...] = ()  # settings that make it find less the larger they are; the others make it find more
 
     @property
     def key(self) -> str:
@@ -92,10 +102,15 @@ class Judge:
     def stage(self) -> int:
         return STAGES.index(self.says)
 
+    def effort(self, values: Iterable[float] | None = None) -> float:
+        """How much its settings make it do, or its defaults: two of one name are ordered by it."""
+        chosen = self.settings if values is None else dict(zip(self.settings, values, strict=True))
+        return math.prod(1 / (1 + value) if name in self.weakening else value for name, value in chosen.items())
+
     @property
-    def effort(self) -> float:
-        """How much its defaults make it do: two of one name are ordered by it."""
-        return math.prod(self.settings.values()) if self.settings else 0
+    def minds_layers(self) -> bool:
+        """Whether it needs to know what every layer computes."""
+        return NO_LAYERS in self.refusals or UNLAYERED in self.refusals
 
     @property
     def minds_size(self) -> bool:
@@ -132,6 +147,14 @@ def _pgd_and_crown(settings: Settings, layers: Layers, notion: Notion) -> float:
     return 3 * math.prod(PGD.values()) + _pulled_back(settings, layers, notion)
 
 
+# Of a linear program in a region: rows that are pulled back, and what the solver takes, about.
+ROWS, PROGRAM_SECONDS = 150, 0.03
+
+
+def _programs(settings: Settings, layers: Layers, notion: Notion) -> float:
+    return 2 * ROWS * settings.get("targets", 1)
+
+
 # The share of points that neither PGD nor CROWN settles, and what branch and bound takes for each.
 LEFT_OPEN, SOLVING_SECONDS = 0.25, 0.2
 
@@ -148,6 +171,18 @@ JUDGES = {
             passes=lambda settings, layers, notion: 4,
             shares=("norm", "delta"),
             refusals=(DISTANCE,),
+        ),
+        Judge(
+            name="linear_region",
+            title="the region's linear program",
+            says="finds",
+            implementation="deltaball.local.attacks.linear_region.LinearRegion",
+            passes=_programs,
+            settings={"alpha": 0.0, "targets": 1, "rounded_to": 0},
+            shares=("norm", "delta", "reference"),
+            refusals=(NO_CLASS, NO_PROGRAM, NO_LAYERS, NO_PIECES, CURVED),
+            seconds=PROGRAM_SECONDS,
+            weakening=("alpha", "rounded_to"),
         ),
         Judge(
             name="fmn",

@@ -29,9 +29,18 @@ class OwnGuarantee(Strict):
     confidence: Share | None = None
 
 
+# Of a judge's setting: by the type of its default, and whether that is above 0. Where it is not, 0 may be chosen too.
+KINDS = {
+    (int, True): Count,
+    (float, True): Positive,
+    (int, False): Annotated[int, Field(ge=0, le=1_000_000)],
+    (float, False): Annotated[float, Field(ge=0, allow_inf_nan=False)],
+}
+
+
 def _setting(name: str, takers: list[Judge]) -> tuple[Any, Any]:
     """The key of a setting: a count or a number, by its default."""
-    kind = Count if isinstance(takers[0].settings[name], int) else Positive
+    kind = KINDS[type(takers[0].settings[name]), takers[0].settings[name] > 0]
     defaults = " or ".join(f"{judge.name} ({judge.settings[name]:g} if left out)" for judge in takers)
     return kind | None, Field(None, description=f"of {defaults}")
 

@@ -1,0 +1,216 @@
+"""The nearest image of a class in a linear region, by a linear program with rows that are added as they are needed.
+
+In the region an image x + d has the slacks a·d + c ≥ 0, each with its gradient a and its value c at x, and so do the
+leads of the target over the other classes, with α subtracted; pixels stay in [0, 1]. The smallest ‖d‖∞ is ρ̂ of
+Bastani et al. 2016 ("Measuring neural net robustness with constraints", Equation 5; their D(x) sets an inactive unit to
+0, not an active one). With d = t u and s = 1 / t the program is
+
+    maximise s subject to a·u + c s ≥ 0 for every row, and |u| ≤ 1,
+
+which has no rows for |d| ≤ t, a solution always (u = 0, s = 0), and the distance t = 1 / s. It begins with the classes'
+rows alone. Rows that its solution violates are added until there are none: the last solution is that of all rows.
+
+The solver is not trusted: its multipliers bound s from above by weak duality, and where that bound and its s differ the
+program is solved again from nothing (HiGHS was seen to end at a wrong optimum after a hot start). What is found is an
+image that a forward pass has to confirm.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import highspy
+import numpy as np
+import torch
+
+from deltaball.local.linear_programs import OPTIONS
+from deltaball.local.regions import Region
+
+# Rows that are added at once: those that end the way from the point to the solution first.
+ADDED = 40
+
+# A slack counts as violated by more than this share of its layer's largest; a pixel by this much.
+VIOLATED, OUTSIDE = 1e-8, 1e-9
+
+# By how much s may differ from what its multipliers prove.
+GAP = 1e-6
+
+# Multipliers, of 1 in all, from which a row holds the solution.
+HOLDS = 1e-7
+
+
+class Nearest(NamedTuple):
+    """The nearest image of the target in a region."""
+
+    displacement: torch.Tensor  # float64 [h, w, c]; NaN where there is none
+    distance: float  # its largest pixel; infinite where the region has no image of the target within `most`
+    holding: list[int]  # the region's slacks that keep it from being nearer, the strongest first
+    rows: int  # of the last program, classes and pixels included
+    programs: int  # that were solved
+    cold: int  # of these, from nothing, for the first solution was not proven
+
+
+def nearest(
+    region: Region,
+    kept: int,
+    target: int,
+    alpha: float = 0.0,
+    most: float = 1.0,
+    begin: Sequence[int] = (),
+    every_row: bool = False,
+    hot: bool = True,
+) -> Nearest:
+    """The nearest image to region.x at which `target` leads `kept` and all other classes by at least α.
+
+    No further than `most`, in L∞, and in [0, 1]. The first program has the slacks `begin`, or `every_row`. Without
+    `hot` each one is solved from nothing. The class `kept` has to lead at x.
+    """
+    classes = len(region.logits)
+    others = [kept, *(one for one in range(classes) if one not in (kept, target))]
+    gradients = region.logit_gradients()
+    rows, leads = gradients[target] - gradients[others], region.logits[target] - region.logits[others] - alpha
+    search = _Search(region, most, hot)
+    least = _least(rows[0].numpy(), -leads[0].item(), *search.room)
+    if not least <= most:
+        return search.none()
+    search.start(least, rows.numpy(), leads.numpy())
+    search.add(range(len(region.slacks)) if every_row else begin)
+    if every_row:
+        search.add_pixels(np.ones(len(search.room[0]), bool), np.ones(len(search.room[1]), bool))
+    return search.solved()
+
+
+class _Search:
+    """The program as far as it is written. Its variables are the pixels' u and s as a share of the largest possible."""
+
+    def __init__(self, region: Region, most: float, hot: bool) -> None:
+        self.region, self.most, self.hot = region, most, hot
+        x = region.x.flatten().numpy()
+        self.room = x, 1 - x  # how far each pixel can fall, and rise
+        self.values = region.slacks.numpy()
+        sizes = [region.slacks[:0], *region.slacks.split(region.sizes)][1:]
+        largest = [part.abs().amax().clamp(min=1e-30).expand(len(part)) for part in sizes]
+        self.scales = torch.cat(largest).numpy() if largest else self.values
+        self.slacks: list[int] = []  # row by row, -1 for those of classes and pixels
+        self.within = np.zeros(len(self.values), bool)
+        self.bounded = np.zeros(len(x), bool), np.zeros(len(x), bool)
+        self.matrix: list[np.ndarray] = []  # [rows, d + 1]
+        self.programs = self.cold = 0
+
+    def none(self) -> Nearest:
+        nothing = torch.full_like(self.region.x, torch.nan)
+        return Nearest(nothing, math.inf, [], len(self.slacks), self.programs, self.cold)
+
+    def start(self, least: float, rows: np.ndarray, leads: np.ndarray) -> None:
+        """Write the classes' rows, where the distance is known to be `least` or more."""
+        self.least, pixels = least, len(self.room[0])
+        low, high = (np.where(room > 0, 1.0, 0.0) for room in self.room)
+        self.low, self.high = np.append(-low, 0.0), np.append(high, 1.0)
+        self.solver = highspy.Highs()
+        for option, value in OPTIONS.items():
+            self.solver.setOptionValue(option, value)
+        self.solver.setOptionValue("objective_bound", -least / self.most * (1 - GAP))
+        self.solver.addVars(pixels + 1, self.low, self.high)
+        self.solver.changeColCost(pixels, -1.0)
+        self._write(rows, leads, [-1] * len(rows))
+
+    def add(self, which: Sequence[int]) -> None:
+        chosen = np.unique(np.asarray(which, np.int64))
+        chosen = chosen[~self.within[chosen]]
+        if len(chosen):
+            self.within[chosen] = True
+            rows = self.region.gradients(torch.from_numpy(chosen)).numpy()
+            self._write(rows, self.values[chosen], chosen.tolist())
+
+    def add_pixels(self, fallen: np.ndarray, risen: np.ndarray) -> None:
+        """Write for some pixels that they stay above 0, and for some that they stay below 1."""
+        for sign, room, which, bounded in zip((1.0, -1.0), self.room, (fallen, risen), self.bounded, strict=True):
+            which = np.flatnonzero(which & ~bounded & (room > 0))
+            bounded[which] = True
+            rows = np.zeros((len(which), len(room)))
+            rows[np.arange(len(which)), which] = sign
+            self._write(rows, room[which], [-1] * len(which))
+
+    def solved(self) -> Nearest:
+        pixels, shape = len(self.room[0]), self.region.x.shape
+        while True:
+            solution = self._solve()
+            if solution is None or not self.least <= self.most * (1 + GAP) * solution[0][-1]:
+                return self.none()
+            values, multipliers = solution
+            distance = self.least / values[-1]
+            displacement = distance * values[:-1]
+            image = self.region.x + torch.from_numpy(displacement).view(shape)
+            slacks = self.region.at(image)[1].numpy()
+            violated = (slacks < -VIOLATED * self.scales) & ~self.within
+            outside = [-displacement > self.room[0] + OUTSIDE, displacement > self.room[1] + OUTSIDE]
+            outside = [which & ~bounded for which, bounded in zip(outside, self.bounded, strict=True)]
+            if not violated.any() and not any(which.any() for which in outside):
+                break
+            self.add_pixels(*outside)
+            self.add(self._first(violated, slacks))
+        holding = [slack for slack in np.argsort(-multipliers) if multipliers[slack] > HOLDS]
+        found = [self.slacks[row] for row in holding if self.slacks[row] >= 0]
+        assert len(displacement) == pixels
+        return Nearest(
+            torch.from_numpy(displacement).view(shape), distance, found, len(self.slacks), self.programs, self.cold
+        )
+
+    def _first(self, violated: np.ndarray, slacks: np.ndarray) -> np.ndarray:
+        """Of the violated slacks those that become 0 first on the way from x, and all that are so at x already."""
+        which = np.flatnonzero(violated)
+        if len(which) > ADDED:
+            passed = slacks[which] / (np.abs(self.values[which]) - slacks[which])
+            which = which[np.argpartition(passed, ADDED)[:ADDED]]
+        return which
+
+    def _write(self, rows: np.ndarray, values: np.ndarray, slacks: list[int]) -> None:
+        """Add rows · u + values · s ≥ 0, each scaled to 1."""
+        matrix = np.concatenate([rows, values[:, None] / self.least], 1)
+        matrix /= np.abs(matrix).max(1, initial=1e-30, keepdims=True)
+        self.matrix.append(matrix)
+        self.slacks += slacks
+        height, starts = len(matrix), np.append(0, np.count_nonzero(matrix, 1).cumsum())
+        places = np.nonzero(matrix)
+        self.solver.addRows(
+            height, np.zeros(height), np.full(height, np.inf), starts[-1], starts[:-1], places[1], matrix[places]
+        )
+
+    def _solve(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Variables [d + 1] and multipliers [rows]; None where s is surely too small."""
+        self.programs += 1
+        for cold in (not self.hot, True):
+            if cold:
+                self.solver.clearSolver()
+            self.solver.run()
+            if self.solver.getModelStatus() == highspy.HighsModelStatus.kObjectiveBound:
+                return None
+            solution = self.solver.getSolution()
+            values, duals = np.array(solution.col_value), np.array(solution.row_dual)
+            if self._proven(values, duals):
+                break
+            self.cold += 1
+        return values, np.abs(duals)
+
+    def _proven(self, values: np.ndarray, duals: np.ndarray) -> bool:
+        """Whether a solution keeps all rows, and none can be larger."""
+        if self.solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            return False
+        matrix = np.concatenate(self.matrix)
+        kept = (matrix @ values > -GAP).all() and (values > self.low - GAP).all() and (values < self.high + GAP).all()
+        reduced = np.maximum(duals, 0) @ matrix
+        reduced[-1] += 1
+        largest = (np.maximum(reduced * self.low, reduced * self.high)).sum()
+        return kept and largest - values[-1] < GAP
+
+
+def _least(row: np.ndarray, lacking: float, fall: np.ndarray, rise: np.ndarray) -> float:
+    """The smallest ‖d‖∞ with row · d ≥ lacking, where no pixel falls or rises by more than it can; else infinite."""
+    order = np.argsort(room := np.where(row < 0, fall, rise))
+    slopes, room = np.abs(row)[order], room[order]
+    free = slopes.sum() - slopes.cumsum() + slopes  # of the pixels that can still move
+    gained = (free * np.diff(room, prepend=0.0)).cumsum()
+    place = np.searchsorted(gained, lacking)
+    if place == len(gained):
+        return math.inf
+    return float(room[place] - (gained[place] - lacking) / free[place]) if free[place] > 0 else float(room[place])
