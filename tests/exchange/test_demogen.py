@@ -23,6 +23,7 @@ IMAGE = CATALOGUE["cifar10"].shape
 NETWORKS = {
     "nin": "NIN_CIFAR10/nin_wide_1.0x_bn_dropout_0.0_aug_decay_0.0_1",
     "resnet": "RESNET_CIFAR10/resnet_wide_1.0x_batchnorm_aug_decay_0.0_1",
+    "grouped": "RESNET_CIFAR10/resnet_wide_1.0x_groupnorm_aug_decay_0.0_1",
 }
 
 
@@ -47,17 +48,18 @@ def test_a_checkpoint_becomes_a_file_with_the_logits_that_tensorflow_has(scope: 
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_it_is_measured_and_certificates_say_why_not(zoo: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_it_is_measured_and_exact_answers_say_why_not(zoo: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (20, *IMAGE), np.uint8), np.arange(20) % 10
     np.savez(tmp_path / "few.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     asked = [str(file(zoo, "nin")), "--dataset", "few", "--data", str(tmp_path), "--delta", "0.1", "--points", "5"]
     assert main(["measure-file", *asked, "--attack", "pgd"]) == 0
-    assert main(["measure-file", *asked, "--certificate", "crown"]) == 2
-    reason = "it divides each image by the deviation of its own pixels, and there are no bounds of that"
+    assert main(["measure-file", *asked, "--certificate", "ibp"]) == 0
+    assert main(["measure-file", *asked, "--certificate", "exact"]) == 2
+    reason = "it divides by a deviation of the image's own numbers, which is not piecewise linear"
     assert reason in capsys.readouterr().err
     grid = {"name": "demogen", "dataset": "cifar10", "method": "given", "files": f"{zoo}/*/*.safetensors"}
-    measure = {"notion": "class_change", "delta": 0.1, "certificate": "ibp"}
+    measure = {"notion": "class_change", "delta": 0.1, "certificate": "exact"}
     with pytest.raises(InputError, match=reason):
         studies.check(Study.model_validate(study(grid, measures=[measure])), "a study")
     studies.check(Study.model_validate(study(grid)), "a study")
@@ -115,12 +117,10 @@ def test_the_checksum_is_castagnolis():
     assert {content: checkpoint_files.crc32c(content) for content in known} == known
 
 
-def test_group_normalisation_is_left_out_and_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    arrays = {"resnet/group_norm/gamma": random(1, 2, 1, 1)}
-    monkeypatch.setattr(checkpoint_files, "arrays", lambda checkpoint, scope: arrays)
-    assert main(["demogen", str(ARCHIVE / "RESNET_CIFAR10"), str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "0 networks" in said
-    assert "left out: 1, as resnet_wide_1.0x_batchnorm_aug_decay_0.0_1: it has group normalisation" in said
+def test_group_normalisation_has_so_many_groups_at_most():
+    """DEMOGEN's wider ResNets have groups of several channels."""
+    arrays = {"resnet/group_norm/gamma": random(1, 64, 1, 1), "resnet/group_norm/beta": random(1, 64, 1, 1)}
+    network = demogen.Network("resnet", arrays)
+    entry = network.normalisation()
+    assert entry == {"layer": "group_norm", "name": "group_norm", "groups": 32, "epsilon": 1e-6}
+    np.testing.assert_array_equal(network.tensors["group_norm.gamma"], arrays["resnet/group_norm/gamma"].ravel())

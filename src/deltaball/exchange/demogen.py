@@ -22,29 +22,27 @@ Entry = Any  # of a description's layers
 SCOPES = ("nin", "resnet")
 # Of batch normalisation: what TensorFlow has unless it is told otherwise, and what DEMOGEN's ResNets tell it.
 EPSILONS = {"nin": 1e-3, "resnet": 1e-5}
+GROUPS, GROUP_EPSILON = 32, 1e-6  # of group normalisation, that half of the ResNets have: so many groups at most
 BLOCKS, IN_A_BLOCK = 3, 3  # of a NiN, and convolutions in each
 STRIDES = (1, 2, 2)  # of the stages of a ResNet
 
 
-def convert(source: Path, target: Path) -> tuple[list[Path], dict[Path, str]]:
+def convert(source: Path, target: Path) -> list[Path]:
     """Write NAME.safetensors and NAME.yaml for every checkpoint under `source`, NAME being that of its folder.
 
-    Those of one data set are in a folder of its own, as in the archive. Returns the files, and why others were left
-    out. Raises InputError where there is no checkpoint, or one cannot be read.
+    Those of one data set are in a folder of its own, as in the archive. Returns the files. Raises
+    InputError where there is no checkpoint, or one cannot be read.
     """
     indices = sorted(source.rglob("*.index"))
     if not indices:
         raise InputError(f"{source}: there is no checkpoint in it (*.index); unpack demogen_models.tar.gz there")
-    written, lacking = [], {}
+    written = []
     for index in indices:
         checkpoint, folder = index.with_suffix(""), index.parent
         scope = next((one for one in SCOPES if folder.name.startswith(f"{one}_")), None)
         if scope is None:
             raise InputError(f"{folder}: its name should begin with {' or '.join(f'{one}_' for one in SCOPES)}")
         arrays = checkpoint_files.arrays(checkpoint, f"{scope}/")
-        if any("group_norm" in name for name in arrays):
-            lacking[folder] = "it has group normalisation, for which there is no layer"
-            continue
         layers, tensors = described(scope, arrays)
         path = target / folder.parent.name / f"{folder.name}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +52,7 @@ def convert(source: Path, target: Path) -> tuple[list[Path], dict[Path, str]]:
         with written_whole(path.parent / f"{folder.name}.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         written.append(path)
-    return written, lacking
+    return written
 
 
 def described(scope: str, arrays: Arrays) -> tuple[list[Entry], dict[str, np.ndarray]]:
@@ -76,7 +74,7 @@ class Network:
     def __init__(self, scope: str, arrays: Arrays) -> None:
         self.scope, self.arrays = scope, arrays
         self.tensors: dict[str, np.ndarray] = {}
-        self.counts = {"conv2d": 0, "batch_normalization": 0, "dense": 0}
+        self.counts = {"conv2d": 0, "batch_normalization": 0, "group_norm": 0, "dense": 0}
 
     def next(self, kind: str, parts: tuple[str, ...]) -> str:
         """The name of the next layer of a kind, of which these arrays are taken."""
@@ -92,8 +90,17 @@ class Network:
         return {"layer": "conv", "name": name, "stride": stride, "padding": padding}
 
     def normalisation(self) -> Entry:
+        if any("/group_norm" in name for name in self.arrays):
+            return self.group_normalisation()
         name = self.next("batch_normalization", ("gamma", "beta", "moving_mean", "moving_variance"))
         return {"layer": "batch_norm", "name": name, "epsilon": EPSILONS[self.scope]}
+
+    def group_normalisation(self) -> Entry:
+        name = self.next("group_norm", ("gamma", "beta"))
+        for part in ("gamma", "beta"):
+            self.tensors[f"{name}.{part}"] = self.tensors[f"{name}.{part}"].ravel()  # has an axis for each of a map's
+        groups = min(GROUPS, self.tensors[f"{name}.gamma"].size)
+        return {"layer": "group_norm", "name": name, "groups": groups, "epsilon": GROUP_EPSILON}
 
     @property
     def convolutions(self) -> int:

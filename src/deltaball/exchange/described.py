@@ -51,6 +51,13 @@ class BatchNormEntry(_Strict):
     epsilon: float = 1e-5
 
 
+class GroupNormEntry(_Strict):
+    layer: Literal["group_norm"]
+    name: str
+    groups: int = Field(gt=0)
+    epsilon: float = 1e-5
+
+
 class ActivationEntry(_Strict):
     layer: Literal["relu", "tanh", "sigmoid"]
 
@@ -100,6 +107,7 @@ Entry = Annotated[
         DenseEntry
         | ConvEntry
         | BatchNormEntry
+        | GroupNormEntry
         | ActivationEntry
         | LeakyReLUEntry
         | ClampEntry

@@ -19,6 +19,7 @@ from deltaball.exchange.tracing import (
     convolution,
     dense,
     global_average,
+    group_normalised,
     on_maps,
     padded,
     pool,
@@ -29,6 +30,7 @@ from deltaball.networks.layers import (
     BatchNorm,
     Clamp,
     Conv,
+    GroupNorm,
     Layer,
     LeakyReLU,
     MaxPool,
@@ -211,8 +213,7 @@ def _pool(layer: KerasLayer) -> Value:
 
 def _batch_norm(layer: KerasLayer) -> Value:
     config, value = layer.config, layer.value
-    axis = config["axis"][0] if isinstance(config["axis"], list) else config["axis"]
-    axis = axis - 1 if axis > 0 else axis % value.places.ndim
+    axis = _channel_axis(layer)
 
     def arrays() -> list[np.ndarray]:
         found = iter(layer.weights())
@@ -227,6 +228,27 @@ def _batch_norm(layer: KerasLayer) -> Value:
         ]
 
     return batch_normalised(value, BatchNorm(config["epsilon"], config["momentum"]), axis, arrays)
+
+
+def _group_norm(layer: KerasLayer) -> Value:
+    config, axis = layer.config, _channel_axis(layer)
+    channels, last = layer.value.places.shape[axis], layer.value.places.ndim - 1
+    if axis not in (0, last):
+        raise NoLayerError(f"along axis {config['axis']}")
+
+    def arrays() -> list[np.ndarray]:
+        found = iter(layer.weights())
+        gamma = next(found) if config["scale"] else np.ones(channels, np.float32)
+        return [gamma, next(found) if config["center"] else np.zeros(channels, np.float32)]
+
+    groups = channels if config["groups"] == -1 else config["groups"]
+    return group_normalised(layer.value, GroupNorm(groups, config["epsilon"]), axis != last, arrays)
+
+
+def _channel_axis(layer: KerasLayer) -> int:
+    """Of the value of one image, the axis that a normalisation has its numbers along."""
+    axis = layer.config["axis"][0] if isinstance(layer.config["axis"], list) else layer.config["axis"]
+    return axis - 1 if axis > 0 else axis % layer.value.places.ndim
 
 
 def _flatten(layer: KerasLayer) -> Value:
@@ -335,6 +357,7 @@ RULES: dict[str, Callable[[KerasLayer], Value]] = {
     "GlobalAveragePooling2D": lambda layer: global_average(
         layer.value, layer.channels_first, layer.config.get("keepdims", False)
     ),
+    "GroupNormalization": _group_norm,
     "Identity": _unchanged,
     "LeakyReLU": _leaky_relu,
     "MaxPooling2D": _pool,

@@ -20,10 +20,22 @@ from deltaball.exchange.tracing import (
     convolution,
     dense,
     global_average,
+    group_by_group,
+    group_normalised,
     padded,
     pool,
 )
-from deltaball.networks.layers import Activation, AveragePool, BatchNorm, Clamp, Conv, Layer, LeakyReLU, MaxPool
+from deltaball.networks.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Clamp,
+    Conv,
+    GroupNorm,
+    Layer,
+    LeakyReLU,
+    MaxPool,
+)
 
 Known = Value | np.ndarray | None  # what enters a node: of the image, a constant, or left out
 
@@ -224,6 +236,20 @@ def _batch_norm(node: Node) -> Value:
     return batch_normalised(node.value, layer, 0, lambda: _floats(*arrays))
 
 
+def _group_norm(node: Node) -> Value:
+    layer = GroupNorm(node.settings["num_groups"], node.settings.get("epsilon", 1e-5))
+    arrays = [node.constant(place) for place in (1, 2)]
+    return group_normalised(node.value, layer, True, lambda: _floats(*arrays))
+
+
+def _instance_norm(node: Node) -> Value:
+    """What lies along the first axis are channels, or groups of them (as torch writes group normalisation)."""
+    value, scale, shift = node.value, node.constant(1), node.constant(2)
+    layer = GroupNorm(len(scale), node.settings.get("epsilon", 1e-5))
+    arrays = [np.repeat(one, value.shape[-1] // len(scale)) for one in (scale, shift)]
+    return group_by_group(value, layer, lambda: _floats(*arrays))
+
+
 def _dropout(node: Node) -> Value:
     if node.constant(2) is not None and bool(node.constant(2)):
         raise NoLayerError("in training mode")
@@ -307,7 +333,9 @@ RULES: dict[str, Callable[[Node], Known]] = {
     "Flatten": _flatten,
     "Gemm": _gemm,
     "GlobalAveragePool": lambda node: global_average(node.value, True, True),
+    "GroupNormalization": _group_norm,
     "Identity": lambda node: node.value,
+    "InstanceNormalization": _instance_norm,
     "LeakyRelu": _elementwise(lambda node: LeakyReLU(node.settings.get("alpha", 0.01))),
     "MatMul": _matmul,
     "MaxPool": _pool,

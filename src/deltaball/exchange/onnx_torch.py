@@ -200,6 +200,10 @@ def _batch_norm(settings: Settings, x: torch.Tensor, *arrays: torch.Tensor) -> t
     return functional.batch_norm(x, mean, variance, scale, bias, eps=settings.get("epsilon", 1e-5))
 
 
+def _group_norm(settings: Settings, x: torch.Tensor, *arrays: torch.Tensor) -> torch.Tensor:
+    return functional.group_norm(x, settings["num_groups"], *arrays, settings.get("epsilon", 1e-5))
+
+
 def _shape(settings: Settings, x: torch.Tensor) -> torch.Tensor:
     return torch.tensor(x.shape[settings.get("start", 0) : settings.get("end")])
 
@@ -230,6 +234,7 @@ RULES: dict[str, Rule] = {
     "Gemm": _gemm,
     "GlobalAveragePool": _plain(lambda x: x.mean((2, 3), keepdim=True)),
     "GlobalMaxPool": _plain(lambda x: x.amax((2, 3), keepdim=True)),
+    "GroupNormalization": _group_norm,
     "HardSigmoid": lambda settings, x: (settings.get("alpha", 0.2) * x + settings.get("beta", 0.5)).clamp(0, 1),
     "HardSwish": _plain(functional.hardswish),
     "Identity": _plain(lambda x: x),

@@ -24,6 +24,7 @@ from deltaball.exchange.tracing import (
     convolution,
     dense,
     global_average,
+    group_normalised,
     on_maps,
     pool,
     traced,
@@ -34,6 +35,7 @@ from deltaball.networks.layers import (
     BatchNorm,
     Clamp,
     Conv,
+    GroupNorm,
     LeakyReLU,
     MaxPool,
     Standardise,
@@ -133,6 +135,13 @@ def _batch_norm(tracer: Tracer, entry: Any, value: Value) -> Value:
     return batch_normalised(value, BatchNorm(entry.epsilon), axis, lambda: arrays)
 
 
+def _group_norm(tracer: Tracer, entry: Any, value: Value) -> Value:
+    names = ("gamma", "beta") if f"{entry.name}.gamma" in tracer.tensors else ("weight", "bias")
+    arrays = [tracer.tensor(f"{entry.name}.{name}", 1) for name in names]
+    layer = GroupNorm(entry.groups, entry.epsilon)
+    return group_normalised(value, layer, tracer.channels_first, lambda: arrays)
+
+
 def _pool(kind: Callable[..., Any], tracer: Tracer, entry: Any, value: Value) -> Value:
     layer = kind(entry.size, entry.stride, entry.padding, entry.ceil)
     return pool(value, layer, tracer.channels_first)
@@ -150,6 +159,7 @@ RULES: dict[str, Callable[[Tracer, Any, Value], Value]] = {
     "dense": _dense,
     "conv": _conv,
     "batch_norm": _batch_norm,
+    "group_norm": _group_norm,
     **dict.fromkeys(("relu", "tanh", "sigmoid"), _elementwise(lambda entry: Activation(entry.layer))),
     "leaky_relu": _elementwise(lambda entry: LeakyReLU(entry.slope)),
     "clamp": _elementwise(lambda entry: Clamp(entry.low, entry.high)),

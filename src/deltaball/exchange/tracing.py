@@ -22,6 +22,7 @@ from deltaball.networks.layers import (
     Dense,
     Flatten,
     GlobalAveragePool,
+    GroupNorm,
     Layer,
     Layers,
     MaxPool,
@@ -209,6 +210,24 @@ def batch_normalised(value: Value, layer: BatchNorm, axis: int, arrays: Arrays) 
     return value.then(layer, lambda: [_at(places, array) for array in arrays()], places)
 
 
+def group_normalised(value: Value, layer: GroupNorm, channels_first: bool, arrays: Arrays) -> Value:
+    """Group normalisation of the file's channels, with a scale and a shift for each."""
+    if value.places.ndim == 3:
+        return on_maps(value, layer, channels_first, arrays)
+    value, places = flattened(value), value.places
+    return group_by_group(value, layer, lambda: [_at(places, array) for array in arrays()])
+
+
+def group_by_group(value: Value, layer: GroupNorm, arrays: Arrays) -> Value:
+    """Group normalisation where the groups follow each other along the file's first axis; `arrays` are ours."""
+    layer.output(value.shape)
+    channels, places = value.shape[-1], value.places
+    groups = np.sort((places % channels // (channels // layer.groups)).reshape(layer.groups, -1))
+    if (groups != np.arange(layer.groups)[:, None]).any():
+        raise NoLayerError("groups of channels that are no neighbours")
+    return value.then(layer, arrays, places)
+
+
 def _at(places: np.ndarray, array: np.ndarray) -> np.ndarray:
     ours = np.empty_like(array)
     ours[places] = array
@@ -218,7 +237,8 @@ def _at(places: np.ndarray, array: np.ndarray) -> np.ndarray:
 def affine(value: Value, scale: np.ndarray, shift: np.ndarray) -> Value:
     """Times constants, plus constants, as they broadcast against the file's shape of one image.
 
-    They join the dense layer or convolution before them; else they are a normalisation, or a scale.
+    They join the dense layer, the convolution or the group normalisation before them; else they are a normalisation, or
+    a scale.
     """
     value.check_unpadded()
     if _undoes_border(value, scale, shift):
@@ -226,8 +246,8 @@ def affine(value: Value, scale: np.ndarray, shift: np.ndarray) -> Value:
         return replace(value, step=step)
     scale, shift = (_per_channel(value, np.asarray(each, np.float64)) for each in (scale, shift))
     step = value.step
-    if step is not None and isinstance(step.layer, Dense | Conv):
-        layer = replace(step.layer, bias=True)
+    if step is not None and isinstance(step.layer, Dense | Conv | GroupNorm):
+        layer = step.layer if isinstance(step.layer, GroupNorm) else replace(step.layer, bias=True)
         return replace(value, step=Step(layer, lambda: _scaled(step, scale, shift)))
     if (scale <= 0).any():
         arrays = [scale.astype(np.float32), shift.astype(np.float32)]
@@ -269,7 +289,7 @@ def _per_channel(value: Value, constants: np.ndarray) -> np.ndarray:
 
 
 def _scaled(step: Step, scale: np.ndarray, shift: np.ndarray) -> list[np.ndarray]:
-    kernel, *bias = step.arrays()
+    kernel, *bias = step.arrays()  # or γ and β
     moved = shift + (scale * bias[0] if bias else 0)
     return [(kernel * scale).astype(np.float32), moved.astype(np.float32)]
 

@@ -17,6 +17,7 @@ from deltaball.networks.layers import (
     Dropout,
     Flatten,
     GlobalAveragePool,
+    GroupNorm,
     Layer,
     Layers,
     LeakyReLU,
@@ -161,6 +162,10 @@ def _batch_norm(keras: Any, layer: BatchNorm, shape: Shape, name: str) -> list[S
     return [keras.layers.BatchNormalization(momentum=layer.momentum, epsilon=layer.epsilon, name=name)]
 
 
+def _group_norm(keras: Any, layer: GroupNorm, shape: Shape, name: str) -> list[Step]:
+    return [keras.layers.GroupNormalization(layer.groups, epsilon=layer.epsilon, name=name)]
+
+
 def _dropout(keras: Any, layer: Dropout, shape: Shape, name: str) -> list[Step]:
     return [keras.layers.Dropout(layer.rate, name=name)]
 
@@ -211,6 +216,7 @@ KERAS = {
     AveragePool: _average_pool,
     GlobalAveragePool: _global_average_pool,
     BatchNorm: _batch_norm,
+    GroupNorm: _group_norm,
     Dropout: _dropout,
     Normalise: _normalise,
     Standardise: _standardise,

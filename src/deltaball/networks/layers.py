@@ -214,6 +214,23 @@ class BatchNorm(Layer):
 
 
 @dataclass(frozen=True)
+class GroupNorm(Layer):
+    """Group normalisation (Wu & He 2018): γ (x - mean) / √(variance + epsilon) + β, mean and variance those of an
+    image's own numbers in a group of neighbouring channels, in training and outside."""
+
+    groups: int
+    epsilon: float = 1e-3
+
+    def output(self, shape: Shape) -> Shape:
+        if shape[-1] % self.groups:
+            raise InputError(f"{self} cannot part {shape[-1]} channels evenly")
+        return shape
+
+    def weights(self, shape: Shape) -> tuple[Weight, ...]:
+        return Weight("gamma", shape[-1:], "scale", 1.0), Weight("beta", shape[-1:], "bias")
+
+
+@dataclass(frozen=True)
 class Scale(Layer):
     """scale · x + shift, along the last axis: what `folding` leaves of a normalisation that no other layer can take."""
 

@@ -26,6 +26,7 @@ from deltaball.networks.layers import (
     Dropout,
     Flatten,
     GlobalAveragePool,
+    GroupNorm,
     Layer,
     Layers,
     LeakyReLU,
@@ -158,10 +159,33 @@ def _normalise(layer: Normalise, weights: Sequence[torch.Tensor], x: torch.Tenso
     return (x - mean) / deviation
 
 
+def _group_norm(layer: GroupNorm, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    gamma, beta = weights
+    shape = x.shape[-3:] if x.ndim > 3 else x.shape[-1:]
+    centred = of_groups(x, layer.groups, shape)
+    centred = centred - centred.mean(-1, keepdim=True)
+    normalised = centred * (centred.square().mean(-1, keepdim=True) + layer.epsilon).rsqrt()
+    return torch.addcmul(along_channels(beta, x), from_groups(normalised, shape), along_channels(gamma, x))
+
+
+def of_groups(x: torch.Tensor, groups: int, shape: Sequence[int]) -> torch.Tensor:
+    """The numbers of each group of channels [..., groups, numbers], of x [..., *shape]."""
+    parted = x.unflatten(-1, (groups, -1))
+    return parted.movedim(-2, -4).flatten(-3) if len(shape) == 3 else parted
+
+
+def from_groups(grouped: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """The inverse of `of_groups`."""
+    if len(shape) == 1:
+        return grouped.flatten(-2)
+    return grouped.unflatten(-1, (*shape[:2], -1)).movedim(-4, -2).flatten(-2)
+
+
 def _standardise(layer: Standardise, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
-    variance, mean = torch.var_mean(x, (-3, -2, -1), correction=0, keepdim=True)
+    centred = x - x.mean((-3, -2, -1), keepdim=True)
+    variance = centred.square().mean((-3, -2, -1), keepdim=True)
     # The bound is one of the variance, for the root has no slope at 0.
-    return (x - mean) * variance.clamp(min=1 / math.prod(x.shape[-3:])).rsqrt()
+    return centred * variance.clamp(min=1 / math.prod(x.shape[-3:])).rsqrt()
 
 
 def _subsample(layer: Subsample, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
@@ -194,6 +218,7 @@ FORWARD = {
     AveragePool: _average_pool,
     GlobalAveragePool: _global_average_pool,
     BatchNorm: _batch_norm,
+    GroupNorm: _group_norm,
     Scale: _scale,
     Dropout: _dropout,
     Normalise: _normalise,

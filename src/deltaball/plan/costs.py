@@ -255,6 +255,7 @@ COSTS: Mapping[type[Layer], Callable[[Any, Shape], LayerCost | None]] = {
             kinds.AveragePool,
             kinds.GlobalAveragePool,
             kinds.BatchNorm,
+            kinds.GroupNorm,
             kinds.Scale,
             kinds.Dropout,
             kinds.Normalise,

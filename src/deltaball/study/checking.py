@@ -10,7 +10,7 @@ from deltaball.base.guarantees import epsilon_reached, samples_needed
 from deltaball.base.implementations import is_implemented
 from deltaball.data import catalogue
 from deltaball.data.catalogue import DatasetFacts
-from deltaball.networks.layers import Activation, Layer, Residual, Standardise
+from deltaball.networks.layers import Activation, GroupNorm, Layer, Layers, Residual, Standardise
 from deltaball.study.architectures import ARCHITECTURES
 from deltaball.study.grids import Grid, count_matching
 from deltaball.study.judges import JUDGES, Judge, NetworkKind
@@ -124,9 +124,9 @@ def _standardises(measure: AnyMeasure, grid: Grid, facts: DatasetFacts) -> bool:
     return any(standardises(own.layers(axes, facts.shape, facts.classes)) for axes in each)
 
 
-def standardises(layers: Iterable[Layer]) -> bool:
-    """Whether layers divide each image by the deviation of its own pixels."""
-    return any(isinstance(layer, Standardise) for layer in layers)
+def standardises(layers: Layers) -> bool:
+    """Whether layers divide by a deviation of an image's own numbers."""
+    return any(isinstance(layer, Standardise | GroupNorm) for layer, _ in layers.within())
 
 
 def activations(layers: Iterable[Layer]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ class NetworkKind:
     layered: bool = True  # whether it is a list of layers; a mean over a posterior is none
     activations: tuple[str, ...] = ("relu",)
     layers: Layers | None = None  # where its size is known
-    standardises: bool = False  # whether it divides each image by the deviation of its own pixels
+    standardises: bool = False  # whether it divides by a deviation of an image's own numbers
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,11 @@ class Refusal:
 
 STANDARDISED = Refusal(
     lambda notion, norm, network: network.standardises,
-    "it divides each image by the deviation of its own pixels, and there are no bounds of that",
+    "it divides by a deviation of the image's own numbers, which is not piecewise linear; ask crown of it",
+)
+STANDARDISED_SLOPES = Refusal(
+    lambda notion, norm, network: network.standardises and notion.bounds_slopes,
+    "it divides by a deviation of the image's own numbers, and there are no bounds of how fast that moves",
 )
 DISTANCE = Refusal(lambda notion, norm, network: notion.is_distance, "it is a distance, and not the worst of one ball")
 NO_PROGRAM = Refusal(lambda notion, norm, network: norm != "linf", "its linear program is of distances in linf")
@@ -210,7 +214,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Ibp",
             passes=lambda settings, layers, notion: 8,
-            refusals=(UNLAYERED, STANDARDISED),
+            refusals=(UNLAYERED, STANDARDISED_SLOPES),
         ),
         Judge(
             name="crown",
@@ -218,7 +222,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Crown",
             passes=_pulled_back,
-            refusals=(UNLAYERED, STANDARDISED),
+            refusals=(UNLAYERED, STANDARDISED_SLOPES),
         ),
         Judge(
             name="alpha_crown",
@@ -226,7 +230,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.AlphaCrown",
             passes=lambda settings, layers, notion: ASCENDING * _pulled_back(settings, layers, notion),
-            refusals=(UNLAYERED, STANDARDISED),
+            refusals=(UNLAYERED, STANDARDISED_SLOPES),
         ),
         Judge(
             name="exact",

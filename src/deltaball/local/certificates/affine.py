@@ -30,7 +30,7 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 NORMALISING = 16
 
 
-def _affine(
+def affine(
     before: Before,
     applied: Linear,
     sizes: Linear,
@@ -100,9 +100,9 @@ def _weighted(
 
     def errors(size: torch.Tensor) -> torch.Tensor:
         terms = applied(magnitudes, size)
-        return _rounded(terms if bias is None else terms + bias.abs(), products + 1)
+        return rounded(terms if bias is None else terms + bias.abs(), products + 1)
 
-    return _affine(
+    return affine(
         before,
         lambda x: applied(kernel, x),
         lambda x: applied(magnitudes, x),
@@ -113,7 +113,7 @@ def _weighted(
     )
 
 
-def _rounded(terms: torch.Tensor, roundings: int) -> torch.Tensor:
+def rounded(terms: torch.Tensor, roundings: int) -> torch.Tensor:
     """The variance of a float32 sum of these magnitudes; infinite where it may overflow."""
     variance = roundings * (UNIT * terms) ** 2
     return torch.where(terms < torch.finfo(torch.float32).max, variance, torch.inf)
@@ -128,17 +128,17 @@ def mean(
         return FORWARD[type(layer)](layer, weights, x, Pass())
 
     def errors(size: torch.Tensor) -> torch.Tensor:
-        return _rounded(count * applied(size), count + 1) / count**2
+        return rounded(count * applied(size), count + 1) / count**2
 
     # The variance of a mean is at most the mean of the variances, however errors depend on each other.
-    return _affine(before, applied, applied, applied, transposed(applied, shape), None, errors)
+    return affine(before, applied, applied, applied, transposed(applied, shape), None, errors)
 
 
 def subsample(layer: Subsample, shape: Shape, weights: Sequence[torch.Tensor], before: Before) -> Passage:
     def applied(x: torch.Tensor) -> torch.Tensor:
         return FORWARD[Subsample](layer, weights, x, Pass())
 
-    return _affine(
+    return affine(
         before, applied, applied, applied, transposed(applied, shape), None, lambda size: applied(size) * 0, True
     )
 
@@ -178,9 +178,9 @@ def _scaled(scale: torch.Tensor, shift: torch.Tensor, beside: torch.Tensor, befo
     scale, shift, beside = (along_channels(values, before.interval.low) for values in (scale, shift, beside))
 
     def errors(size: torch.Tensor) -> torch.Tensor:
-        return _rounded(scale.abs() * size + beside, NORMALISING)
+        return rounded(scale.abs() * size + beside, NORMALISING)
 
-    return _affine(
+    return affine(
         before,
         lambda x: scale * x,
         lambda x: scale.abs() * x,

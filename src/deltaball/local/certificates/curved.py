@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -48,7 +47,7 @@ ELEMENTWISE = {Activation: _activation, LeakyReLU: _leaky_relu, Clamp: _clamp}
 def curved(layer: Layer, shape: Shape, weights: Sequence[torch.Tensor], before: Before) -> Passage:
     """Through an elementwise layer."""
     curve, function = ELEMENTWISE[type(layer)](layer)
-    low, high = _tightened(before, curve.curved)
+    low, high = before.tightened_where(curve.curved)
     exact, box = before.interval.exact or before.linear, before.interval.box
     leaving = Interval(function(low), function(high), exact, box)
     lower, lower_offset, upper, upper_offset = _lines(curve, before)(low, high)
@@ -69,19 +68,6 @@ def curved(layer: Layer, shape: Shape, weights: Sequence[torch.Tensor], before: 
 
     starts = curve.free.starts(low, high) if before.optimises else ()
     return Passage(leaving, pulled, scattered, False, starts, chosen)
-
-
-def _tightened(
-    before: Before, needed: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bounds of what enters, as tight as they are asked where a curve needs it, which the bounds so far say."""
-    low, high, exact, box = before.interval
-    wanted = None if before.by == "ibp" or before.linear else needed(low, high)
-    low, high = before.tightened(wanted)
-    if before.optimises and before.starts:
-        cut = replace(before, interval=Interval(low, high, exact, box))
-        low, high = cut.tightened(needed(low, high), by_best=True)
-    return low, high
 
 
 def _lines(curve: Curve, before: Before) -> Callable[..., Lines]:
@@ -121,7 +107,7 @@ def pooled(
         wanted = wanted.scatter_add(-1, places, some.flatten(2).long())[..., :count] > 0
         return wanted.unflatten(-1, shape)
 
-    low, high = _tightened(before, needed)
+    low, high = before.tightened_where(needed)
     central, lower, lower_offset, highest, upper, upper_offset = largest_lines(
         _lines(curve, before), function, seen(low), seen(high)
     )

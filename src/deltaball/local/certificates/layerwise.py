@@ -18,6 +18,7 @@ from deltaball.local.certificates.affine import (
     subsample,
 )
 from deltaball.local.certificates.curved import ELEMENTWISE, curved, pooled
+from deltaball.local.certificates.normalised import group_norm, standardise
 from deltaball.local.certificates.optimised import Choices
 from deltaball.local.certificates.passages import Before, Enclosure, Interval, Passage, Pulled, after, least, pulled
 from deltaball.local.certificates.rounding import DEVIATIONS, UNIT
@@ -32,6 +33,7 @@ from deltaball.networks.layers import (
     Dropout,
     Flatten,
     GlobalAveragePool,
+    GroupNorm,
     Layers,
     LeakyReLU,
     MaxPool,
@@ -39,6 +41,7 @@ from deltaball.networks.layers import (
     Residual,
     Scale,
     Shape,
+    Standardise,
     Subsample,
     rule_for,
 )
@@ -148,6 +151,8 @@ PASSAGES = {
     AveragePool: mean,
     GlobalAveragePool: mean,
     BatchNorm: batch_norm,
+    GroupNorm: group_norm,
+    Standardise: standardise,
     Scale: scale,
     Normalise: normalise,
     Dropout: same,

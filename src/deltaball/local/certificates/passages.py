@@ -92,6 +92,18 @@ class Before:
             high = high.scatter(-1, units, torch.where(own, torch.minimum(after, -upper), after))
         return low.unflatten(-1, shape), high.unflatten(-1, shape)
 
+    def tightened_where(
+        self, needed: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of the units that are `needed`, which bounds so far say: as tight as they are asked."""
+        low, high, exact, box = self.interval
+        wanted = None if self.by == "ibp" or self.linear else needed(low, high)
+        low, high = self.tightened(wanted)
+        if self.optimises and self.starts:
+            cut = replace(self, interval=Interval(low, high, exact, box))
+            low, high = cut.tightened(needed(low, high), by_best=True)
+        return low, high
+
 
 @dataclass(frozen=True)
 class Passage:
