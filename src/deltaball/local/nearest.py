@@ -27,7 +27,7 @@ from deltaball.local.linear_programs import OPTIONS
 from deltaball.local.regions import Region
 
 # Rows that are added at once: those that end the way from the point to the solution first.
-ADDED = 40
+ADDED = 80
 
 # A slack counts as violated by more than this share of its layer's largest; a pixel by this much.
 VIOLATED, OUTSIDE = 1e-8, 1e-9
@@ -109,6 +109,7 @@ class _Search:
         self.solver = highspy.Highs()
         for option, value in OPTIONS.items():
             self.solver.setOptionValue(option, value)
+        self.solver.setOptionValue("presolve", "off")  # which a hot start goes without, too
         self.solver.setOptionValue("objective_bound", -least / self.most * (1 - GAP))
         self.solver.addVars(pixels + 1, self.low, self.high)
         self.solver.changeColCost(pixels, -1.0)

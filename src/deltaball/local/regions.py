@@ -20,7 +20,7 @@ import torch
 
 from deltaball.base.errors import InputError
 from deltaball.networks.folding import folded
-from deltaball.networks.layers import Activation, Clamp, Layer, Layers, LeakyReLU, MaxPool, Standardise
+from deltaball.networks.layers import Activation, Clamp, GroupNorm, Layer, Layers, LeakyReLU, MaxPool, Standardise
 from deltaball.networks.models import Layered
 from deltaball.networks.packs import Pack, Pass, rule_of
 
@@ -121,7 +121,7 @@ def piecewise(model: Layered) -> Pack:
     """
     for layer, _ in model.layers.within():
         curved = isinstance(layer, Activation) and layer.name != "relu"
-        if curved or isinstance(layer, Standardise):
+        if curved or isinstance(layer, (Standardise, GroupNorm)):
             name = layer.name if isinstance(layer, Activation) else type(layer).__name__
             raise InputError(f"no linear regions: {name} is not piecewise linear")
     found = folded(model)

@@ -55,7 +55,7 @@ NO_LAYERS = Refusal(
 )
 NO_PIECES = Refusal(
     lambda notion, norm, network: network.standardises,
-    "it divides each image by the deviation of its own pixels, which is not piecewise linear",
+    "it divides by a deviation of an image's own numbers, which is not piecewise linear",
 )
 NO_CLASS = Refusal(lambda notion, norm, network: notion.reads != "margin", "what it looks for is another class")
 CURVED_SOFTMAX = Refusal(
