@@ -53,11 +53,11 @@ def two_values(architecture: str, method: str, axis: str) -> list[Any]:
 
 
 def axes() -> Iterator[tuple[str, str, str]]:
-    """Every axis once of each method that has it, and once of any architecture, with both."""
+    """Every axis once of each method that declares it, and once of any architecture, with both."""
     seen = set()
     for architecture, method, objective in combinations():
         for axis in grid_model(architecture, method, objective).axis_names():
-            owner = method if axis in METHODS[method].model_fields else None
+            owner = next((one for one in METHODS[method].__mro__ if axis in one.__annotations__), None)
             if objective == DEFAULT and axis != "objective" and (owner, axis) not in seen:
                 seen.add((owner, axis))
                 yield architecture, method, axis

@@ -117,6 +117,8 @@ def test_ids_are_these():
     assert (network.id, network.trajectory_id) == GOLDEN["fcn-imp"]
     (network,) = planned(grid("fcn", "hmc", posterior_samples=100)).networks
     assert (network.id, network.trajectory_id) == GOLDEN["fcn-hmc"]
+    (network,) = planned(grid("fcn", "finetune")).networks
+    assert (network.id, network.trajectory_id) == GOLDEN["fcn-finetune"]
 
 
 GOLDEN = {
@@ -124,6 +126,7 @@ GOLDEN = {
     "cnn-sgd": ("172f192c0bd7c4c6", "b6e2c3010bf0d69a"),
     "fcn-imp": ("4915701b2eec8880", "cd4bc9b5afa263b9"),
     "fcn-hmc": ("c928ec9e085ac695", "929ec6f033ea13e3"),
+    "fcn-finetune": ("9d0c5221b9fbae24", "2578f26df046f099"),
 }
 
 

@@ -21,8 +21,11 @@ from deltaball.study.reading import load
 from deltaball.study.schema import schema
 
 EVERY = list(itertools.product(*PARTS.values()))
-# The fit of the four methods that there are; a new one adds its own.
-PAIRS = {(architecture, "sgd") for architecture in TRAINED} | {("fcn", "imp"), ("fcn", "hmc"), ("file", "given")}
+# The fit of the five methods that there are; a new one adds its own.
+PAIRS = {(architecture, method) for architecture in TRAINED for method in ("sgd", "finetune")}
+PAIRS |= {("fcn", "imp"), ("fcn", "hmc"), ("file", "given")}
+# The objectives that a method takes, if not all.
+TAKEN = {"hmc": {"cross_entropy"}, "given": {"cross_entropy"}, "finetune": {*OBJECTIVES} - {"ibp", "crown_ibp"}}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def test_what_fits_is_planned_and_what_does_not_is_refused(
     architecture: str, method: str, objective: str, validator: jsonschema.Draft202012Validator
 ) -> None:
     content = grid(architecture, method, objective=objective)
-    pairs, takes = (architecture, method) in PAIRS, method not in ("hmc", "given") or objective == "cross_entropy"
+    pairs, takes = (architecture, method) in PAIRS, objective in TAKEN.get(method, OBJECTIVES)
     assert fits(architecture, method, objective) == (pairs and takes)
     assert validator.is_valid(study(content)) == fits(architecture, method, objective)
     if fits(architecture, method, objective):
@@ -121,6 +124,30 @@ def test_rounds_of_pruning_worked_out_by_hand() -> None:
     assert METHODS["sgd"].stored_bytes({"optimizer": "adam"}, 80, (1, 5)) == 2 * 3 * 4 * 80
 
 
+def test_rounds_of_fine_tuning_worked_out_by_hand() -> None:
+    own = {"rounds": 2, "adversary": "pgd", "cap": 0.1, "lead": 3.0, "examples": 30, "examples_kept": "all"}
+    tuned = METHODS["finetune"]
+    axes = {**METHODS["sgd"].plain(), "epochs": 5, "learning_rate": 0.1, "rate_factor": 0.5, "tuning_epochs": 2, **own}
+    trunk, first, second = tuned.chain(axes)
+    plain = {**METHODS["sgd"].plain(), "learning_rate": 0.1}
+    assert (trunk.method, trunk.checkpoint, trunk.axes) == ("sgd", 5, plain)
+    # A first round is the same, however many follow.
+    assert tuned.chain({**axes, "rounds": 1}) == [trunk, first]
+    assert tuned.chain({**axes, "rounds": 0}) == [trunk]
+    assert (first.parents, second.parents) == ((trunk,), (trunk, first))
+    assert tuned.chain({**axes, "examples_kept": "latest"})[2].parents[1:] == ()
+    assert (first.checkpoint, second.checkpoint, first.origin, tuned.trainings_alone(axes)) == (2, 2, None, 3)
+    assert [tuned.images(one.axes, 100, 2) for one in (first, second)] == [2 * 130, 2 * 160]
+    assert tuned.images({**second.axes, "examples_kept": "latest", "validation": 80}, 100, 2) == 2 * 40
+    assert tuned.rate({**first.axes, "schedule": "step(1; 0.1)"}, 1) == 0.05
+    # 40 steps and 2 restarts of PGD, a gradient worth three passes, and 40 passes beside.
+    (own_passes, _), (all_passes, _) = (
+        tuned.searching({**first.axes, "examples": count}, 100, None) for count in (30, None)
+    )
+    assert (own_passes, all_passes) == (30 * (3 * 80 + 40), 100 * (3 * 80 + 40))
+    assert METHODS["sgd"].searching(trunk.axes, 100, None) == (0, 0)
+
+
 def test_what_a_chain_passes_and_keeps_worked_out_by_hand() -> None:
     axes = {"train_points": 50, "leapfrog_steps": 10, "burn_in": 4, "warm_epochs": 3, "thinning": 2}
     assert METHODS["hmc"].images(axes, 1000, 20) == 50 * (3 + 10 * (4 + 20))
@@ -133,6 +160,8 @@ def test_what_a_chain_passes_and_keeps_worked_out_by_hand() -> None:
 def test_axes_that_may_differ_in_a_pack_are_marked() -> None:
     assert METHODS["sgd"].within_pack() == {"learning_rate", "seed", "schedule"}
     assert METHODS["imp"].within_pack() == {"learning_rate", "seed", "ranking", "kept", "epochs"}
+    # The axes in which a round is not its trunk: each is a pack of its own.
+    assert METHODS["finetune"].within_pack() > {"learning_rate", "seed", "schedule", "round", "adversary", "epochs"}
     scales = {"step_size", "prior_scale", "likelihood_scale"}
     assert METHODS["hmc"].within_pack() == {*scales, "thinning", "seed"}
     assert Strict.within_pack() == frozenset()

@@ -10,6 +10,7 @@ from deltaball.study import judges as study_judges
 # Okabe & Ito's colours, told apart by colour-blind readers; the two shades differ in lightness, so that
 # architectures stay apart in grey print too.
 SHADES = {"sgd": ("#0072B2", "#56B4E9"), "imp": ("#00664B", "#33C7A0"), "hmc": ("#A0457A", "#E3A3C8")}
+SHADES |= {"finetune": ("#8A4B08", "#D9A066")}
 SHADES |= {"given": ("#4D4D4D", "#8C8C8C")}
 MARKS = {
     "fcn": "o",

@@ -18,6 +18,16 @@ def margin(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     return logits.gather(-1, reference).squeeze(-1) - others.amax(-1)
 
 
+def shortage(logits: torch.Tensor, reference: torch.Tensor, lead: float) -> torch.Tensor:
+    """What another class lacks to lead every class by `lead`: [..., classes], [..., 1] → [...]; the margin for 0."""
+    if not lead:
+        return margin(logits, reference)
+    others = logits.scatter(-1, reference, -torch.inf)
+    first = others.topk(min(2, logits.shape[-1]), -1).values
+    rivals = torch.maximum(logits.gather(-1, reference).squeeze(-1), first[..., -1])
+    return rivals + lead - first[..., 0]
+
+
 def margin_loss(reference: Reference, perturbed: torch.Tensor) -> torch.Tensor:
     """By how much another class exceeds that of the reference: positive where the class changes."""
     return -margin(perturbed, reference.classes)

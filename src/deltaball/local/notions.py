@@ -18,7 +18,7 @@ import torch
 from deltaball.base.implementations import implementation
 from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.certificates.softmax import rounding
-from deltaball.local.losses import Loss, margin, margin_loss, tempered_cross_entropy, variation
+from deltaball.local.losses import Loss, margin, margin_loss, shortage, tempered_cross_entropy, variation
 from deltaball.local.references import Reference
 from deltaball.study.notions import FAMILIES, NOTIONS, forms
 from deltaball.study.notions import Notion as Entry
@@ -28,6 +28,7 @@ class Notion(ABC):
     """How a point's reference and logits at a perturbed point [..., classes] become an outcome [...]."""
 
     name: ClassVar[str]  # in the table of notions, whose entry says what is known of it without logits
+    lead: float = 0.0  # by how many logits another class has to lead every class to count as another one
 
     @property
     @abstractmethod
@@ -95,6 +96,28 @@ class ClassChange(Qualitative):
     def proven(self, reference: Reference, bounds: LogitBounds) -> torch.Tensor:
         leads = bounds.leads(reference.classes).scatter(-1, reference.classes, torch.inf)
         return (leads.amin(-1) > 0) & (margin(reference.logits, reference.classes) > 0)
+
+
+@dataclass(frozen=True)
+class ClearChange(ClassChange):
+    """g of which only an image speaks whose class leads every other by `lead` logits (paper 002, Section 5, its α).
+
+    What fine-tuning looks for, and no measure: there is no certificate of it.
+    """
+
+    lead: float
+    name = "class_change"
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        return (self._loss, tempered_cross_entropy)
+
+    def holds(self, reference: Reference, perturbed: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        clear_at_point = margin(reference.logits, reference.classes) > 0
+        return clear_at_point & (shortage(perturbed, reference.classes, self.lead) > 0)
+
+    def _loss(self, reference: Reference, perturbed: torch.Tensor) -> torch.Tensor:
+        return -shortage(perturbed, reference.classes, self.lead)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Network:
     axes: Mapping[str, Any] = field(repr=False)
     trajectory_id: str
     checkpoint: int  # epochs (or samples) of its trajectory after which it stands
-    trunk: CheckpointId | None  # of a pruned network: the dense one it was pruned from
+    trunk: CheckpointId | None  # of a pruned network: the dense one it was pruned from; of a tuned one its parent
 
     @property
     def groups(self) -> dict[str, str]:
@@ -41,19 +41,21 @@ class Trajectory:
     architecture: str
     axes: Mapping[str, Any] = field(repr=False)  # without the axis along the trajectory
     checkpoints: tuple[int, ...]
-    parents: tuple[CheckpointId, ...]  # whose weights it starts from: a round of pruning, those that it prunes
+    # Whose weights it starts from, the last: a round of pruning, those that it prunes. Fine-tuning names those before
+    # too whose examples it trains on.
+    parents: tuple[CheckpointId, ...]
     origin: str  # the trajectory whose initial weights and order of data it uses: its trunk's, or its own
     parameters: int
     flop: float  # training, forward and backward
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """What trajectories of one pack have in common. Sorts a trunk before what is pruned from it."""
+        """What trajectories of one pack have in common. Sorts a trunk before what starts from it."""
         method, objective = METHODS[self.method], OBJECTIVES[self.axes.get("objective", DEFAULT)]
         varying = method.within_pack() | objective.within_pack()
         fixed = tuple(sorted((name, str(value)) for name, value in self.axes.items() if name not in varying))
         turn = method.turn(self.axes)
-        return (self.dataset, self.architecture, fixed, method.is_pruning, self.method, turn)
+        return (self.dataset, self.architecture, fixed, bool(self.parents), self.method, turn)
 
     @property
     def stored_bytes(self) -> int:

@@ -110,6 +110,8 @@ class Plan:
 
     def most_networks(self, one: Trajectory) -> int:
         """How many networks like this one the study's device has memory for in a pack."""
+        if METHODS[one.method].one_by_one:
+            return 1
         if self.study.compute.device == "cpu":  # packs are small there for other reasons
             return PACK_NETWORKS
         each = memory.training_bytes(one.method, one.axes, self.layers(one), self.facts[one.dataset].train)
@@ -137,7 +139,8 @@ class Plan:
         facts, device = self.facts[first.dataset], self.study.compute.device
         work = costs.training(first.method, first.axes, self.layers(first), facts, checkpoints, device)
         waiting = {unit: amount for unit, amount in work.items() if unit in costs.WAITING}
-        return Alone(self.rates.of(work), self.rates.of(waiting))
+        beside = len(pack) * METHODS[first.method].searching(first.axes, facts.train, self.layers(first))[1]
+        return Alone(self.rates.of(work) + beside, self.rates.of(waiting) + beside)
 
 
 def plan(study: Study) -> Plan:
@@ -159,7 +162,7 @@ def plan(study: Study) -> Plan:
                 )
             owners[network_id] = grid.name
             place = grid.name, grid.dataset, grid.method, grid.architecture
-            trunk = reached[0] if method.is_pruning else None
+            trunk = reached[0] if method.has_trunk else None
             networks.append(Network(network_id, *place, axes, *reached[-1], trunk))
     trajectories = {one.id: one for one in gathered.costed(facts)}
     _check_evicted(study, trajectories)
@@ -172,7 +175,7 @@ def _check_evicted(study: Study, trajectories: Mapping[str, Trajectory]) -> None
         for parent, _ in one.parents:
             owner = trajectories[parent].grid
             if owner in evicting:
-                raise InputError(f"grids: {owner}: weights: 'evict', but grid '{one.grid}' prunes them; possible: keep")
+                raise InputError(f"grids: {owner}: weights: 'evict', but grid '{one.grid}' starts from them; possible: keep")
 
 
 def _axes_text(axes: Mapping[str, Any]) -> str:

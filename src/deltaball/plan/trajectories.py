@@ -54,6 +54,7 @@ def _costed(identity: str, one: Wanted, facts: DatasetFacts) -> Trajectory:
     method, axes, checkpoints = one.training.method, one.training.axes, tuple(sorted(one.checkpoints))
     network = architectures.layers(one.architecture, axes, facts.shape, facts.classes)
     images = METHODS[method].images(axes, facts.train, checkpoints[-1])
+    passes, _ = METHODS[method].searching(axes, facts.train, network)
     return Trajectory(
         id=identity,
         grid=one.grid,
@@ -66,5 +67,6 @@ def _costed(identity: str, one: Wanted, facts: DatasetFacts) -> Trajectory:
         origin=one.origin,
         parameters=network.parameters,
         # A backward pass costs two forward passes.
-        flop=3.0 * network.flop * images * OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes),
+        flop=3.0 * network.flop * images * OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes)
+        + network.flop * passes,
     )

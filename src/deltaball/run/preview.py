@@ -11,7 +11,7 @@ from deltaball.plan.plan import Plan
 from deltaball.run import preparing
 from deltaball.store.store import Store
 from deltaball.study.grids import count_matching
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import METHODS, Finetune
 from deltaball.workflow import resources
 
 COLUMNS = (
@@ -41,14 +41,15 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
     guarantee, device = plan.study.guarantee, plan.study.compute.device
     yield f"study {plan.study.study}: {len(plan.networks):,} networks, {len(plan.measures)} measures, on {device}"
     yield from _table(plan, in_store(plan, store))
-    pruned = [one for one in plan.networks if one.trunk]
+    pruned = [one for one in plan.networks if METHODS[one.method].is_pruning]
     if pruned:
-        rounds = sum(bool(one.parents) for one in plan.trajectories.values())
+        rounds = sum(METHODS[one.method].is_pruning for one in plan.trajectories.values())
         alone = sum(METHODS[one.method].trainings_alone(one.axes) for one in pruned)
         yield (
             f"pruning: {rounds:,} trainings of rounds and {len({one.trunk for one in pruned}):,} dense checkpoints "
             f"serve {len(pruned):,} networks; each alone would take {alone:,} trainings"
         )
+    yield from _tuned(plan)
     each = "all estimates at once" if guarantee.simultaneous else "each estimate"
     for epsilon, confidence, samples in dict.fromkeys(
         (one.epsilon / one.highest, guarantee.confidence if guarantee.simultaneous else one.confidence, one.samples)
@@ -61,6 +62,20 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
     yield _jobs(plan)
     yield "times are estimates, of one device alone; a trajectory that grids share is counted in the first"
     yield _rates(plan)
+
+
+def _tuned(plan: Plan) -> Iterator[str]:
+    """What fine-tuning looks for, and about how long."""
+    tuned = [one for one in plan.networks if one.method == "finetune"]
+    rounds = [one for one in plan.trajectories.values() if one.method == "finetune"]
+    if not tuned:
+        return
+    searches = {(one.parents[-1], one.axes["adversary"], one.axes["cap"], one.axes["lead"]): one for one in rounds}
+    images = sum(Finetune.sought(one.axes, plan.facts[one.dataset].train) for one in searches.values())
+    yield (
+        f"fine-tuning: {len(rounds):,} rounds make {len(tuned):,} networks of {len({one.trunk for one in tuned}):,} trunks; "
+        f"adversarial examples of {images:,} images are sought"
+    )
 
 
 def _rates(plan: Plan) -> str:

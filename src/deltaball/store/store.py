@@ -1,4 +1,4 @@
-"""What is finished, on disk: data sets, checkpoints, outcomes.
+"""What is finished, on disk: data sets, checkpoints, outcomes, adversarial examples.
 
 Everything is found by content or trajectory id, so any job may write anything at any time: two jobs writing the
 same id write the same thing, and a job that is killed leaves either the whole file or none.
@@ -19,7 +19,8 @@ from deltaball.base.files import remove
 from deltaball.base.statuses import DIVERGED
 from deltaball.data.catalogue import ARRAYS, DatasetFacts
 from deltaball.data.datasets import Dataset
-from deltaball.store import outcomes, tensors
+from deltaball.store import examples, outcomes, tensors
+from deltaball.store.examples import Examples, Place
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,14 @@ class Store:
     def find_outcomes(self, trajectory_id: str) -> dict[str, np.ndarray]:
         """All outcomes kept for a trajectory, of each key the longest. A damaged file is named, removed, and none."""
         return outcomes.find(self._folder(trajectory_id), trajectory_id)
+
+    def save_examples(self, place: Place, found: Examples) -> None:
+        """Keep adversarial examples that were found against a network."""
+        examples.save(self._folder(place.network[0]), place, found)
+
+    def find_examples(self, place: Place) -> Examples | None:
+        """The examples of a place; None where they were not sought. A damaged file is named, removed, and is none."""
+        return examples.find(self._folder(place.network[0]), place)
 
     def _dataset(self, facts: DatasetFacts) -> Path:
         return self.folder / "datasets" / f"{facts.name}-{facts.fingerprint[:16]}.safetensors"

@@ -15,6 +15,7 @@ from deltaball.study.architectures import ARCHITECTURES
 from deltaball.study.grids import Grid, count_matching
 from deltaball.study.judges import JUDGES, Judge, NetworkKind
 from deltaball.study.measures import AnyMeasure, OwnGuarantee
+from deltaball.study.notions import NOTIONS
 from deltaball.study.objectives import OBJECTIVES
 from deltaball.study.study import Study
 
@@ -40,6 +41,7 @@ def check(study: Study, source: str) -> None:
             grid.check_classes(found)
         except InputError as problem:
             raise InputError(f"{where}.{problem}") from None
+        _check_adversary(grid, found, where)
     for index, measure in enumerate(study.measures):
         where = f"{source}: measures[{index}]"
         grids = _check_measure(study, measure, facts, where)
@@ -58,6 +60,20 @@ def check(study: Study, source: str) -> None:
             for epsilon in experiment.epsilon:
                 key = f"{where}.epsilon"
                 _check_epsilon(epsilon, study.guarantee.confidence, 1, facts[grid.dataset], key)
+
+
+def _check_adversary(grid: Grid, facts: DatasetFacts, where: str) -> None:
+    """Refuse an attack that cannot find examples of a grid's networks to fine-tune them on."""
+    layers = ARCHITECTURES[grid.architecture].layers
+    for name in getattr(grid, "adversary", ()):
+        if not is_implemented(JUDGES[name].implementation):
+            raise InputError(f"{where}.adversary: '{name}' is not implemented: there is no {JUDGES[name].implementation}")
+        for axes in _shapes(grid, {}):
+            network = layers(axes, facts.shape, facts.classes)
+            kind = NetworkKind(activations=activations(network), layers=network)
+            if reason := JUDGES[name].refuses(NOTIONS["class_change"], "linf", kind):
+                named = ", ".join(f"{axis} {value}" for axis, value in axes.items())
+                raise InputError(f"{where}.adversary: '{name}' cannot attack the network {named}: {reason}")
 
 
 def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, DatasetFacts], where: str) -> list[Grid]:

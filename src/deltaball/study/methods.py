@@ -13,6 +13,7 @@ from pydantic import Field
 
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import SIGNS, DatasetFacts
+from deltaball.networks.layers import Layers
 from deltaball.study.axes import (
     WITHIN_PACK,
     Count,
@@ -27,7 +28,10 @@ from deltaball.study.axes import (
     Seeds,
     Strict,
     axis,
+    radius,
 )
+from deltaball.study.judges import JUDGES, judges_by_key
+from deltaball.study.notions import NOTIONS
 from deltaball.study.schedules import CONSTANT, schedule
 
 FLOAT = 4  # bytes
@@ -57,7 +61,9 @@ class Method(Strict):
     along: ClassVar[str] = "epochs"  # the axis that counts along a trajectory
     room: ClassVar[str]  # the module that trains
     on_jax: ClassVar[bool] = False  # else on torch
-    is_pruning: ClassVar[bool] = False  # whether a network is compared with the dense one it was pruned from
+    is_pruning: ClassVar[bool] = False
+    has_trunk: ClassVar[bool] = False  # whether a network is compared with the one that its chain begins with
+    one_by_one: ClassVar[bool] = False  # whether each trajectory is a pack of its own
     trains: ClassVar[bool] = True  # else weights come from elsewhere
     averages_samples: ClassVar[bool] = False  # whether a network is a mean over samples of a posterior
 
@@ -87,6 +93,16 @@ class Method(Strict):
     def images(cls, axes: Axes, points: int, checkpoint: int) -> int:
         """Images that a trajectory passes forward and backward up to a checkpoint."""
         return cls.images_each(axes, points) * checkpoint
+
+    @classmethod
+    def rate(cls, axes: Axes, epoch: int) -> float:
+        """The learning rate of a trajectory in an epoch of gradient descent, from 0 on."""
+        return axes["learning_rate"] * schedule(axes.get("schedule", CONSTANT)).factor(epoch)
+
+    @classmethod
+    def searching(cls, axes: Axes, points: int, layers: Layers) -> tuple[float, float]:
+        """Of looking for what a trajectory trains on: forward passes of an image, and seconds of a CPU besides."""
+        return 0, 0
 
     @classmethod
     def stored_bytes(cls, axes: Axes, parameters: int, checkpoints: tuple[int, ...]) -> int:
@@ -193,6 +209,7 @@ class Imp(Descending):
     architectures: ClassVar = ("fcn",)
     room: ClassVar[str] = "deltaball.training.pruning"
     is_pruning: ClassVar[bool] = True
+    has_trunk: ClassVar[bool] = True
 
     method: Literal["imp"]
     proportion: Proportions = Field(description="share of the prunable weights removed in the end")
@@ -242,6 +259,103 @@ class Imp(Descending):
     def stored_bytes(cls, axes: Axes, parameters: int, checkpoints: tuple[int, ...]) -> int:
         """Bytes of a round's checkpoints: as of SGD, and of the mask, one bit a weight."""
         return super().stored_bytes(axes, parameters, checkpoints) + parameters // 8 * len(checkpoints)
+
+
+class Finetune(Sgd):
+    """Axes of fine-tuning on adversarial examples (paper 002, Section 5) of a network that SGD trained.
+
+    The other axes are the trunk's. Where the paper leaves a choice open, it is an axis.
+    """
+
+    # Those that count epochs would begin again with each round.
+    objectives: ClassVar = ("cross_entropy", "augmented", "adversarial", "constrained", "trades", "mart")
+    room: ClassVar[str] = "deltaball.training.finetuning"
+    has_trunk: ClassVar[bool] = True
+    one_by_one: ClassVar[bool] = True  # their training sets differ in size
+
+    method: Literal["finetune"]
+    rounds: axis(Annotated[int, Field(ge=0, le=1000)]) = Field(
+        description="T: in each, examples are found against the network so far, which then goes on with them; 0: none"
+    )
+    adversary: axis(Literal[judges_by_key("attack")]) = Field(description="what finds the examples")
+    cap: axis(radius(Annotated[float, Field(gt=0, le=1)])) = Field(
+        [20 / 255], description="how far an example may be from its image, in L∞ and pixel units; 1: any distance"
+    )
+    lead: axis(Annotated[float, Field(ge=0, allow_inf_nan=False)]) = Field(
+        [3.0], description="α: by how many logits the class of an example leads all others when it is found"
+    )
+    examples: axis(Count | None) = Field(
+        [None], description="training images of which examples are sought, drawn by seed; null is all"
+    )
+    examples_kept: axis(Literal["all", "latest"]) = Field(
+        ["all"], description="whose examples join the training images: every round's so far, or the latest round's"
+    )
+    rate_factor: axis(Annotated[float, Field(gt=0, le=1)]) = Field(
+        [0.1], description="of learning_rate in the rounds; `schedule` is the trunk's"
+    )
+    tuning_epochs: Counts = Field([5], description="passes over training images and examples in each round")
+
+    @classmethod
+    def within_pack(cls) -> frozenset[str]:
+        # Of its trunk's pack, but for what `turn` says.
+        return Sgd.within_pack() | cls._own() | {"round", "epochs"}
+
+    @classmethod
+    def _own(cls) -> frozenset[str]:
+        return frozenset(cls.model_fields) - frozenset(Sgd.model_fields)
+
+    @classmethod
+    def chain(cls, axes: Axes) -> list[Training]:
+        """The trunk's training, a trajectory of SGD, then the rounds: the first of two is the whole of one."""
+        trunk = {name: value for name, value in axes.items() if name not in cls._own() | {"epochs"}}
+        trainings = [Training("sgd", trunk, axes["epochs"])]
+        for turn in range(1, axes["rounds"] + 1):
+            fixed = {**{name: value for name, value in axes.items() if name != "rounds"}, "round": turn}
+            # Of the earlier ones too, where their examples are kept.
+            parents = trainings if axes["examples_kept"] == "all" else trainings[-1:]
+            trainings.append(Training("finetune", fixed, axes["tuning_epochs"], tuple(parents)))
+        return trainings
+
+    @classmethod
+    def turn(cls, axes: Axes) -> tuple[int, ...]:
+        return (axes["round"],)
+
+    @classmethod
+    def trainings_alone(cls, axes: Axes) -> int:
+        return 1 + axes["rounds"]
+
+    @classmethod
+    def rate(cls, axes: Axes, epoch: int) -> float:
+        return axes["learning_rate"] * axes["rate_factor"]
+
+    @classmethod
+    def sought(cls, axes: Axes, points: int) -> int:
+        """Images of which a round seeks examples."""
+        seen = Sgd.images_each(axes, points)
+        return min(axes["examples"] or seen, seen)
+
+    @classmethod
+    def images_each(cls, axes: Axes, points: int) -> int:
+        """Training images and, if every image has one, examples."""
+        rounds = axes["round"] if axes["examples_kept"] == "all" else 1
+        return Sgd.images_each(axes, points) + rounds * cls.sought(axes, points)
+
+    @classmethod
+    def searching(cls, axes: Axes, points: int, layers: Layers) -> tuple[float, float]:
+        judge, count = JUDGES[axes["adversary"]], cls.sought(axes, points)
+        return count * judge.passes(judge.settings, layers, NOTIONS["class_change"]), count * judge.seconds
+
+    @classmethod
+    def stored_bytes(cls, axes: Axes, parameters: int, checkpoints: tuple[int, ...]) -> int:
+        """Bytes of a round's checkpoints: it chooses none of its epochs."""
+        return (1 + cls.moments(axes)) * FLOAT * parameters * len(checkpoints)
+
+    def check_points(self, facts: DatasetFacts) -> None:
+        super().check_points(facts)
+        most = max((count for count in self.examples if count), default=0)
+        fewest = min(one or facts.train - max(self.validation) for one in self.train_points)
+        if most > fewest:
+            raise InputError(f"examples = {most}: of {facts.name} networks see {fewest} training images; null takes all")
 
 
 class Hmc(Method):
@@ -320,4 +434,4 @@ class Given(Method):
         return 0
 
 
-METHODS: dict[str, type[Method]] = {"sgd": Sgd, "imp": Imp, "hmc": Hmc, "given": Given}
+METHODS: dict[str, type[Method]] = {"sgd": Sgd, "imp": Imp, "finetune": Finetune, "hmc": Hmc, "given": Given}

@@ -6,7 +6,11 @@ RESULTS = {
     "sparsity": "float64",  # of the prunable weights
     "sparsity_total": "float64",  # of all weights and biases
     "empty_layers": "Int64",  # prunable layers of which nothing is left
-    "trunk_accuracy": "float64",  # of a pruned network: the test accuracy of what it was pruned from
+    "trunk_accuracy": "float64",  # of a pruned or fine-tuned network: the test accuracy of what it began as
+    "examples_sought": "Int64",  # of a fine-tuned network: training images whose examples its last round sought
+    "examples_found": "Int64",  # of these, those that have one
+    "examples_lost": "Int64",  # and those that had one until it was rounded to 256 levels
+    "examples_learned": "Int64",  # examples among its training images, of earlier rounds too where they are kept
     "train_accuracy": "float64",
     "test_accuracy": "float64",
     "test_loss": "float64",
@@ -36,7 +40,7 @@ ROBUSTNESS = {
     "sampling": "str",  # null for others
     "samples": "int64",
     "estimate": "float64",
-    "trunk_estimate": "float64",  # of a pruned network: the estimate of what it was pruned from
+    "trunk_estimate": "float64",  # of a pruned or fine-tuned network: the estimate of what it began as
     "lower": "float64",
     "upper": "float64",
     "epsilon": "float64",
@@ -108,6 +112,7 @@ JOBS = {
 
 # Tables of an earlier version lack these columns. Their test points count as drawn by the default seed.
 ABSENT_IN_OLD_TABLES = dict.fromkeys(("energies", "sampling", "chosen_epoch", "validation_accuracy"))
+ABSENT_IN_OLD_TABLES |= dict.fromkeys(name for name in RESULTS if name.startswith("examples_"))
 ABSENT_IN_OLD_TABLES |= {"points_seed": 0}
 
 COLUMN_TYPES = {int: "Int64", float: "float64", str: "str"}

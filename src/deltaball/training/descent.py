@@ -18,7 +18,6 @@ from deltaball.plan.batches import EVALUATION_BATCH
 from deltaball.plan.networks import Trajectory
 from deltaball.store.store import Checkpoint, Store
 from deltaball.study.methods import METHODS
-from deltaball.study.schedules import CONSTANT, schedule
 from deltaball.training import draws
 from deltaball.training.choosing import Best, Choice
 from deltaball.training.executions import fastest
@@ -148,18 +147,18 @@ class Descent:
         tensors = (self.members, self.x_train, self.y_train)
         execution = fastest(recipe, *tensors, self.store.trials)
         images = self.starts[0].images
-        points = len(images.seen) if images else len(self.x_train)
+        points = len(images.learned) if images else len(self.x_train)
         self.steps = Steps(recipe, *tensors, execution, points=points)
         self.orders = Orders([one.origin for one in self.trajectories], points, self.device)
 
     def train_epoch(self) -> torch.Tensor:
         """Take the steps of the next epoch; returns each network's mean loss [K]."""
-        rates = torch.tensor([_rate(one, self.epoch) for one in self.trajectories])
+        rates = torch.tensor([METHODS[one.method].rate(one.axes, self.epoch) for one in self.trajectories])
         before = self.epoch * -(-self.orders.points // self.axes["batch_size"])
         order = self.orders.of(self.epoch)
         if self.starts[0].images:
-            seen = np.stack([one.images.seen for one in self.starts])
-            order = np.take_along_axis(seen, order, 1)
+            learned = np.stack([one.images.learned for one in self.starts])
+            order = np.take_along_axis(learned, order, 1)
         return self.steps.epoch(order, rates, before)
 
     def _evaluated_on(self, part: str, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -244,12 +243,6 @@ def resident(dataset: Dataset, device: str) -> tuple[torch.Tensor, ...]:
     if device == "cuda":  # whatever stream reads them
         torch.cuda.current_stream().synchronize()
     return tensors
-
-
-def _rate(trajectory: Trajectory, epoch: int) -> float:
-    """The learning rate in an epoch, from 0 on."""
-    axes = trajectory.axes
-    return axes["learning_rate"] * schedule(axes.get("schedule", CONSTANT)).factor(epoch)
 
 
 def _moments(start: StartingPoint, positions: Sequence[int]) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.study.judges import JUDGES
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import METHODS, Finetune
 
 # Of it 1.5 is how far the estimate itself may be off (benchmarks/costs.py), and 2 how much slower than the machine that
 # the rates are from another one may be, or one whose disk and memory others use too.
@@ -109,12 +109,22 @@ def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     if METHODS[one.method].averages_samples:  # drawn since its last checkpoint, as float32 and as it is written
         copies += 2 * one.checkpoints[-1]
     if plan.study.compute.device == "cuda":  # the host has what goes to the store and what comes from there
-        return FLOAT * len(pack) * copies * one.parameters
+        return FLOAT * len(pack) * copies * one.parameters + _augmented_bytes(plan, one)
     sizes = plan.layers(one).activations
     step = one.axes.get("batch_size", 0) * (sizes[0] + 3 * sum(sizes))
     # Without gradients, a layer's input and its output are all that is kept.
     evaluation = EVALUATION_BATCH * 3 * max(sizes)
-    return FLOAT * len(pack) * (copies * one.parameters + max(step, evaluation))
+    return FLOAT * len(pack) * (copies * one.parameters + max(step, evaluation)) + _augmented_bytes(plan, one)
+
+
+def _augmented_bytes(plan: Plan, one: Trajectory) -> float:
+    """The training images once more with the examples behind them, and on a CPU what the search for these holds."""
+    if METHODS[one.method] is not Finetune:
+        return 0
+    facts, sizes = plan.facts[one.dataset], plan.layers(one).activations
+    images = 2 * math.prod(facts.shape) * METHODS[one.method].images_each(one.axes, facts.train)
+    at_once = IMAGES_AT_ONCE["cpu"] if plan.study.compute.device == "cpu" else 0
+    return FLOAT * (images + at_once * (4 * sizes[0] + 3 * sum(sizes)))
 
 
 def _measuring_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:

@@ -10,7 +10,7 @@ import torch
 from deltaball.local.attacks.attack import Attack, by_reference
 from deltaball.local.attacks.gradients import annealing, differentiated, replace_where
 from deltaball.local.balls import GEOMETRY, Ball, Neighbourhood
-from deltaball.local.losses import margin, margin_loss
+from deltaball.local.losses import margin_loss, shortage
 from deltaball.local.neighbourhoods import over_pixels
 from deltaball.local.notions import Notion
 from deltaball.local.points import Points
@@ -50,16 +50,18 @@ class Fmn(Attack):
     def run(
         self, points: Points, asked: Mapping[Ball, Sequence[Notion]]
     ) -> Iterator[tuple[Ball, Sequence[Notion], torch.Tensor]]:
-        closest = cache(lambda norm, reference: self._closest(points, norm, reference))
+        closest = cache(lambda norm, reference, lead: self._closest(points, norm, reference, lead))
         for ball, notions in asked.items():
             for reference, against in by_reference(points, notions):
-                image = closest(ball.norm, reference)
-                inside = points.around(ball).contains(image)
-                yield ball, against, torch.where(inside[..., None, None, None], image, points.images)
+                for lead in dict.fromkeys(notion.lead for notion in against):
+                    image = closest(ball.norm, reference, lead)
+                    inside = points.around(ball).contains(image)
+                    served = [notion for notion in against if notion.lead == lead]
+                    yield ball, served, torch.where(inside[..., None, None, None], image, points.images)
 
-    def _closest(self, points: Points, norm: str, reference: Reference) -> torch.Tensor:
-        """[K, n, h, w, c]; the point itself where no other class was found."""
-        found = Closest(points, GEOMETRY[norm], reference)
+    def _closest(self, points: Points, norm: str, reference: Reference, lead: float) -> torch.Tensor:
+        """[K, n, h, w, c]; the point itself where no other class was found that leads by `lead`."""
+        found = Closest(points, GEOMETRY[norm], reference, lead)
         found.look_along_the_gradient()
         for way in WAYS[norm]:
             self._search(found, way)
@@ -84,9 +86,11 @@ class Fmn(Attack):
 class Closest:
     """The closest violation of each of K networks × n points so far, and the closest tie."""
 
-    def __init__(self, points: Points, geometry: type[Neighbourhood], reference: Reference) -> None:
+    def __init__(
+        self, points: Points, geometry: type[Neighbourhood], reference: Reference, lead: float = 0.0
+    ) -> None:
         self.points, self.geometry, self.x = points, geometry, points.images
-        self.reference = reference
+        self.reference, self.lead = reference, lead
         self.rows = torch.arange(reference.classes.numel(), device=self.x.device)
         self.images, self.distance = self.x.clone(), self.x.new_full(self.x.shape[:2], torch.inf)  # [K, n, h, w, c]
         self.tied, self.tied_distance = self.x.clone(), self.distance.clone()
@@ -94,7 +98,7 @@ class Closest:
 
     def judge(self, images: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Lead of the point's class over where a violation begins, and distance from the point."""
-        lead, length = margin(logits, self.reference.classes), self.geometry.length(images - self.x)
+        lead, length = self._lead(logits), self.geometry.length(images - self.x)
         clear = lead + hair(logits)
         for kept, shortest, bound in ((self.images, self.distance, clear), (self.tied, self.tied_distance, lead)):
             closer = ~(bound > 0) & (length < shortest)
@@ -117,9 +121,12 @@ class Closest:
         for _ in range(BISECTIONS):
             middle = (near + far) / 2
             logits = self.points.model(torch.lerp(self.x, furthest, over_pixels(middle)))
-            lead = margin(logits, self.reference.classes) + torch.where(ties, 0.0, hair(logits))
+            lead = self._lead(logits) + torch.where(ties, 0.0, hair(logits))
             near, far = torch.where(lead > 0, middle, near), torch.where(lead > 0, far, middle)
         return torch.lerp(self.x, furthest, over_pixels(far))
+
+    def _lead(self, logits: torch.Tensor) -> torch.Tensor:
+        return shortage(logits, self.reference.classes, self.lead)
 
 
 def hair(logits: torch.Tensor) -> torch.Tensor:
