@@ -146,7 +146,9 @@ def training(
     descent = epochs(method, axes, layers, facts, each, device)
     evaluated = kept * (METHODS[method].images_each(axes, facts.train) + facts.test)
     evaluated += sum(each) * axes.get("validation", 0)
-    return total(descent, passes(layers, evaluated), _search(method, axes, layers, facts, len(each)), {"checkpoint": kept})
+    return total(
+        descent, passes(layers, evaluated), _search(method, axes, layers, facts, len(each)), {"checkpoint": kept}
+    )
 
 
 def _search(method: str, axes: Mapping[str, Any], layers: Layers, facts: DatasetFacts, networks: int) -> Work:

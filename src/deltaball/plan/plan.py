@@ -175,7 +175,9 @@ def _check_evicted(study: Study, trajectories: Mapping[str, Trajectory]) -> None
         for parent, _ in one.parents:
             owner = trajectories[parent].grid
             if owner in evicting:
-                raise InputError(f"grids: {owner}: weights: 'evict', but grid '{one.grid}' starts from them; possible: keep")
+                raise InputError(
+                    f"grids: {owner}: weights: 'evict', but grid '{one.grid}' starts from them; possible: keep"
+                )
 
 
 def _axes_text(axes: Mapping[str, Any]) -> str:

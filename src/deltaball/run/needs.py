@@ -61,5 +61,7 @@ def _lacking(plan: Plan, packs: Iterable[Sequence[Trajectory]], store: Store) ->
             each = METHODS[one.method].images_each(one.axes, plan.facts[one.dataset].train)
             sample_steps += each * (missing[-1] - reached)
             # A step is worth three forward passes.
-            sample_steps += METHODS[one.method].searching(one.axes, plan.facts[one.dataset].train, plan.layers(one))[0] / 3
+            sample_steps += (
+                METHODS[one.method].searching(one.axes, plan.facts[one.dataset].train, plan.layers(one))[0] / 3
+            )
     return networks, sample_steps

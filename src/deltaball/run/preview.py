@@ -65,7 +65,7 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
 
 
 def _tuned(plan: Plan) -> Iterator[str]:
-    """What fine-tuning looks for, and about how long."""
+    """What fine-tuning trains and looks for."""
     tuned = [one for one in plan.networks if one.method == "finetune"]
     rounds = [one for one in plan.trajectories.values() if one.method == "finetune"]
     if not tuned:
@@ -73,8 +73,8 @@ def _tuned(plan: Plan) -> Iterator[str]:
     searches = {(one.parents[-1], one.axes["adversary"], one.axes["cap"], one.axes["lead"]): one for one in rounds}
     images = sum(Finetune.sought(one.axes, plan.facts[one.dataset].train) for one in searches.values())
     yield (
-        f"fine-tuning: {len(rounds):,} rounds make {len(tuned):,} networks of {len({one.trunk for one in tuned}):,} trunks; "
-        f"adversarial examples of {images:,} images are sought"
+        f"fine-tuning: {len(rounds):,} trainings of rounds and {len({one.trunk for one in tuned}):,} checkpoints of SGD "
+        f"serve {len(tuned):,} networks; adversarial examples of {images:,} images are sought"
     )
 
 

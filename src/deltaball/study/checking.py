@@ -67,7 +67,9 @@ def _check_adversary(grid: Grid, facts: DatasetFacts, where: str) -> None:
     layers = ARCHITECTURES[grid.architecture].layers
     for name in getattr(grid, "adversary", ()):
         if not is_implemented(JUDGES[name].implementation):
-            raise InputError(f"{where}.adversary: '{name}' is not implemented: there is no {JUDGES[name].implementation}")
+            raise InputError(
+                f"{where}.adversary: '{name}' is not implemented: there is no {JUDGES[name].implementation}"
+            )
         for axes in _shapes(grid, {}):
             network = layers(axes, facts.shape, facts.classes)
             kind = NetworkKind(activations=activations(network), layers=network)

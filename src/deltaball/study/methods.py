@@ -355,7 +355,9 @@ class Finetune(Sgd):
         most = max((count for count in self.examples if count), default=0)
         fewest = min(one or facts.train - max(self.validation) for one in self.train_points)
         if most > fewest:
-            raise InputError(f"examples = {most}: of {facts.name} networks see {fewest} training images; null takes all")
+            raise InputError(
+                f"examples = {most}: of {facts.name} networks see {fewest} training images; null takes all"
+            )
 
 
 class Hmc(Method):

@@ -1,7 +1,7 @@
 """Adversarial examples of training images, which fine-tuning learns from (paper 002, Section 5).
 
-They are sought piece by piece, and each piece is kept beside the network that it was found against. What is found for an
-image depends on network, search and image alone: not on the pieces before, on how many images there are, nor on a kill.
+They are sought piece by piece, and each piece is kept beside the network that it was found against. What is found for
+an image depends on network, search and image alone: not on other images, nor on a kill.
 """
 
 import hashlib
@@ -110,7 +110,9 @@ class Search:
     def _found(self, points: np.ndarray) -> Examples:
         """What is found for these training images."""
         rows = points[filled(len(points))]
-        x, labels = (torch.from_numpy(one[rows]).to(self.device) for one in (self.dataset.x_train, self.dataset.y_train))
+        x, labels = (
+            torch.from_numpy(one[rows]).to(self.device) for one in (self.dataset.x_train, self.dataset.y_train)
+        )
         lead, cap = self.axes["lead"], self.axes["cap"]
         asked = {Ball("linf", cap): [ClearChange(lead)]}
         ((_, _, verdict),) = judge(self.axes["adversary"])(self._model, x, asked, rows.tolist(), labels)

@@ -86,9 +86,7 @@ class Fmn(Attack):
 class Closest:
     """The closest violation of each of K networks × n points so far, and the closest tie."""
 
-    def __init__(
-        self, points: Points, geometry: type[Neighbourhood], reference: Reference, lead: float = 0.0
-    ) -> None:
+    def __init__(self, points: Points, geometry: type[Neighbourhood], reference: Reference, lead: float = 0.0) -> None:
         self.points, self.geometry, self.x = points, geometry, points.images
         self.reference, self.lead = reference, lead
         self.rows = torch.arange(reference.classes.numel(), device=self.x.device)
