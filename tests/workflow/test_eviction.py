@@ -145,9 +145,9 @@ def test_a_job_killed_before_it_let_go_does_so_the_next_time(tmp_path: Path, dat
 def test_what_is_pruned_cannot_be_evicted() -> None:
     pruned = grid(method="imp", width=[8], iterations=2, proportion=0.75)
     dense = grid(width=8, epochs=5)
-    with pytest.raises(InputError, match="grids: fcn-imp: weights: 'evict', but grid 'fcn-imp' prunes them"):
+    with pytest.raises(InputError, match="grids: fcn-imp: weights: 'evict', but grid 'fcn-imp' starts from them"):
         planned({**pruned, "weights": "evict"})
-    with pytest.raises(InputError, match="grids: fcn-sgd: weights: 'evict', but grid 'fcn-imp' prunes them"):
+    with pytest.raises(InputError, match="grids: fcn-sgd: weights: 'evict', but grid 'fcn-imp' starts from them"):
         planned({**dense, "weights": "evict"}, pruned)
 
 

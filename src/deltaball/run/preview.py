@@ -73,7 +73,7 @@ def _tuned(plan: Plan) -> Iterator[str]:
     searches = {(one.parents[-1], one.axes["adversary"], one.axes["cap"], one.axes["lead"]): one for one in rounds}
     images = sum(Finetune.sought(one.axes, plan.facts[one.dataset].train) for one in searches.values())
     yield (
-        f"fine-tuning: {len(rounds):,} trainings of rounds and {len({one.trunk for one in tuned}):,} checkpoints of SGD "
+        f"fine-tuning: {len(rounds):,} trainings of rounds and {len({one.trunk for one in tuned}):,} networks of SGD "
         f"serve {len(tuned):,} networks; adversarial examples of {images:,} images are sought"
     )
 

@@ -1,8 +1,8 @@
 """Fine-tuning on adversarial examples (paper 002, Section 5).
 
 A round finds adversarial examples of training images against the network of the round before (the first against the
-trunk), adds them with the labels of their images to the training images, and trains on at a reduced rate. Moments of the
-optimizer begin at zero. Examples are always of original training images, never of examples.
+trunk), adds them with the labels of their images to the training images, and trains on at a reduced rate. The moments
+of the optimizer begin at zero. Examples are always of original training images, never of examples.
 """
 
 from collections.abc import Sequence

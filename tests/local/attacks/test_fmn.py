@@ -7,7 +7,7 @@ from attack_cases import LARGEST, NORMS, SHAPE, found_by, images, linear_pack, o
 
 from deltaball.local.attacks.fmn import Fmn
 from deltaball.local.balls import Ball
-from deltaball.local.notions import ClassChange, Margin
+from deltaball.local.notions import ClassChange, ClearChange, Margin
 from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.packs import Pack
 from deltaball.study.architectures import layers
@@ -30,6 +30,31 @@ def test_of_a_linear_network_the_margin_is_the_distance_of_a_hyperplane(norm: st
         # In L1 a little may be left on pixels that are not the steepest.
         rtol = 1e-3 if norm == "l1" else 1e-5
         np.testing.assert_allclose(found.outcome[k].numpy()[far], exact[far], rtol=rtol, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_closest_image_whose_class_leads_by_so_much_is_found(classes: int):
+    """(margin + lead) / ‖w_p - w_o‖₁ of two classes; of three, no class may come closer than the lead."""
+    lead = 0.5
+    pack, x = through_the_middle(linear_pack(classes, 1)), images(100, beyond=-0.3)
+    found = one_found(Fmn(), pack, x, Ball("linf", 1.0), ClearChange(lead))
+    logits, before = pack(found.perturbed)[0], pack(x)[0]
+    ahead = logits.topk(2).values
+    moved = (found.perturbed[0] - x).abs().flatten(1).amax(1).numpy()
+    there = (found.outcome[0] == 0).numpy()
+    assert there.mean() > 0.9
+    own = before.argmax(-1)
+    assert (logits.argmax(-1) != own).numpy()[there].all()
+    np.testing.assert_allclose((ahead[:, 0] - ahead[:, 1]).numpy()[there], lead, atol=1e-3)
+    if classes == 2:
+        margins, row = sides(pack, 0, x)
+        exact = (margins + lead) / np.abs(row).sum(1)
+        far = exact < 0.29
+        assert far.mean() > 0.5
+        np.testing.assert_allclose(moved[far], exact[far], rtol=1e-4, atol=1e-5)
+    # Without a lead it lies closer.
+    nearest = one_found(Fmn(), pack, x, Ball("linf", 1.0), ClearChange(0.0)).perturbed
+    assert ((nearest[0] - x).abs().flatten(1).amax(1).numpy() < moved)[there].all()
 
 
 @pytest.mark.parametrize("norm", NORMS)

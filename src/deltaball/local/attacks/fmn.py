@@ -10,7 +10,7 @@ import torch
 from deltaball.local.attacks.attack import Attack, by_reference
 from deltaball.local.attacks.gradients import annealing, differentiated, replace_where
 from deltaball.local.balls import GEOMETRY, Ball, Neighbourhood
-from deltaball.local.losses import margin_loss, shortage
+from deltaball.local.losses import Loss, margin_loss, shortage
 from deltaball.local.neighbourhoods import over_pixels
 from deltaball.local.notions import Notion
 from deltaball.local.points import Points
@@ -74,7 +74,7 @@ class Fmn(Attack):
         for step in range(self.steps):
             annealed = annealing(step, self.steps)
             gamma, alpha = (end + (begin - end) * annealed for begin, end in (GAMMA, ALPHA))
-            logits, gradient = differentiated(found.points.model, images, found.reference, margin_loss)
+            logits, gradient = differentiated(found.points.model, images, found.reference, found.loss)
             lead, length = found.judge(images, logits)
             outwards = length + lead / geometry.dual_length(gradient)
             inwards = torch.minimum(radius * (1 - gamma), found.distance)
@@ -122,6 +122,11 @@ class Closest:
             lead = self._lead(logits) + torch.where(ties, 0.0, hair(logits))
             near, far = torch.where(lead > 0, middle, near), torch.where(lead > 0, far, middle)
         return torch.lerp(self.x, furthest, over_pixels(far))
+
+    @property
+    def loss(self) -> Loss:
+        """What an attack raises; its slopes by the logits are 1 at most, and so are its gradients to scale."""
+        return (lambda reference, logits: -shortage(logits, reference.classes, self.lead)) if self.lead else margin_loss
 
     def _lead(self, logits: torch.Tensor) -> torch.Tensor:
         return shortage(logits, self.reference.classes, self.lead)
