@@ -57,7 +57,7 @@ def axes() -> Iterator[tuple[str, str, str]]:
     seen = set()
     for architecture, method, objective in combinations():
         for axis in grid_model(architecture, method, objective).axis_names():
-            owner = next((one for one in METHODS[method].__mro__ if axis in one.__annotations__), None)
+            owner = next((one for one in METHODS[method].__mro__ if axis in vars(one).get("__annotations__", ())), None)
             if objective == DEFAULT and axis != "objective" and (owner, axis) not in seen:
                 seen.add((owner, axis))
                 yield architecture, method, axis
