@@ -148,6 +148,28 @@ def test_rounds_of_fine_tuning_worked_out_by_hand() -> None:
     assert METHODS["sgd"].searching(trunk.axes, 100, None) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"rounds": -1}, r"grids\[0\]\.rounds: -1 is wrong"),
+        ({"lead": -0.5}, r"grids\[0\]\.lead: -0.5 is wrong"),
+        ({"epochs": 0}, r"grids\[0\]\.epochs: 0 is wrong"),
+        ({"method": "sgd"}, r"grids\[0\]\.rounds: unknown key 'rounds' .*it is a key of grids of method finetune"),
+        ({"examples": 5000}, r"examples = 5000: of mnist5k networks see 4000 training images; null takes all"),
+        ({"train_points": 90, "examples": 91}, r"examples = 91: of mnist5k networks see 90 training images"),
+        (
+            {"adversary": "linear_region", "activation": "tanh"},
+            r"grids\[0\] .*adversary: 'linear_region' cannot attack the network .*: it needs relu, and not tanh or sigmoid$",
+        ),
+    ],
+)
+def test_fine_tuning_that_cannot_be_is_refused_in_a_line(changed: dict, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(study(grid("fcn", "finetune", **changed))))
+    with pytest.raises(InputError, match=said):
+        load(path)
+
+
 def test_what_a_chain_passes_and_keeps_worked_out_by_hand() -> None:
     axes = {"train_points": 50, "leapfrog_steps": 10, "burn_in": 4, "warm_epochs": 3, "thinning": 2}
     assert METHODS["hmc"].images(axes, 1000, 20) == 50 * (3 + 10 * (4 + 20))

@@ -219,7 +219,7 @@ def test_examples_that_were_lost_or_damaged_are_found_again(
 # ---- examples
 
 
-@pytest.mark.parametrize("adversary", ["fgsm", "pgd", "fmn"])
+@pytest.mark.parametrize("adversary", ["fgsm", "pgd", "fmn", "linear_region"])
 @pytest.mark.parametrize("turn", [1, 2])
 def test_an_example_is_near_its_image_and_misleads_the_network_of_the_round_before(
     adversary: str, turn: int, plan: Plan, few: Dataset, store: Store

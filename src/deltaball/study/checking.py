@@ -75,7 +75,8 @@ def _check_adversary(grid: Grid, facts: DatasetFacts, where: str) -> None:
             kind = NetworkKind(activations=activations(network), layers=network)
             if reason := JUDGES[name].refuses(NOTIONS["class_change"], "linf", kind):
                 named = ", ".join(f"{axis} {value}" for axis, value in axes.items())
-                raise InputError(f"{where}.adversary: '{name}' cannot attack the network {named}: {reason}")
+                why, _, _ = reason.partition(":")  # without the remedy, which is one for measures
+                raise InputError(f"{where}.adversary: '{name}' cannot attack the network {named}: {why}")
 
 
 def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, DatasetFacts], where: str) -> list[Grid]:

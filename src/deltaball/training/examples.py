@@ -38,6 +38,9 @@ PIECE = 256  # images that are searched at once, and kept together: what a kill 
 # A level's share by which float32 may place an image beside its level.
 SLACK = 1e-3
 
+# The share of the lead that rounding in float32 may take.
+SHORT = 1e-3
+
 # What the examples that were found under an earlier version of this file are not mistaken for.
 VERSION = 1
 
@@ -92,9 +95,15 @@ class Search:
 
     @cached_property
     def _name(self) -> str:
-        settings = {name: self.axes[name] for name in ("adversary", "cap", "lead")}
-        content = {**settings, **JUDGES[self.axes["adversary"]].settings, "version": VERSION}
+        content = {name: self.axes[name] for name in ("adversary", "cap", "lead")}
+        content |= {**JUDGES[self.axes["adversary"]].settings, **self._settings, "version": VERSION}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def _settings(self) -> dict[str, float]:
+        """Of the attack, that are not its defaults: those which take the lead as a setting do not read the notion's."""
+        takes = JUDGES[self.axes["adversary"]].settings
+        return {"alpha": self.axes["lead"]} if "alpha" in takes else {}
 
     @cached_property
     def _passes(self) -> float:
@@ -115,22 +124,20 @@ class Search:
         )
         lead, cap = self.axes["lead"], self.axes["cap"]
         asked = {Ball("linf", cap): [ClearChange(lead)]}
-        ((_, _, verdict),) = judge(self.axes["adversary"])(self._model, x, asked, rows.tolist(), labels)
+        attack = judge(self.axes["adversary"], **self._settings)
+        ((_, _, verdict),) = attack(self._model, x, asked, rows.tolist(), labels)
         predicted = self._model(x).argmax(-1, keepdim=True)
 
-        def misled(images: torch.Tensor, lead: float, room: float) -> torch.Tensor:
-            """[n]: whether the class of images [n, h, w, c] is another one, leads by `lead`, and is not the label.
-
-            `room` says how many hairs may be lacking.
-            """
+        def misled(images: torch.Tensor, lead: float) -> torch.Tensor:
+            """[n]: whether the class of images [n, h, w, c] is another one, leads by `lead`, and is not the label."""
             logits = self._model(images)
-            clear = shortage(logits, predicted, lead) < room * hair(logits)
+            # Clearly so: training and tests may compute the logits in other batches.
+            clear = shortage(logits, predicted, lead) < -hair(logits)
             return (clear & (logits.argmax(-1) != labels))[0]
 
-        found = misled(verdict.perturbed[0], lead, 1)
+        found = misled(verdict.perturbed[0], lead * (1 - SHORT))
         levels, there = rounded(verdict.perturbed[0], x, cap)
-        # Clearly so: training and tests may compute the logits in other batches.
-        kept = found & there & misled(torch.from_numpy(pixels(levels)).to(self.device), 0.0, -1)
+        kept = found & there & misled(torch.from_numpy(pixels(levels)).to(self.device), 0.0)
         found, kept = (one.cpu().numpy()[: len(points)] for one in (found, kept))
         return Examples(levels[: len(points)][kept], points[kept], len(points), int((found & ~kept).sum()))
 
