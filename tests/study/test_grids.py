@@ -159,13 +159,13 @@ def test_rounds_of_fine_tuning_worked_out_by_hand() -> None:
         ({"train_points": 90, "examples": 91}, r"examples = 91: of mnist5k networks see 90 training images"),
         (
             {"adversary": "linear_region", "activation": "tanh"},
-            r"grids\[0\] .*adversary: 'linear_region' cannot attack the network .*: it needs relu, and not tanh or sigmoid$",
+            r"grids\[0\] .*adversary: 'linear_region' cannot attack .*: it needs relu, and not tanh or sigmoid$",
         ),
     ],
 )
 def test_fine_tuning_that_cannot_be_is_refused_in_a_line(changed: dict, said: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text(json.dumps(study(grid("fcn", "finetune", **changed))))
+    path.write_text(json.dumps(study({**grid("fcn", "finetune"), **changed})))
     with pytest.raises(InputError, match=said):
         load(path)
 
