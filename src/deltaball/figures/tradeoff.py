@@ -39,6 +39,7 @@ CAPACITY_BINS = 5
 LENGTHS = {
     "sgd": ("epochs", "epochs of training"),
     "hmc": ("posterior_samples", "samples of the posterior"),
+    "finetune": ("rounds", "rounds of fine-tuning"),
     "given": ("file", "file"),
 }
 
