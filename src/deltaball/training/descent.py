@@ -39,7 +39,8 @@ class StartingPoint:
     `state` joins that of every checkpoint; the optimizer's moments in it, ``moment.I``, are continued. `masks`, if any,
     are bool arrays shaped like the weights: where False, a weight is pruned, its gradient and its moments are zero.
     `facts` join those of every checkpoint. `images` are those of the training split that it sees, None: all; where some
-    are held out of them, `best` is the best epoch so far.
+    are held out of them, `best` is the best epoch so far. `added` are indices of images that lie behind those
+    of the data set; such a network learns from them too.
     """
 
     trajectory: Trajectory
@@ -50,6 +51,12 @@ class StartingPoint:
     facts: Mapping[str, Any] = field(default_factory=dict)
     images: Split | None = None
     best: Best | None = None
+    added: Sequence[int] = ()
+
+    @property
+    def learned(self) -> np.ndarray:
+        """The indices of the images that the steps of training take, of a start that names some."""
+        return np.concatenate([self.images.seen, self.added]) if len(self.added) else self.images.seen
 
     def after_choosing(self, best: Best | None) -> "StartingPoint":
         """The start at a checkpoint whose weights are those of its best epoch: its state has those to go on from."""
@@ -146,8 +153,7 @@ class Descent:
         recipe = Recipe(self.layers, self.axes["batch_size"], self.axes["optimizer"], precision, objective, *penalised)
         tensors = (self.members, self.x_train, self.y_train)
         execution = fastest(recipe, *tensors, self.store.trials)
-        images = self.starts[0].images
-        points = len(images.learned) if images else len(self.x_train)
+        points = len(self.starts[0].learned) if self.starts[0].images else len(self.x_train)
         self.steps = Steps(recipe, *tensors, execution, points=points)
         self.orders = Orders([one.origin for one in self.trajectories], points, self.device)
 
@@ -157,7 +163,7 @@ class Descent:
         before = self.epoch * -(-self.orders.points // self.axes["batch_size"])
         order = self.orders.of(self.epoch)
         if self.starts[0].images:
-            learned = np.stack([one.images.learned for one in self.starts])
+            learned = np.stack([one.learned for one in self.starts])
             order = np.take_along_axis(learned, order, 1)
         return self.steps.epoch(order, rates, before)
 

@@ -75,8 +75,8 @@ def _start(trajectory: Trajectory, parent: Checkpoint, found: Sequence[Examples]
         "examples_learned": count,
     }
     behind = np.arange(dataset.facts.train, dataset.facts.train + count)
-    images = Split(seen_points(dataset.facts, trajectory.axes), np.arange(0), behind)
-    return StartingPoint(trajectory, 0, parent.weights, {}, facts=facts, images=images)
+    images = Split(seen_points(dataset.facts, trajectory.axes), np.arange(0))
+    return StartingPoint(trajectory, 0, parent.weights, {}, facts=facts, images=images, added=behind)
 
 
 def _augmented(dataset: Dataset, examples: Examples) -> Dataset:

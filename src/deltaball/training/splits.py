@@ -18,12 +18,6 @@ class Split(NamedTuple):
 
     seen: np.ndarray
     held_out: np.ndarray
-    added: np.ndarray = np.arange(0)  # that lie behind those of the data set: a network learns from them too
-
-    @property
-    def learned(self) -> np.ndarray:
-        """What the steps of training take images from."""
-        return np.concatenate([self.seen, self.added]) if len(self.added) else self.seen
 
 
 def split(facts: DatasetFacts, axes: Mapping[str, Any]) -> Split | None:
