@@ -11,10 +11,22 @@ from certificate_cases import drawn_pack
 from deltaball.base.errors import InputError
 from deltaball.local.attacks.linear_region import LinearRegion, targets
 from deltaball.local.balls import Ball
+from deltaball.local.losses import margin
 from deltaball.local.nearest import nearest
 from deltaball.local.notions import Margin
 from deltaball.local.regions import Region, piecewise
-from deltaball.networks.layers import AveragePool, Conv, Dense, Flatten, Layers, LeakyReLU, MaxPool
+from deltaball.networks.layers import (
+    Activation,
+    AveragePool,
+    Clamp,
+    Conv,
+    Dense,
+    Flatten,
+    Layers,
+    LeakyReLU,
+    MaxPool,
+    Residual,
+)
 from deltaball.study.architectures import layers
 from deltaball.study.judges import JUDGES, NetworkKind
 from deltaball.study.notions import NOTIONS
@@ -25,6 +37,10 @@ NETWORKS = {
     "pools": Layers(
         SMALL,
         (Conv(3, 3), LeakyReLU(0.1), MaxPool(), Conv(4, 2), LeakyReLU(0.0), AveragePool(), Flatten(), Dense(4)),
+    ),
+    "clamps and sums": Layers(
+        SMALL,
+        (Conv(3, 3), Clamp(-0.2, 0.3), Residual((Conv(3, 3), Activation("relu"))), Flatten(), Dense(4)),
     ),
 }
 
@@ -71,11 +87,44 @@ def test_rows_as_needed_give_what_all_rows_give_and_hot_starts_what_cold_ones_do
     assert compared == 112
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_in_its_region_a_network_is_its_affine_function(name: str):
+    pack, x = drawn_pack(NETWORKS[name], 1, 5), images(8, 5, SMALL).double()
+    network = piecewise(pack)
+    for point, other in zip(x, x.roll(1, 0), strict=True):
+        region = Region.around(network, point)
+        assert (region.slacks >= 0).all()
+        torch.testing.assert_close(region.logits, network(point[None])[0, 0])
+        image = torch.lerp(point, other, 0.3)
+        logits, slacks = region.at(image)
+        every = torch.arange(len(slacks))
+        moved = (image - point).flatten()
+        torch.testing.assert_close(slacks, region.slacks + region.gradients(every) @ moved)
+        torch.testing.assert_close(logits, region.logits + region.logit_gradients() @ moved)
+
+
+@pytest.mark.parametrize(("alpha", "rounded_to"), [(0.0, 0), (0.2, 0), (0.0, 255), (0.2, 255)])
+def test_what_is_handed_back_leads_by_alpha_on_whole_levels_and_is_no_nearer_for_it(alpha: float, rounded_to: int):
+    pack, x, ball = drawn_pack(NETWORKS["dense"], 1, 0), images(32, 0, SMALL), Ball("linf", 0.5)
+    predicted = pack(x).argmax(-1, keepdim=True)
+    nearest_of_all = one_found(LinearRegion(), pack, x, ball, Margin(0.5))
+    verdict = one_found(LinearRegion(alpha, 1, rounded_to), pack, x, ball, Margin(0.5))
+    images_found, distance = verdict.perturbed[0], (verdict.perturbed[0] - x).abs().flatten(1).amax(1)
+    found = distance > 0
+    assert found.any()
+    logits = pack(images_found)
+    assert (margin(logits, predicted)[0, found] <= -alpha * 0.998).all()
+    assert (verdict.outcome >= nearest_of_all.outcome - (0.5 / 255 if rounded_to else 1e-5)).all()
+    if rounded_to:
+        levels = images_found[found] * 255
+        torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
+
+
 def test_what_has_no_program_is_refused():
-    entry, margin = JUDGES["linear_region"], NOTIONS["margin"]
-    assert entry.refuses(margin, "linf") is None
-    assert "linf" in entry.refuses(margin, "l2")
-    assert "relu" in entry.refuses(margin, "linf", NetworkKind(activations=("tanh",)))
+    entry, distance = JUDGES["linear_region"], NOTIONS["margin"]
+    assert entry.refuses(distance, "linf") is None
+    assert "linf" in entry.refuses(distance, "l2")
+    assert "relu" in entry.refuses(distance, "linf", NetworkKind(activations=("tanh",)))
     curved = drawn_pack(layers("fcn", {"depth": 1, "width": 4, "activation": "tanh"}, (8, 8, 1), 3), 1)
     with pytest.raises(InputError, match="tanh is not piecewise linear"):
         piecewise(curved)

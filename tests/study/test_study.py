@@ -71,6 +71,10 @@ BROKEN = {
     "repeated value": (study(grid(depth=[1, 2, 1])), ["grids[0].depth", "1 is listed twice"]),
     "repeated delta": (measured(delta=[0.1, 0.2, 0.1]), ["measures[0].delta", "0.1 is listed twice"]),
     "delta above 1": (measured(delta=[0.1, 8]), ["measures[0]", "delta 8", "norm linf", "at most 1"]),
+    "alpha below 0": (
+        measured(notion="margin", attack="linear_region", delta=0.1, alpha=-1),
+        ["measures[0].alpha", "-1", "greater than or equal to 0"],
+    ),
     "delta below 0": (measured(delta=-0.1), ["measures[0].delta", "-0.1", "greater than or equal to 0"]),
     "delta not a number": (measured(delta=float("nan")), ["measures[0].delta", "nan"]),
     "gamma of 1": (measured(notion="variation_above", gamma=1), ["measures[0].gamma", "1", "less than 1"]),

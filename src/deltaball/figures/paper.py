@@ -110,14 +110,14 @@ def figure2(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFram
             above = _scattered(band, grid[0, 2 * index : 2 * index + 2], column, scatter)
             length = tradeoff.ordered(column.shown["epochs"])
             beneath = (tradeoff.capacity(column.shown), style.CAPACITY, "weights and biases")
-            for side, (by, shades, label) in enumerate((beneath, (length, style.DURATION, "epochs"))):
+            for side, (by, ends, label) in enumerate((beneath, (length, style.DURATION, "epochs"))):
                 panel = band.add_subplot(grid[1, 2 * index + side], sharey=above)
-                tradeoff.boxes(panel, column.shown, by, shades)
+                tradeoff.boxes(panel, column.shown, by, tradeoff.tones(column.shown, ends))
                 _named(panel, label, labelled=side == 0)
 
     def handles(shown: pd.DataFrame) -> list[Artist]:
         boxed = ((style.CAPACITY, "over capacity"), (style.DURATION, "over training length"))
-        return kinds(shown) + [Patch(color=shades[0], label=label) for shades, label in boxed]
+        return kinds(shown) + [Patch(color=dark, label=label) for (dark, _), label in boxed]
 
     _bands(name, "The trade-off of SGD networks", bands, draw, handles, MIDDLE, folder)
 

@@ -4,7 +4,7 @@ One figure per data set and notion, one row per δ (and γ): accuracy against th
 band, and beside it the measure over capacity and over training length.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -36,6 +36,8 @@ from deltaball.study.notions import NOTIONS
 
 CAPACITY_BINS = 5
 # The axis along a method's trajectories, and how captions count it; networks of files are one by one.
+Colour = tuple[float, float, float]
+
 LENGTHS = {
     "sgd": ("epochs", "epochs of training"),
     "hmc": ("posterior_samples", "samples of the posterior"),
@@ -77,14 +79,14 @@ def panel_figure(shown: pd.DataFrame) -> Figure:
         room.set_axis_off()
     boxed = shown["method"] == _boxed(shown)
     length, length_text = LENGTHS[_boxed(shown)]
-    legend_above(panels[0][0], [*kinds(shown), *shades(shown[boxed], style.CAPACITY)])
+    legend_above(panels[0][0], [*kinds(shown), *_named_tones(shown[boxed])])
     # The rows share their axes: a level of one row is the same level, in the same place, of all.
     over = ((capacity(shown[boxed]), style.CAPACITY), (ordered(shown[boxed][length]), style.DURATION))
     for row, (label, chosen) in zip(panels[1:], rows, strict=True):
         scatter(row[0], chosen)
         there = chosen[boxed[chosen.index]]
         for panel, (by, of) in zip(row[1:], over, strict=True):
-            boxes(panel, there, by[there.index], of)
+            boxes(panel, there, by[there.index], tones(shown[boxed], of))
         for panel, text in zip(row, (label, "", ""), strict=True):
             panel.set(xlabel="", ylabel=text)
     labels = ("test accuracy", "weights and biases", length_text)
@@ -95,15 +97,15 @@ def panel_figure(shown: pd.DataFrame) -> Figure:
     return figure
 
 
-def boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series, shades: tuple[str, str]) -> None:
-    """Box plots of the estimate over the categories of `by`, convolutional networks in the lighter shade."""
+def boxes(panel: Axes, chosen: pd.DataFrame, by: pd.Series, colours: Mapping[str, Colour]) -> None:
+    """Box plots of the estimate over the categories of `by`, each architecture in its colour."""
     architectures = chosen["architecture"].map(style.NAMES)
     sns.boxplot(
         x=by.astype(str),
         y=chosen["estimate"],
         order=[str(level) for level in by.cat.categories],
         hue=architectures,
-        palette={style.NAMES[one]: shades[0 if one == "fcn" else 1] for one in style.NAMES},
+        palette={style.NAMES[one]: colour for one, colour in colours.items()},
         hue_order=[name for name in style.NAMES.values() if name in set(architectures)],
         gap=0.1,
         linewidth=0.8,
@@ -120,11 +122,18 @@ def ordered(values: pd.Series) -> pd.Series:
     return values.astype(pd.CategoricalDtype(sorted(values.dropna().unique()), ordered=True))
 
 
-def shades(chosen: pd.DataFrame, of: tuple[str, str]) -> list[Artist]:
-    """Legend handles of `boxes`: which shade is which architecture, where there are several."""
-    there = [name for name in style.NAMES if name in set(chosen["architecture"])]
-    dark = [Patch(color=of[0 if one == "fcn" else 1], label=f"boxes: {style.NAMES[one]}") for one in there]
-    return dark if len(there) > 1 else []
+def tones(shown: pd.DataFrame, ends: tuple[str, str]) -> dict[str, Colour]:
+    """A colour for each architecture: from the dark end, for fully connected networks, to the light one."""
+    others = [name for name in style.NAMES if name in set(shown["architecture"]) and name != "fcn"]
+    return dict(zip(("fcn", *others), sns.blend_palette(ends, 1 + len(others)), strict=True))
+
+
+def _named_tones(chosen: pd.DataFrame) -> list[Artist]:
+    """Legend handles of `boxes`: which tone is which architecture, where there are several."""
+    there = set(chosen["architecture"])
+    named = tones(chosen, style.CAPACITY).items()
+    patches = [Patch(color=colour, label=f"boxes: {style.NAMES[one]}") for one, colour in named if one in there]
+    return patches if len(there) > 1 else []
 
 
 def capacity(chosen: pd.DataFrame) -> pd.Series:

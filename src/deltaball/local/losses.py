@@ -10,6 +10,13 @@ from deltaball.local.references import Reference
 # A point's reference and logits at a perturbed point [..., classes] → [...], larger where more is violated.
 Loss = Callable[[Reference, torch.Tensor], torch.Tensor]
 
+# What a violation is ahead by, at least, as a share of the largest logit: what another forward pass in float32 may
+# round otherwise is none.
+HAIR = 4e-6
+
+# The share of a lead that is asked for which rounding in float32 may take.
+SHORT = 1e-3
+
 
 def margin(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """Logit of the reference class minus the largest other logit: [..., classes], [..., 1] → [...]."""
@@ -26,6 +33,11 @@ def shortage(logits: torch.Tensor, reference: torch.Tensor, lead: float) -> torc
     first = others.topk(min(2, logits.shape[-1]), -1).values
     rivals = torch.maximum(logits.gather(-1, reference).squeeze(-1), first[..., -1])
     return rivals + lead - first[..., 0]
+
+
+def hair(logits: torch.Tensor) -> torch.Tensor:
+    """[...]: by how much of a lead another forward pass of logits [..., classes] may differ, with room to spare."""
+    return HAIR * logits.abs().amax(-1)
 
 
 def margin_loss(reference: Reference, perturbed: torch.Tensor) -> torch.Tensor:

@@ -133,7 +133,7 @@ class _Search:
             self._write(rows, room[which], [-1] * len(which))
 
     def solved(self) -> Nearest:
-        pixels, shape = len(self.room[0]), self.region.x.shape
+        shape = self.region.x.shape
         while True:
             solution = self._solve()
             if solution is None or not self.least <= self.most * (1 + GAP) * solution[0][-1]:
@@ -152,7 +152,6 @@ class _Search:
             self.add(self._first(violated, slacks))
         holding = [slack for slack in np.argsort(-multipliers) if multipliers[slack] > HOLDS]
         found = [self.slacks[row] for row in holding if self.slacks[row] >= 0]
-        assert len(displacement) == pixels
         return Nearest(
             torch.from_numpy(displacement).view(shape), distance, found, len(self.slacks), self.programs, self.cold
         )

@@ -17,10 +17,9 @@ import torch
 from deltaball.base.draws import generator
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.data.datasets import Dataset
-from deltaball.local.attacks.fmn import hair
 from deltaball.local.balls import Ball
 from deltaball.local.judges import judge
-from deltaball.local.losses import shortage
+from deltaball.local.losses import SHORT, hair, shortage
 from deltaball.local.notions import ClearChange
 from deltaball.local.points import filled
 from deltaball.networks.layers import Layers
@@ -37,9 +36,6 @@ PIECE = 256  # images that are searched at once, and kept together: what a kill 
 
 # A level's share by which float32 may place an image beside its level.
 SLACK = 1e-3
-
-# The share of the lead that rounding in float32 may take.
-SHORT = 1e-3
 
 # What the examples that were found under an earlier version of this file are not mistaken for.
 VERSION = 1

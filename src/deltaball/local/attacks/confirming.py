@@ -4,15 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
-from deltaball.local.attacks.fmn import hair
-from deltaball.local.losses import margin
+from deltaball.local.losses import SHORT, hair, margin
 from deltaball.networks.models import Model
 
 # An optimum is a tie. It is left along the ray from the point, by the smallest of these shares that makes it none.
 STEPS_OUT = (1e-5, 4e-5, 1.6e-4, 6.4e-4, 2.6e-3, 1e-2)
-
-# The share of α that rounding in float32 may take.
-SHORT = 1e-3
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from deltaball.local.attacks.attack import Attack, by_reference
 from deltaball.local.attacks.gradients import annealing, differentiated, replace_where
 from deltaball.local.balls import GEOMETRY, Ball, Neighbourhood
-from deltaball.local.losses import Loss, margin_loss, shortage
+from deltaball.local.losses import Loss, hair, margin_loss, shortage
 from deltaball.local.neighbourhoods import over_pixels
 from deltaball.local.notions import Notion
 from deltaball.local.points import Points
@@ -30,17 +30,13 @@ BISECTIONS = 24
 # steps along the gradient, in lengths of L2: that spreads over many pixels, and steps in L1 then gather them.
 WAYS = {"linf": ("linf",), "l2": ("l2",), "l1": ("l2", "l1")}
 
-# What a violation is ahead by, at least, as a share of the largest logit: what another forward pass in float32 may
-# round otherwise is none.
-HAIR = 4e-6
-
 
 @dataclass(frozen=True)
 class Fmn(Attack):
     """The closest image of another class: fast minimum-norm attack (Pintor et al. 2021, Algorithm 1) on the margin.
 
     Starts from FGSM's direction where that leads to another class, else from the point. A line search between the
-    point and the closest image found then tightens it. What is handed back lies a HAIR behind the border, and is a tie
+    point and the closest image found then tightens it. What is handed back lies a hair behind the border, and is a tie
     only where nothing else was found. The search knows no radius, so one serves all balls of a norm; a ball in which
     the image does not lie gets the point itself.
     """
@@ -130,8 +126,3 @@ class Closest:
 
     def _lead(self, logits: torch.Tensor) -> torch.Tensor:
         return shortage(logits, self.reference.classes, self.lead)
-
-
-def hair(logits: torch.Tensor) -> torch.Tensor:
-    """[...]: by how much of a lead another forward pass of logits [..., classes] may differ, with room to spare."""
-    return HAIR * logits.abs().amax(-1)

@@ -1,6 +1,5 @@
 """The closest image of another class in the linear region of a point."""
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,64 +7,17 @@ import torch
 
 from deltaball.local.attacks.attack import Attack, by_reference
 from deltaball.local.attacks.confirming import Confirming
-from deltaball.local.attacks.fmn import hair
 from deltaball.local.balls import Ball
-from deltaball.local.losses import margin
+from deltaball.local.losses import hair, margin
 from deltaball.local.nearest import Nearest, nearest
 from deltaball.local.notions import Notion
 from deltaball.local.points import Points
-from deltaball.local.references import Reference
 from deltaball.local.regions import Region, piecewise
 from deltaball.networks.packs import Pack
 
 
-class ByPrograms(Attack):
-    """An attack in L∞ that solves linear programs, one point of one network after the other, for each ball anew."""
-
-    alpha: float
-    rounded_to: int
-
-    def run(
-        self, points: Points, asked: Mapping[Ball, Sequence[Notion]]
-    ) -> Iterator[tuple[Ball, Sequence[Notion], torch.Tensor]]:
-        networks = [piecewise(points.model.one(k)) for k in range(len(points.model))]
-        for ball, notions in asked.items():
-            for reference, against in by_reference(points, notions):
-                images = self.start(points, ball, reference)
-                for k, network in enumerate(networks):
-                    confirming = Confirming(points.model.one(k), self.alpha, self.rounded_to)
-                    found: dict[int, torch.Tensor] = {}  # by key, for points that fill up repeat others
-                    for place, key in enumerate(points.keys):
-                        if key not in found:
-                            x, kept = points.x[place], int(reference.classes[k, place])
-                            ambiguous = margin(reference.logits[k, place], reference.classes[k, place]) <= 0
-                            image = None
-                            if not ambiguous:
-                                image = self.closest(network, confirming, x, images[k, place], kept, ball.delta)
-                            found[key] = x if image is None else image
-                        images[k, place] = found[key]
-                inside = points.around(ball).contains(images)
-                yield ball, against, torch.where(inside[..., None, None, None], images, points.images)
-
-    def start(self, points: Points, ball: Ball, reference: Reference) -> torch.Tensor:
-        """Images [K, n, h, w, c] from which to begin: the points."""
-        return points.images.clone()
-
-    @abstractmethod
-    def closest(
-        self,
-        network: Pack,
-        confirming: Confirming,
-        x: torch.Tensor,
-        begin: torch.Tensor,
-        kept: int,
-        most: float,
-    ) -> torch.Tensor | None:
-        """An image within `most` of x of another class than `kept`, which leads at x; None where none is found."""
-
-
 @dataclass(frozen=True)
-class LinearRegion(ByPrograms):
+class LinearRegion(Attack):
     """ρ̂ of Bastani et al. 2016 (Equation 5): the closest image of another class in the point's own linear region.
 
     The other class is the runner-up, as in the paper, or the closest of so many `targets`, in the order of their logits
@@ -74,21 +26,40 @@ class LinearRegion(ByPrograms):
 
     Where the region holds no such image ρ̂ is infinite. That is no robustness, and no error: there may be one in the
     next region. The point itself is handed back, as by any attack that finds nothing in a ball.
+
+    In L∞ only. Linear programs are solved for one point of one network after the other, and for each ball anew.
     """
 
     alpha: float = 0.0
     targets: int = 1
     rounded_to: int = 0
 
-    def closest(
-        self,
-        network: Pack,
-        confirming: Confirming,
-        x: torch.Tensor,
-        begin: torch.Tensor,
-        kept: int,
-        most: float,
+    def run(
+        self, points: Points, asked: Mapping[Ball, Sequence[Notion]]
+    ) -> Iterator[tuple[Ball, Sequence[Notion], torch.Tensor]]:
+        networks = [piecewise(points.model.one(k)) for k in range(len(points.model))]
+        for ball, notions in asked.items():
+            for reference, against in by_reference(points, notions):
+                images = points.images.clone()
+                leads = margin(reference.logits, reference.classes)
+                for k, network in enumerate(networks):
+                    confirming = Confirming(points.model.one(k), self.alpha, self.rounded_to)
+                    found: dict[int, torch.Tensor] = {}  # by key, for points that fill up repeat others
+                    for place, key in enumerate(points.keys):
+                        if key not in found:
+                            x, kept = points.x[place], int(reference.classes[k, place])
+                            image = (
+                                self._closest(network, confirming, x, kept, ball.delta) if leads[k, place] > 0 else None
+                            )
+                            found[key] = x if image is None else image
+                        images[k, place] = found[key]
+                inside = points.around(ball).contains(images)
+                yield ball, against, torch.where(inside[..., None, None, None], images, points.images)
+
+    def _closest(
+        self, network: Pack, confirming: Confirming, x: torch.Tensor, kept: int, most: float
     ) -> torch.Tensor | None:
+        """An image within `most` of x of another class than `kept`, which leads at x; None where none is found."""
         region, image = Region.around(network, x.cpu().to(torch.float64)), None
         for target in targets(region, kept)[: self.targets]:
             found = nearest(region, kept, target, self.alpha, most)
