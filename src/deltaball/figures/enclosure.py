@@ -158,7 +158,7 @@ def _bars(panel: Axes, chosen: pd.DataFrame) -> None:
 def _handles(shown: pd.DataFrame) -> list[Artist]:
     kinds = shown[["method", "architecture"]].drop_duplicates().itertuples(index=False)
     handles: list[Artist] = [
-        Patch(color=style.colour(method, architecture), label=f"{style.NAMES[architecture]}, {method.upper()}")
+        Patch(color=style.colour(method, architecture), label=f"{style.NAMES[architecture]}, {style.METHODS[method]}")
         for method, architecture in kinds
     ]
     if (shown["gap"] < ROUNDING).any():

@@ -107,6 +107,6 @@ def _boxes(panel: Axes, chosen: pd.DataFrame, axis: str) -> None:
 def _handles(shown: pd.DataFrame) -> list[Artist]:
     kinds = shown[KIND].drop_duplicates().itertuples(index=False, name=None)
     return [
-        Patch(color=style.colour(method, architecture), label=f"{style.NAMES[architecture]}, {method.upper()}")
+        Patch(color=style.colour(method, architecture), label=f"{style.NAMES[architecture]}, {style.METHODS[method]}")
         for method, architecture in kinds
     ]

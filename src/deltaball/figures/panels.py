@@ -234,7 +234,7 @@ def kinds(shown: pd.DataFrame) -> list[Artist]:
             [],
             marker=style.MARKS[architecture],
             color=style.colour(method, architecture),
-            label=f"{style.NAMES[architecture]}, {method.upper()}",
+            label=f"{style.NAMES[architecture]}, {style.METHODS[method]}",
         )
         for method, architecture in there
     ]

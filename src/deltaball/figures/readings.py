@@ -31,7 +31,7 @@ def trends(panels: Iterable[pd.DataFrame], kinds: Sequence[str] = ("method", "ar
             sign = -1 if _quantity(members) == "D" else 1
             lower, upper = sorted(sign * end for end in trend.slope())
             verdict = "falls" if upper < 0 else "rises" if lower > 0 else "either"
-            told.setdefault(members["method"].iloc[0].upper(), []).append(verdict)
+            told.setdefault(style.METHODS[members["method"].iloc[0]], []).append(verdict)
             spans.append((PER * lower, PER * upper))
     if not spans:
         return "No line can be fitted: too few independent trainings, or all networks are alike."
@@ -58,7 +58,7 @@ def hyperparameters(panels: dict[str, pd.DataFrame], kinds: list[str]) -> str:
     if not spans:
         return NOTHING
     _, axis, method, architecture, low, high = max(spans, key=lambda span: span[0])
-    of = f"{style.NAMES[architecture]} networks by {method.upper()}"
+    of = f"{style.NAMES[architecture]} networks by {style.METHODS[method]}"
     if low == high:
         return "The medians are the same over every hyper-parameter."
     return f"Medians lie furthest apart over {axis.replace('_', ' ')}, of {of}: from {low:.2f} to {high:.2f}."

@@ -38,6 +38,7 @@ UNKNOWN_JUDGES = (("#009E73", "P"), ("#A0457A", "*"), ("#999999", "p"))  # of ju
 SAMPLES = "#A50F15"  # the paper's red line
 NAMES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG", "lenet": "LeNet", "nin": "NiN", "resnet20": "ResNet20"}
 NAMES |= {"conv5": "Conv5", "mnist_c_cnn": "MNIST-C CNN", "file": "file"}
+METHODS = {"sgd": "SGD", "imp": "IMP", "finetune": "fine-tuning", "hmc": "HMC", "given": "GIVEN"}
 CAPACITY, DURATION = ("#8F74B8", "#D2C6E6"), ("#5BA37C", "#BFE0CC")  # the paper's purple and green box plots
 # Paper 001: trainings, the constraint losses warm; constraints; and its three metrics.
 TRAININGS = {

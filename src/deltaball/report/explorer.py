@@ -59,7 +59,7 @@ def explored(
     shown = networks[networks["network_id"].isin(measured["network_id"])]
     if shown.empty:
         return None
-    shown = shown.assign(kind=shown["method"].str.upper() + " " + shown["architecture"].map(style.NAMES))
+    shown = shown.assign(kind=shown["method"].map(style.METHODS) + " " + shown["architecture"].map(style.NAMES))
     shown = shown.assign(
         chain=np.where(shown["method"] == "hmc", np.where(converged(shown), "converged", "not converged"), None)
     )

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from deltaball.analysis.enclosures import ROUNDING
+from deltaball.figures import style
 
 ALPHA = 0.05
 WHOLE = "all"  # a group's architectures together, where it has several
@@ -17,7 +18,7 @@ def trends(correlations: pd.DataFrame) -> str:
     for (dataset, method), rows in correlations.groupby(["dataset", "method"], sort=False):
         together = rows[rows["architecture"] == WHOLE] if (rows["architecture"] == WHOLE).any() else rows
         every, learned = (together.loc[together["networks_of"] == name, "trend"] for name in ("all", "learned"))
-        told.append(f"Among the {method.upper()} networks of {dataset} robustness {_counted(every)};")
+        told.append(f"Among the {style.METHODS[method]} networks of {dataset} robustness {_counted(every)};")
         told.append(f"among those that learned it {_counted(learned)}.")
     return " ".join(told)
 
