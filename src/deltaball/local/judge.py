@@ -20,6 +20,7 @@ class Verdict:
     # and samples have none at all.
     perturbed: torch.Tensor | None = None
     no_gradient: torch.Tensor | None = None  # [K, n] bool: the cross-entropy's gradient is 0 in every pixel
+    found_by: torch.Tensor | None = None  # [K, n] int8, of an ensemble: which of its attacks, by its place; -1 for none
 
 
 class Judge(ABC):

@@ -8,6 +8,7 @@ reference: the predicted one, or the label.
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -17,6 +18,15 @@ from deltaball.local.notions import Notion
 from deltaball.local.points import Points
 from deltaball.local.references import Reference
 from deltaball.networks.models import Model
+
+
+class Proposal(NamedTuple):
+    """Images that an attack proposes for one ball."""
+
+    ball: Ball
+    notions: Sequence[Notion]  # which they are for
+    images: torch.Tensor  # [K, n, h, w, c]
+    found_by: torch.Tensor | None = None  # int8 [K, n], of several attacks: which one, by its place; -1 for none
 
 
 class Attack(Judge):
@@ -40,7 +50,7 @@ class Attack(Judge):
         assert x.dtype == torch.float32
         assert len(keys) == len(x)
         points = Points(model, x, keys, labels)
-        for ball, served, candidate in self.run(points, asked):
+        for ball, served, candidate, found_by in (Proposal(*proposed) for proposed in self.run(points, asked)):
             perturbed = contained(candidate, points, ball)
             logits = model(perturbed)
             distance = logits.new_tensor(ball.delta)
@@ -49,12 +59,12 @@ class Attack(Judge):
             for notion in served:
                 reference = points.reference(notion)
                 outcome = notion.outcome(reference, logits, distance)
-                yield ball, notion, Verdict(outcome, perturbed, points.no_gradient(reference))
+                yield ball, notion, Verdict(outcome, perturbed, points.no_gradient(reference), found_by)
 
     @abstractmethod
     def run(
         self, points: Points, asked: Mapping[Ball, Sequence[Notion]]
-    ) -> Iterator[tuple[Ball, Sequence[Notion], torch.Tensor]]:
+    ) -> Iterator[Proposal | tuple[Ball, Sequence[Notion], torch.Tensor]]:
         """Candidates [K, n, h, w, c], each with the ball and the notions that it is for."""
 
 
