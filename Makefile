@@ -38,7 +38,7 @@ gpu:
 # What a machine lacks that has torch, JAX, NumPyro, pandas, PyArrow and scikit-learn, for Python 3.12 on Linux.
 GPU_WHEELS ?= keras absl-py namex optree rich markdown-it-py mdurl pygments h5py \
 	pydantic pydantic-core annotated-types typing-inspection typing-extensions pyyaml safetensors highspy mlxtend \
-	foolbox eagerpy gitpython gitdb smmap requests urllib3 idna certifi charset-normalizer \
+	scikit-image imageio lazy-loader tifffile foolbox eagerpy gitpython gitdb smmap requests urllib3 idna certifi charset-normalizer \
 	pytest iniconfig pluggy hypothesis sortedcontainers
 
 gpu-wheels: .venv/.ready

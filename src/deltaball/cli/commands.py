@@ -70,6 +70,12 @@ def demogen(given: Namespace) -> None:
     print(f"{given.target}: {len(demogen.convert(given.source, given.target))} networks")
 
 
+def corruptions(given: Namespace) -> None:
+    from deltaball.run import corrupting
+
+    print(corrupting.draw(given.dataset, given.data, given.output))
+
+
 def gtsrb(given: Namespace) -> None:
     from deltaball.run import preparing
 

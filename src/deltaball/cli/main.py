@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
         added = subparsers.add_parser(name, help=summary, description=summary)
         added.set_defaults(run=run)
-        if name not in ("samples", "schema", "measure-file", "gtsrb", "demogen"):
+        if name not in ("samples", "schema", "measure-file", "gtsrb", "demogen", "corruptions"):
             added.add_argument(
                 "--study", type=Path, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml"
             )
@@ -86,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     gtsrb.add_argument("--data", type=Path, default=Path("data"), metavar="FOLDER", help="default: data")
     gtsrb.add_argument(
         "--size", type=int, default=48, metavar="PIXELS", help="side of the images made from archives; default: 48"
+    )
+    corruptions = command("corruptions", commands.corruptions, "draw what every corruption makes of a data set's images")
+    corruptions.add_argument("dataset")
+    corruptions.add_argument("--data", type=Path, default=Path("data"), metavar="FOLDER", help="default: data")
+    corruptions.add_argument(
+        "--output", type=Path, metavar="FILE", help="a picture (.png, .svg or .pdf); default: DATASET-corruptions.png"
     )
     demogen = command("demogen", commands.demogen, "make files for a study of DEMOGEN's networks of TensorFlow")
     demogen.add_argument("source", type=Path, metavar="SOURCE", help="where demogen_models.tar.gz (16 GB) was unpacked")

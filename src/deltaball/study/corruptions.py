@@ -1,4 +1,4 @@
-"""The corruptions of images: those of MNIST-C (Mu & Gilmer 2019, arXiv:1906.02337), and identity. Light, like the study.
+"""Corruptions of images: those of MNIST-C (Mu & Gilmer 2019, arXiv:1906.02337), and identity. Light, like the study.
 
 A corruption is a function of ``deltaball.local.corruptions`` and one entry of CORRUPTIONS.
 """

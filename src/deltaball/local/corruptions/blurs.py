@@ -23,9 +23,10 @@ def glass_blur(images: np.ndarray, draws: Sequence[Generator], severity: int) ->
     for channels), and so do we; of others both directions.
     """
     deviation, reach, passes = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))[severity - 1]
-    count, height, width, channels = images.shape
+    height, width, channels = images.shape[1:]
     rows, columns = range(height - reach, reach, -1), range(width - reach, reach, -1)
-    blurred = np.floor(gaussian(images, deviation, across=channels > 1) * 255)
+    # What rounding errors left a little below a whole number counts as that number.
+    blurred = np.floor(gaussian(images, deviation, across=channels > 1) * 255 + 1e-6)
     places = (passes, len(rows), len(columns))
     # For the last axis 0 and 1: dx and dy.
     swapped = np.stack([one.random(places) < 0.5 for one in draws], -1)

@@ -1,8 +1,9 @@
-"""What is drawn over an image or of it: MNIST-C's ``stripe``, ``dotted_line``, ``zigzag``, ``canny_edges``; identity."""
+"""What is drawn over an image (MNIST-C's ``stripe``, ``dotted_line``, ``zigzag``) or of it (``canny_edges``)."""
 
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
@@ -83,5 +84,5 @@ def _zigzag(first: int, rise: int, height: int, width: int) -> np.ndarray:
         along.append(length)
         beside.append(beside[-1] / (2 * (length - whole)))
     turned = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    points = (turned @ np.array([along, beside])).T + [left, first]
-    return np.sum([line(start, end, height, width) for start, end in zip(points[:-1], points[1:], strict=True)], 0)
+    points = (turned @ np.array([along, beside])).T + np.array([left, first])
+    return np.sum([line(start, end, height, width) for start, end in pairwise(points)], 0)

@@ -4,7 +4,7 @@ A pixel (x, y), column and row, of the new image is read from M (x, y) of the ol
 interpolated linearly, and outside the image all is 0. The image's centre stays where it is, but for translations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.random import Generator
@@ -64,7 +64,7 @@ def _signs(draws: Sequence[Generator]) -> np.ndarray:
     return np.array([one.choice([-1, 1]) for one in draws])
 
 
-def _centred(images: np.ndarray, signs: np.ndarray, matrix_of) -> np.ndarray:
+def _centred(images: np.ndarray, signs: np.ndarray, matrix_of: Callable[[float], list]) -> np.ndarray:
     centre = (np.array(images.shape[2:0:-1]) - 1) / 2
     new = np.empty_like(images)
     for sign in np.unique(signs):

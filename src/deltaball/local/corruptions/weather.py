@@ -13,7 +13,7 @@ MUD_OF_COLOURS = (63, 42, 20)
 
 
 def brightness(images: np.ndarray, draws: Sequence[Generator], severity: int) -> np.ndarray:
-    """The value V = max(R, G, B) of HSV becomes min(V + b, 1), hue and saturation stay; of one channel min(x + b, 1)."""
+    """V = max(R, G, B) of HSV becomes min(V + b, 1), hue and saturation stay; one channel becomes min(x + b, 1)."""
     value = images.max(-1, keepdims=True)
     lighter = np.minimum(value + (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1], 1)
     return np.where(value > 0, images / np.where(value > 0, value, 1), 1) * lighter
@@ -32,9 +32,9 @@ def fog(images: np.ndarray, draws: Sequence[Generator], severity: int) -> np.nda
 def plasma(draw: Generator, size: int, decay: float) -> np.ndarray:
     """A plasma fractal by squares and diamonds, float32 [size, size] from 0 to 1, which repeats beyond its edges.
 
-    It begins with one point. Each turn puts a point amid each square of four neighbours, then one amid each diamond: the
-    mean of the four plus a number uniform in ±w². w is 100 at first and is divided by `decay` after each turn. `size` is
-    a power of two.
+    It begins with one point. Each turn puts a point amid each square of four neighbours, then one amid each diamond:
+    the mean of the four plus a number uniform in ±w². w is 100 at first and is divided by `decay` after each turn.
+    `size` is a power of two.
     """
     points, wobble = np.zeros((1, 1), np.float32), 100.0
     while len(points) < size:
