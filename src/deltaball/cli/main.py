@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     gtsrb.add_argument(
         "--size", type=int, default=48, metavar="PIXELS", help="side of the images made from archives; default: 48"
     )
-    corruptions = command("corruptions", commands.corruptions, "draw what every corruption makes of a data set's images")
+    corruptions = command("corruptions", commands.corruptions, "draw a data set's images under every corruption")
     corruptions.add_argument("dataset")
     corruptions.add_argument("--data", type=Path, default=Path("data"), metavar="FOLDER", help="default: data")
     corruptions.add_argument(
