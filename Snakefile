@@ -73,6 +73,7 @@ rule all:
         expand(f"{RESULTS}/tables/{{table}}.csv", table=[*stages.tables(PLAN)]),
         expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=stages.figures(PLAN), kind=["png", "svg", "csv"]),
         f"{RESULTS}/report.html",
+        f"{RESULTS}/README.md",
         f"{RESULTS}/PROVENANCE.md",
         f"{RESULTS}/complete.txt",
 

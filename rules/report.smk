@@ -8,6 +8,7 @@ rule report:
         code=sorted(CODE.glob("report/*.*")) + sorted(CODE.glob("analysis/*.py")),
     output:
         report(f"{RESULTS}/report.html", caption="captions/page.rst", category="Report"),
+        f"{RESULTS}/README.md",
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:

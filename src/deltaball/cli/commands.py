@@ -131,9 +131,11 @@ def examples(given: Namespace) -> None:
 
 
 def report(given: Namespace) -> None:
-    from deltaball.report import page
+    from deltaball.report import page, readme
 
-    print(page.write(loading.planned(given.study), given.study))
+    plan = loading.planned(given.study)
+    print(readme.write(plan))
+    print(page.write(plan, given.study))
 
 
 def run(given: Namespace) -> None:

@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.examples,
         "draw test points of a few networks, and what attacks made of them, for the report",
     )
-    command("report", commands.report, "write the report page")
+    command("report", commands.report, "write the report page, and the findings as README.md")
     run = command("run", commands.run, "train and measure on this machine without Snakemake, as much as fits in a time")
     run.add_argument("--grids", nargs="+", default=[], metavar="GRID", help="default: all")
     run.add_argument("--device", choices=("cpu", "cuda"), help="default: the study's")

@@ -4,11 +4,9 @@ A template per section of the page; `summaries` computes what it tells, `explore
 `footer` what stands below.
 """
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from deltaball.analysis import judges
@@ -19,6 +17,7 @@ from deltaball.plan.plan import Plan
 from deltaball.report import claims, explorer, footer, sentences, summaries
 from deltaball.report.packed import packed_table
 from deltaball.report.reading import csv, picture, records
+from deltaball.report.templates import environment
 from deltaball.tables import frames
 from deltaball.workflow import stages
 
@@ -40,7 +39,7 @@ def write(plan: Plan, study_path: Path) -> Path:
     found = {name: csv(folder / "tables" / f"{name}.csv") for name in stages.tables(plan)}
     pictures = {name: picture(folder / "figures" / f"{name}.png") for name in stages.figures(plan)}
     page = (
-        _environment()
+        environment()
         .get_template("page.html.jinja")
         .render(
             study=plan.study,
@@ -62,25 +61,6 @@ def write(plan: Plan, study_path: Path) -> Path:
     with written_checked(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("deltaball", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": _number,
-        "p_value": _p_value,
-        "share": _share,
-        "by": judges.display_name,
-        "general": "{:g}".format,
-    }
-    environment.globals["asset"] = lambda name: (files(__package__) / name).read_text(encoding="utf-8")
-    return environment
 
 
 def _first_screen(
@@ -181,17 +161,3 @@ def _whole(name: str, table: pd.DataFrame, says: str) -> dict[str, Any]:
 
 def _of_kind(pictures: dict[str, Any], *kinds: str) -> list[Any]:
     return [picture for name, picture in pictures.items() if stages.figure_kind(name) in kinds]
-
-
-def _number(value: float, digits: int = 2) -> str:
-    return "–" if pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
-
-
-def _p_value(value: float) -> str:
-    if pd.isna(value):
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _share(value: float) -> str:
-    return "–" if pd.isna(value) else f"{100 * value:.1f} %"

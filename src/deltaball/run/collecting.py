@@ -12,7 +12,7 @@ from deltaball.base.errors import InputError
 from deltaball.base.wording import estimated
 from deltaball.figures import drawing
 from deltaball.plan.plan import Plan
-from deltaball.report import page
+from deltaball.report import page, readme
 from deltaball.run import provenance, rows
 from deltaball.workflow import jobs
 
@@ -51,6 +51,7 @@ def redraw(plan: Plan, study: Path) -> None:
     """Write statistics, figures and the page from the tables alone; says what it does, and where the page is."""
     for what, make in (("statistics", writing.write_tables), ("figures", drawing.draw)):
         _said(what, lambda make=make: make(plan))
+    _said("the findings", lambda: readme.write(plan))
     print(_said("the report", lambda: page.write(plan, study)))
 
 

@@ -10,7 +10,7 @@ from deltaball.plan.plan import Plan
 from deltaball.workflow import seals, stages
 
 TABLES = ("networks", *stages.MEASURED, "examples")
-DERIVED = ("tables/*", "figures/*", "data/*", "report.html", "PROVENANCE.md", "complete.txt")
+DERIVED = ("tables/*", "figures/*", "data/*", "claims/*", "README.md", "report.html", "PROVENANCE.md", "complete.txt")
 # How files are called, and no folder of a study: of a grid's shard a name ends in its digest.
 SUFFIXES = {".parquet", ".csv", ".json", ".jsonl", ".png", ".svg", ".html", ".md", ".txt", ".log", ".tsv", ".yaml"}
 
