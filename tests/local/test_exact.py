@@ -373,10 +373,21 @@ def test_a_limit_is_kept_and_is_no_answer(monkeypatch: pytest.MonkeyPatch):
     predicted = int(point[0, 0].argmax())
     # So far from every border that there is no violation to find, and so deep that there is no proof either.
     pack.weights[-1][0, predicted] += 3.0
-    decisions = decide(pack, x, Ball("linf", 0.4), 0.5)
+    decisions = decide(pack, x, Ball("linf", 0.4), 0.1)
+    # Two points share their time.
+    assert 0.2 <= next(clock) < 0.3
     assert np.isnan(decisions.outcome).all()
-    assert ((decisions.seconds >= 0.5) & (decisions.seconds < 0.6)).all()
+    assert 0 < decisions.seconds.sum() < 0.3
     assert (decisions.subproblems > 9).all()
+
+
+def test_a_point_of_too_many_subproblems_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(exact, "LARGEST_HEAPS", 4000)
+    pack, x = drawn(fcn(4, 40, (5, 5, 1), 10), 0), torch.full((2, 5, 5, 1), 0.5)
+    pack.weights[-1][0, int(pack(x)[0, 0].argmax())] += 3.0
+    decisions = decide(pack, x, Ball("linf", 0.4), LIMIT)
+    assert np.isnan(decisions.outcome).all()
+    assert decisions.seconds.sum() < LIMIT / 2
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
@@ -428,6 +439,43 @@ def test_points_are_decided_one_by_one_and_repeatably():
         assert alone.subproblems[0] == together.subproblems[index]
         torch.testing.assert_close(alone.witness[0], together.witness[index], equal_nan=True, rtol=0, atol=0)
     assert decide(pack, x[:0], ball, LIMIT).outcome.shape == (0,)
+
+
+def test_more_points_than_are_bounded_together():
+    pack, ball = drawn(fcn(2, 6, (2, 2, 1), 3), 1), Ball("linf", 0.15)
+    x = images(exact.GROUP + 5, (2, 2, 1))
+    decisions = decide(pack, x, ball, LIMIT)
+    assert_witnesses(pack, x, ball, decisions)
+    assert {0.0, 1.0} == set(decisions.outcome)
+    assert decisions.outcome[-5:].tolist() == decide(pack, x[-5:], ball, LIMIT).outcome.tolist()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+@pytest.mark.parametrize("kind", ["dead units", "a dead layer", "saturated logits", "a tie"])
+def test_unusual_networks(kind: str, norm: str):
+    outcomes = set()
+    for seed in range(4):
+        pack, x = drawn(fcn(2, 8, (2, 2, 1), 3), seed), images(4, (2, 2, 1), seed)
+        if kind == "dead units":
+            pack.weights[1][0, ::2] = -100.0
+            pack.weights[3][0, 1::2] = -100.0
+        elif kind == "a dead layer":
+            pack.weights[3].fill_(-100.0)
+        elif kind == "saturated logits":
+            for weight in pack.weights[-2:]:
+                weight *= 1e4
+        else:
+            for weight in pack.weights[-2:]:
+                weight[..., 1] = weight[..., 0]
+        ball = Ball(norm, 0.2 if norm == "linf" else 0.6)
+        decisions = decide(pack, x, ball, LIMIT)
+        assert_witnesses(pack, x, ball, decisions)
+        for index, outcome in enumerate(decisions.outcome):
+            assert not np.isnan(outcome)
+            assert_agree(outcome, least_margin(pack, x[index : index + 1], ball))
+        outcomes |= set(decisions.outcome)
+    assert 1.0 in outcomes
+    assert (0.0 in outcomes) == (kind != "a dead layer")
 
 
 def test_what_has_no_exact_answer_is_refused(monkeypatch: pytest.MonkeyPatch):

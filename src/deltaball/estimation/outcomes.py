@@ -23,7 +23,7 @@ Settled = Mapping[Measure, np.ndarray]  # of one network: outcomes [n] that are 
 
 Told = Callable[[Measure, int], None]  # of so many outcomes by a measure
 
-# Points that branch and bound decides before it is told how far it is.
+# Points that branch and bound decides before it is told how far it is; they share their time.
 DECIDED_AT_ONCE = 2 * IMAGES_MULTIPLE
 
 

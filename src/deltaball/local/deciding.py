@@ -20,7 +20,7 @@ from deltaball.study.judges import PGD
 class Exact(Judge):
     """Whether the class changes: PGD finds most violations, CROWN proves most of the rest, the rest is solved.
 
-    A point is given up, as undecided, after `seconds` of solving.
+    What `seconds` for each of the points that are left, all of them together, do not solve is given up as undecided.
     """
 
     seconds: float = 60.0
