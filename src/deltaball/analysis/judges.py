@@ -49,6 +49,11 @@ def worst_cases(measured: pd.DataFrame) -> pd.DataFrame:
     return measured[measured["attack"].notna() | measured["certificate"].notna()]
 
 
+def sampled(measured: pd.DataFrame) -> pd.DataFrame:
+    """The rows of random images of balls; those of kernels speak of other sets of images."""
+    return measured[measured["sampling"].notna() & measured["perturbation"].isna()]
+
+
 def strongest(rows: pd.DataFrame, side: str, keys: list[str]) -> pd.DataFrame:
     """Of rows that agree in `keys`, that of the strongest attack or certificate (`side` names the column)."""
     return rows.sort_values(side, key=_ranks, kind="stable").drop_duplicates(keys, keep="last").sort_index()

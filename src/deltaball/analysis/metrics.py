@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from deltaball.analysis.judges import LEVEL, decides, judged, strength
+from deltaball.analysis.judges import LEVEL, decides, judged, sampled, strength
 from deltaball.analysis.rules import CONFIDENCE
 from deltaball.analysis.training_claims import level, mean
 from deltaball.analysis.trainings import trainings
@@ -35,7 +35,7 @@ def metrics(measured: pd.DataFrame) -> pd.DataFrame:
     shares = rows[rows["notion"].notna()]
     parts = {
         "security": judged(shares),
-        "accuracy": shares[shares["sampling"].notna()],
+        "accuracy": sampled(shares),
         "satisfaction": _certified(shares),
     }
     keys = [*KIND, *LEVEL[1:]]

@@ -12,7 +12,7 @@ import pandas as pd
 from deltaball.analysis import claims, training_claims
 from deltaball.analysis.claims import Evidence, Part, number
 from deltaball.analysis.groups import learned_from
-from deltaball.analysis.judges import decides, judged
+from deltaball.analysis.judges import decides, judged, sampled
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 from deltaball.analysis.pruning import in_range
 from deltaball.analysis.rules import CONFIDENCE, RULES, SHARED
@@ -75,10 +75,12 @@ def _evidence(
     """What a paper's claims are about: its notions, and networks trained as it trains them."""
     measured = measured[measured["objective"].isin(stated.get("objectives", measured["objective"].unique()))]
     decided = spread[spread["attack"].notna() | decides(spread["certificate"])]
-    sampled = _prepared(measured[measured["sampling"].notna()], stated)
-    judged_ones = _prepared(judged(measured), stated)
     return Evidence(
-        judged_ones, decided[decided["notion"].isin(stated["notions"])], values, learned_from(measured), sampled
+        _prepared(judged(measured), stated),
+        decided[decided["notion"].isin(stated["notions"])],
+        values,
+        learned_from(measured),
+        _prepared(sampled(measured), stated),
     )
 
 

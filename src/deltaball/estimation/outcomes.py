@@ -9,8 +9,9 @@ import torch
 
 from deltaball.estimation.stored import Judged
 from deltaball.local.balls import Ball
-from deltaball.local.judge import Verdict
+from deltaball.local.judge import Around, Verdict
 from deltaball.local.judges import judge
+from deltaball.local.kernels.kernel import kernel
 from deltaball.local.notions import Notion, notion
 from deltaball.local.points import filled
 from deltaball.networks.models import Model
@@ -101,7 +102,7 @@ def _proven(
 ) -> dict[Measure, np.ndarray]:
     """Outcomes [n] of certificates and exact answers for one network; computed only where they are not settled."""
     proven = {measure: settled[measure].copy() for measure in measures}
-    searches = _grouped(measures, lambda measure: (measure.judge, measure.settings, ball_of(measure)))
+    searches = _grouped(measures, lambda measure: (measure.judge, measure.settings, around_of(measure)))
     for (name, settings, _), members in searches.items():
         (left,) = np.nonzero(np.isnan([settled[measure] for measure in members]).any(0))
         for measure in members:
@@ -125,15 +126,15 @@ def _verdicts(
     device: str,
 ) -> dict[Measure, Verdict]:
     """What one judge says of points by some measures."""
-    asked: dict[Ball, list[Notion]] = defaultdict(list)
+    asked: dict[Around, list[Notion]] = defaultdict(list)
     for measure in measures:
-        asked[ball_of(measure)].append(notion_of(measure))
+        asked[around_of(measure)].append(notion_of(measure))
     images, labels = (
         None if one is None else torch.from_numpy(one).to(device) for one in (points.images, points.labels)
     )
     said = judge(name, **dict(settings))(model, images, asked, points.keys, labels)
-    verdicts = {(ball, kind): verdict for ball, kind, verdict in said}
-    return {measure: verdicts[ball_of(measure), notion_of(measure)] for measure in measures}
+    verdicts = {(around, kind): verdict for around, kind, verdict in said}
+    return {measure: verdicts[around_of(measure), notion_of(measure)] for measure in measures}
 
 
 def _grouped(measures: Iterable[Measure], key: Any) -> dict[Any, list[Measure]]:
@@ -143,8 +144,8 @@ def _grouped(measures: Iterable[Measure], key: Any) -> dict[Any, list[Measure]]:
     return groups
 
 
-def ball_of(measure: Measure) -> Ball:
-    return Ball(measure.norm, measure.delta)
+def around_of(measure: Measure) -> Around:
+    return kernel(measure.kernel) if measure.kernel else Ball(measure.norm, measure.delta)
 
 
 def notion_of(measure: Measure) -> Notion:

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 import torch
 
 from deltaball.local.balls import Ball
+from deltaball.local.kernels.kernel import Kernel
 from deltaball.local.notions import Notion
 from deltaball.networks.models import Model
+
+Around = Ball | Kernel  # where images around a point are sought, or from where they are drawn
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of K networks × n points, for one ball and notion."""
+    """What a judge says of K networks × n points, for one ball (or kernel) and notion."""
 
     outcome: torch.Tensor  # [K, n] float32; NaN where it could not decide; of a sample the mean
     # [K, n, h, w, c] float32, in the ball and in [0, 1]: the worst image found; NaN where there is none. Certificates
@@ -31,12 +34,12 @@ class Judge(ABC):
         self,
         model: Model,
         x: torch.Tensor,
-        asked: Mapping[Ball, Sequence[Notion]],
+        asked: Mapping[Around, Sequence[Notion]],
         keys: Sequence[int],
         labels: torch.Tensor | None = None,
-    ) -> Iterator[tuple[Ball, Notion, Verdict]]:
-        """A verdict for each of the notions `asked` of a ball around the float32 images x [n, h, w, c] in [0, 1].
+    ) -> Iterator[tuple[Around, Notion, Verdict]]:
+        """A verdict for each of the notions `asked` of a ball or a kernel, around each image of x.
 
-        `keys` [n] are the points' own numbers, from which everything random is drawn; `labels` are int64 [n] on x's
-        device, and may be left out where no notion needs them.
+        `x` are float32 images [n, h, w, c] in [0, 1]; `keys` [n] are the points' own numbers, from which everything
+        random is drawn; `labels` are int64 [n] on x's device, and may be left out where no notion needs them.
         """

@@ -20,6 +20,12 @@ def shared(measure: Measure) -> tuple[Any, ...]:
     """Measures for which this is equal are judged by one search."""
     notion = NOTIONS[measure.notion]
     against = "label" if notion.needs_labels else "output"
-    values = {"norm": measure.norm, "delta": measure.delta, "reads": notion.reads, "reference": against}
+    values = {
+        "norm": measure.norm,
+        "delta": measure.delta,
+        "kernel": measure.kernel,
+        "reads": notion.reads,
+        "reference": against,
+    }
     shares = JUDGES[measure.judge].shares
     return (measure.judge, measure.settings, *(values[name] for name in shares)) if shares else (measure.name, ())

@@ -10,20 +10,23 @@ from deltaball.base.guarantees import confidence_each, samples_needed
 from deltaball.plan.networks import Network
 from deltaball.study.grids import count_matching, matches
 from deltaball.study.judges import JUDGES
-from deltaball.study.notions import NOTIONS
+from deltaball.study.kernels import ChosenKernel
+from deltaball.study.measures import Neighbourhood
+from deltaball.study.notions import NOTIONS, Notion
 from deltaball.study.study import Guarantee, Study
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number per network: notion × norm × δ × judge, on so many test points."""
+    """One number per network: notion × norm × δ (or kernel) × judge, on so many test points."""
 
     notion: str  # of NOTIONS
-    norm: str
-    delta: float
+    norm: str | None  # None of a kernel
+    delta: float | None
     judge: str  # of JUDGES
     gamma: float | None = None  # the notion's threshold, whatever its symbol
     settings: tuple[tuple[str, float], ...] = ()  # what the judge takes: steps, restarts, seconds
+    kernel: ChosenKernel | None = None  # from where images are drawn, in place of the ball
     samples: int = field(default=0, compare=False)
     epsilon: float = field(default=1.0, compare=False)  # in the units of the measure
     confidence: float = field(default=0.0, compare=False)
@@ -41,7 +44,13 @@ class Measure:
         """The measure's name in the tables."""
         # repr, because :g would give 8/255 and its neighbours one name.
         threshold = "" if self.gamma is None else f"_{self.gamma!r}"
-        return f"{self.notion}{threshold}_{self.norm}_{self.delta!r}_{self.label}"
+        where = self.kernel.label if self.kernel else f"{self.norm}_{self.delta!r}"
+        return f"{self.notion}{threshold}_{where}_{self.label}"
+
+    @property
+    def where(self) -> str:
+        """Where it looks, in words."""
+        return self.kernel.words if self.kernel else f"{self.norm} of δ = {self.delta:g}"
 
     @property
     def attack(self) -> str | None:
@@ -94,8 +103,8 @@ def measures(study: Study) -> list[Measure]:
             for twin, earlier in zip(found, places, strict=True):
                 if twin == measure and _overlap(study, twin, measure):
                     raise InputError(
-                        f"measures[{earlier}] and measures[{place}] both ask for {measure.notion} in {measure.norm} of "
-                        f"δ = {measure.delta:g} by {measure.label} of some networks; leave it out of one, or let their "
+                        f"measures[{earlier}] and measures[{place}] both ask for {measure.notion} in {measure.where} "
+                        f"by {measure.label} of some networks; leave it out of one, or let their "
                         "`only` differ"
                     )
             found.append(measure)
@@ -113,9 +122,16 @@ def of_entry(entry: Any, guarantee: Guarantee, at_once: int) -> Iterator[Measure
             (name, value if getattr(entry, name) is None else getattr(entry, name))
             for name, value in JUDGES[judge].settings.items()
         )
-        for notion, norm, gamma, delta in itertools.product(entry.forms, entry.norm, entry.thresholds, entry.delta):
-            measure = Measure(notion.name, norm, delta, judge, gamma, settings, samples, wanted=entry.wanted)
+        for notion, gamma, (norm, delta, kernel) in _each(entry):
+            measure = Measure(notion.name, norm, delta, judge, gamma, settings, kernel, samples, wanted=entry.wanted)
             yield replace(measure, epsilon=epsilon * measure.highest, confidence=confidence_each(confidence, at_once))
+
+
+def _each(entry: Any) -> Iterator[tuple[Notion, float | None, Neighbourhood]]:
+    # Norms before thresholds and radii, as tables have had them.
+    where = itertools.groupby(entry.neighbourhoods, lambda one: one.norm)
+    for notion, (_, alike) in itertools.product(entry.forms, [(norm, [*members]) for norm, members in where]):
+        yield from ((notion, gamma, one) for gamma, one in itertools.product(entry.thresholds, alike))
 
 
 def _overlap(study: Study, one: Measure, other: Measure) -> bool:

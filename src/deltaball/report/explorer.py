@@ -17,6 +17,7 @@ from deltaball.analysis.bayes import converged
 from deltaball.analysis.judges import display_name, joined, judge_of
 from deltaball.figures import style
 from deltaball.figures.paper import at_middle
+from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
 from deltaball.report.packed import packed
 from deltaball.study.grids import all_axes
@@ -64,7 +65,7 @@ def explored(
         chain=np.where(shown["method"] == "hmc", np.where(converged(shown), "converged", "not converged"), None)
     )
     axes = list(_axes(shown))
-    measures = [*_middles(plan, shown, measured), *_measures(shown["network_id"], measured)]
+    measures = [*_middles(plan, shown, measured), *_measures(plan, shown["network_id"], measured)]
     there = examples[examples["network_id"].isin(shown["network_id"])]
     found, content = pictures(there, list(shown["network_id"]))
     header = {
@@ -152,15 +153,22 @@ def _middles(plan: Plan, shown: pd.DataFrame, measured: pd.DataFrame) -> Iterato
             yield described | {"middle": True}, values
 
 
-def _measures(ids: pd.Series, measured: pd.DataFrame) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+def _where(measure: Measure) -> str:
+    """Where a measure looks, shortly."""
+    if measure.kernel:
+        return measure.kernel.words
+    ball = "" if measure.norm == "linf" else f"{NORMS[measure.norm]}, "
+    return f"{ball}δ = {measure.delta:g}"
+
+
+def _measures(plan: Plan, ids: pd.Series, measured: pd.DataFrame) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Each measure, those of most networks first."""
-    order = measured["measure"].value_counts(sort=False)
+    order, where = measured["measure"].value_counts(sort=False), {one.name: _where(one) for one in plan.measures}
     for name in sorted(order.index, key=lambda one: -order[one]):
         rows = measured[measured["measure"] == name]
         first = rows.iloc[0]
         notion, by = NOTIONS[first["notion"]], display_name(judge_of(first))
-        ball = "" if first["norm"] == "linf" else f"{NORMS[first['norm']]}, "
-        label = f"{notion.quantity}: {notion.shortly(first['gamma'])}, {ball}δ = {first['delta']:g}, {by}"
+        label = f"{notion.quantity}: {notion.shortly(first['gamma'])}, {where[name]}, {by}"
         yield _column(name, label, ids, rows)
 
 

@@ -19,7 +19,7 @@ from deltaball.analysis.judges import strength
 from deltaball.base.errors import InputError
 from deltaball.data.datasets import Dataset
 from deltaball.estimation.measuring import is_measurable
-from deltaball.estimation.outcomes import ball_of, notion_of
+from deltaball.estimation.outcomes import around_of, notion_of
 from deltaball.estimation.points import draw_points
 from deltaball.estimation.stored import checkpoint_of
 from deltaball.local.judges import judge
@@ -116,7 +116,7 @@ def _twins(
     """The worst points [n, h, w, c] that each measure's attack finds around the images [n, h, w, c]."""
     twins = {}
     for one in measures:
-        asked, keys = {ball_of(one): [notion_of(one)]}, range(len(images))
+        asked, keys = {around_of(one): [notion_of(one)]}, range(len(images))
         given = torch.from_numpy(images), asked, keys, torch.from_numpy(labels)
         ((_, _, verdict),) = judge(one.judge, **dict(one.settings))(model, *given)
         twins[one] = verdict.perturbed[0].numpy()

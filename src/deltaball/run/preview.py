@@ -90,14 +90,14 @@ def _rates(plan: Plan) -> str:
 
 def _measures(plan: Plan) -> Iterator[str]:
     """How many networks each notion is judged on, by what, and at which δ's."""
-    counts: dict[tuple[str, str, str, int], dict[float, None]] = defaultdict(dict)
+    counts: dict[tuple[str, str, str, int], dict[str, None]] = defaultdict(dict)
     for one in plan.measures:
         networks = sum(count_matching(one.wanted, grid) for grid in plan.study.grids)
         threshold = "" if one.gamma is None else f" {one.gamma:g}"
-        counts[f"{one.notion}{threshold}", one.norm, one.label, networks][one.delta] = None
-    for (notion, norm, judge, networks), deltas in counts.items():
-        balls = f"{norm} of δ = {', '.join(f'{one:g}' for one in deltas)}"
-        yield f"measure: {notion} in {balls} by {judge}: {networks:,} networks"
+        where, size = (one.kernel.words, "") if one.kernel else (f"{one.norm} of δ = ", f"{one.delta:g}")
+        counts[f"{one.notion}{threshold}", where, one.label, networks][size] = None
+    for (notion, where, judge, networks), sizes in counts.items():
+        yield f"measure: {notion} in {where}{', '.join(sizes)} by {judge}: {networks:,} networks"
     for experiment in plan.experiments:
         (first, *_) = experiment.measures
         judges = " and ".join(dict.fromkeys(one.label for one in experiment.measures))

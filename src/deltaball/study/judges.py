@@ -62,6 +62,9 @@ CURVED_SOFTMAX = Refusal(
     lambda notion, norm, network: notion.reads in ("class_softmax", "softmax"), "softmax is not piecewise linear"
 )
 LOGITS = Refusal(lambda notion, norm, network: notion.reads == "logits", "it decides what class an image is of")
+NO_NORM = Refusal(
+    lambda notion, norm, network: notion.compares_distances, "it compares distances, and a kernel has no norm for them"
+)
 NOT_A_BOX = Refusal(
     lambda notion, norm, network: norm != "linf", "uniform images of a ball that [0, 1] cuts are known in linf alone"
 )
@@ -90,8 +93,9 @@ class Judge:
     implementation: str  # the class, by its dotted path
     passes: Callable[[Settings, Layers, Notion], float]  # forward passes of one image per point, about
     settings: Settings = field(default_factory=dict)  # what its class takes, with defaults
-    # Measures that agree in these, and in the settings, are judged by one search: of norm, delta, reads and reference;
-    # none if ().
+    of_kernels: bool = False  # whether it draws from a kernel, and not in a ball
+    # Measures that agree in these, and in the settings, are judged by one search: of norm, delta, kernel, reads and
+    # reference; none if ().
     shares: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     seconds: float = 0.0  # of a CPU per point, besides the passes
@@ -246,11 +250,22 @@ JUDGES = {
             name="uniform",
             title="uniform images",
             says="samples",
-            implementation="deltaball.local.samples.Uniform",
+            implementation="deltaball.local.samples.UniformMean",
             passes=lambda settings, layers, notion: settings["draws"],
             settings={"draws": 100},
             shares=("norm", "delta"),
             refusals=(DISTANCE, NOT_A_BOX),
+        ),
+        Judge(
+            name="mean",
+            title="the mean over images",
+            says="samples",
+            implementation="deltaball.local.samples.Mean",
+            passes=lambda settings, layers, notion: settings["draws"],
+            settings={"draws": 100},
+            shares=("kernel",),
+            refusals=(NO_NORM,),
+            of_kernels=True,
         ),
     )
 }

@@ -1,12 +1,14 @@
 """What a study may ask of its networks."""
 
-from typing import Annotated, Any, Literal
+import itertools
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
 from deltaball.study.axes import VALUES, Count, Positive, Share, Strict, axis, radius
 from deltaball.study.grids import PARTS, all_axes
 from deltaball.study.judges import JUDGES, Judge, judges_by_key, settings_takers
+from deltaball.study.kernels import KERNELS, KEYS, ChosenKernel
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import FAMILIES, NEAREST, NOTIONS, Notion, forms
 
@@ -52,12 +54,31 @@ _Settings = create_model(
 )
 
 
-class AnyMeasure(_Settings):
+_Kernels = create_model(
+    "_Kernels",
+    __base__=_Settings,
+    perturbation=(
+        axis(Literal[tuple(KERNELS)]) | None,
+        Field(None, description="the kernel from which images around a point are drawn, in place of a ball"),
+    ),
+    **{name: (key.kind | None, Field(None, description=key.description)) for name, key in KEYS.items()},
+)
+
+
+class Neighbourhood(NamedTuple):
+    """Where a measure looks: in a ball, of a norm and a radius, or at what is drawn from a kernel."""
+
+    norm: str | None
+    delta: float | None
+    kernel: ChosenKernel | None = None
+
+
+class AnyMeasure(_Kernels):
     """What entries of all notions have in common."""
 
     norm: axis(Literal[tuple(NORMS)]) = Field(["linf"], description="of the ball, which is cut by [0, 1]")
-    delta: axis(radius(Annotated[float, Field(ge=0, allow_inf_nan=False)])) = Field(
-        description="radii of the ball, in pixel units of [0, 1]"
+    delta: axis(radius(Annotated[float, Field(ge=0, allow_inf_nan=False)])) | None = Field(
+        None, description="radii of the ball, in pixel units of [0, 1]; of a kernel, those that it draws in"
     )
     attack: axis(Literal[judges_by_key("attack")]) | None = Field(
         None, description="finds violations: bounds R from above, D from below; fgsm where nothing else is asked"
@@ -66,7 +87,7 @@ class AnyMeasure(_Settings):
         None, description="proves that there is none: bounds R from below, D from above; exact decides every point"
     )
     sampling: axis(Literal[judges_by_key("sampling")]) | None = Field(
-        None, description="looks at random images of the ball: how often a user would meet a violation"
+        None, description="looks at random images, of the L∞ ball or of a kernel: how often a user meets a violation"
     )
     guarantee: OwnGuarantee | None = Field(None, description="another ε or confidence than the study's")
     only: Only | None = Field(None, description="only these networks; null is all")
@@ -74,8 +95,31 @@ class AnyMeasure(_Settings):
     @property
     def judges(self) -> list[str]:
         """The judges that are asked, attacks first."""
-        usual = [] if self.certificate or self.sampling else [NOTIONS[self.notion].usual_attack]
+        usual = ["mean"] if self.perturbation else [NOTIONS[self.notion].usual_attack]
+        usual = [] if self.certificate or self.sampling else usual
         return [*(self.attack or usual), *(self.certificate or []), *(self.sampling or [])]
+
+    @property
+    def neighbourhoods(self) -> list[Neighbourhood]:
+        """Where it looks: the product of norms and radii, or the kernels with each combination of their keys."""
+        if self.perturbation:
+            return [Neighbourhood(None, None, one) for name in self.perturbation for one in self._chosen(name)]
+        return [Neighbourhood(*both) for both in itertools.product(self.norm, self.delta)]
+
+    def _chosen(self, name: str) -> list[ChosenKernel]:
+        """A kernel with every combination of the values of its keys. Raises ValueError where there is none."""
+        entry = KERNELS[name]
+        values = [[entry.takes.get(key)] if (own := getattr(self, key)) is None else own for key in entry.keys]
+        chosen = []
+        for combination in itertools.product(*values):
+            parameters = dict(zip(entry.keys, combination, strict=True))
+            if reason := entry.refuses(parameters):
+                raise ValueError(f"perturbation '{name}': {reason}")
+            told = {
+                key: value for key, value in parameters.items() if key not in entry.takes or value != entry.takes[key]
+            }
+            chosen.append(ChosenKernel(name, tuple(told.items())))
+        return chosen
 
     @property
     def forms(self) -> list[Notion]:
@@ -99,16 +143,44 @@ class AnyMeasure(_Settings):
         for judge in (JUDGES[name] for name in self.judges):
             for notion in self.forms:
                 _check_judge(judge, notion, self.norm)
-        if "linf" in self.norm and max(self.delta) > 1:
+        if self.perturbation:
+            self._check_kernels()
+        elif any(JUDGES[name].of_kernels for name in self.judges):
+            raise ValueError(
+                f"sampling {self.sampling}: needs a perturbation to draw from; one of {', '.join(KERNELS)}"
+            )
+        elif self.delta is None:
+            raise ValueError(f"missing key 'delta' ({type(self).model_fields['delta'].description})")
+        if self.delta and "linf" in self.norm and max(self.delta) > 1:
             raise ValueError(f"delta {max(self.delta)} in norm linf: pixels lie in [0, 1]; at most 1")
-        if NOTIONS[self.notion].bounds_slopes and 0 < min(self.delta) <= NEAREST:
+        if self.delta and NOTIONS[self.notion].bounds_slopes and 0 < min(self.delta) <= NEAREST:
             raise ValueError(f"delta {min(self.delta)}: {self.notion} compares no images closer than {NEAREST}")
         for key, takers in settings_takers().items():
             asked = [judge for judge in takers if judge.name in self.judges]
-            if getattr(self, key) is not None and len(asked) != 1:
+            # Several samplings of one entry look at the same images.
+            together = len(asked) == 1 or (asked and all(judge.says == "samples" for judge in asked))
+            if getattr(self, key) is not None and not together:
                 names = " or ".join(judge.name for judge in takers)
                 raise ValueError(f"{key} {getattr(self, key)} is for one of {names}, and this entry asks {self.judges}")
         return self
+
+    def _check_kernels(self) -> None:
+        """Refuse judges that draw from no kernel, and keys that a kernel lacks or does not take."""
+        for judge in (JUDGES[name] for name in self.judges):
+            if not judge.of_kernels:
+                possible = ", ".join(one.name for one in JUDGES.values() if one.of_kernels)
+                raise ValueError(
+                    f"{judge.key} '{judge.name}' does not draw from a perturbation's kernel; possible: {possible}"
+                )
+        for name in self.perturbation:
+            entry = KERNELS[name]
+            lacking = next((key for key in entry.keys if key not in entry.takes and getattr(self, key) is None), None)
+            if lacking:
+                raise ValueError(f"missing key '{lacking}' of perturbation '{name}'")
+            strange = {"norm", "delta", *KEYS} & self.model_fields_set - {*entry.keys}
+            if strange:
+                raise ValueError(f"perturbation '{name}' takes no {min(strange)}; it takes {', '.join(entry.keys)}")
+            self._chosen(name)
 
 
 def _check_judge(judge: Judge, notion: Notion, norms: list[str]) -> None:

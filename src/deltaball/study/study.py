@@ -102,8 +102,7 @@ class Study(Strict):
         """How many numbers with a guarantee the study prints: networks × the measures that apply to them."""
         return sum(
             count_matching(entry.wanted, grid)
-            * len(entry.norm)
-            * len(entry.delta)
+            * len(entry.neighbourhoods)
             * len(entry.forms)
             * len(entry.thresholds)
             * len(entry.judges)

@@ -32,8 +32,10 @@ ROBUSTNESS = {
     "network_id": "str",
     "measure": "str",
     "notion": "str",
-    "norm": "str",
-    "delta": "float64",
+    "norm": "str",  # of the ball; null for a kernel
+    "delta": "float64",  # its radius
+    "perturbation": "str",  # the kernel from where images are drawn; null for a ball
+    "perturbation_size": "float64",  # how far a kernel moves them: σ, δ, severity; of a family, at most
     "gamma": "float64",  # the notion's threshold, whatever its symbol: γ, η, L, the bound
     "attack": "str",  # null for others
     "certificate": "str",  # null for others
@@ -111,7 +113,9 @@ JOBS = {
 }
 
 # Tables of an earlier version lack these columns. Their test points count as drawn by the default seed.
-ABSENT_IN_OLD_TABLES = dict.fromkeys(("energies", "sampling", "chosen_epoch", "validation_accuracy"))
+ABSENT_IN_OLD_TABLES = dict.fromkeys(
+    ("energies", "sampling", "perturbation", "perturbation_size", "chosen_epoch", "validation_accuracy")
+)
 ABSENT_IN_OLD_TABLES |= dict.fromkeys(name for name in RESULTS if name.startswith("examples_"))
 ABSENT_IN_OLD_TABLES |= {"points_seed": 0}
 

@@ -1,0 +1,149 @@
+"""Kernels by name: from where images around a point are drawn (papers 000 and 003, Definition 1). Light.
+
+A kernel Q(·|x), a perturbation model, stands in a measure in place of a ball. Each is one class of
+``deltaball.local.kernels`` and one entry of KERNELS, which study files, plans, tables and captions read. Study files
+and tables call it `perturbation`, because `kernel` is there the size of a convolution.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from deltaball.study.axes import Positive, axis
+from deltaball.study.neighbourhoods import NORMS
+
+Value = float | int | str
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a study file that kernels take: what it may hold, and what it is."""
+
+    kind: Any
+    description: str
+
+
+# Besides `norm` and `delta`, which balls have too.
+KEYS = {
+    "sigma": Key(axis(Positive), "standard deviation of the noise of a kernel, in pixel units"),
+    "density": Key(
+        axis(Literal["uniform", "reciprocal"]),
+        "draws the kernel's size (delta, sigma) too, anew for each image: evenly on [least, size], or ∝ 1/size",
+    ),
+    "least": Key(axis(Annotated[float, Field(ge=0, allow_inf_nan=False)]), "the smallest size that is drawn"),
+}
+
+# Signs of sizes in captions.
+SYMBOLS = {"delta": "δ", "sigma": "σ"}
+
+# Kernels whose size may itself be drawn: the keys that say so, and what they are where they are left out.
+FAMILY: dict[str, Value | None] = {"density": None, "least": 0.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """What is known of a kernel without images."""
+
+    name: str
+    title: str  # in captions
+    implementation: str  # the class, by its dotted path
+    size: str = ""  # the key of a study file that says how far images are moved; none if it has no such number
+    norms: tuple[str, ...] = ()  # of the balls in which it draws; none where there is no ball
+    takes: Mapping[str, Value | None] = field(default_factory=dict)  # further keys, with what they are if left out
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of a study file that it takes, in the order of its name in tables."""
+        return (*(["norm"] if self.norms else []), *([self.size] if self.size else []), *self.takes)
+
+    def refuses(self, parameters: Mapping[str, Any]) -> str | None:
+        """Why there is no such kernel, given the values of its keys; None where there is."""
+        if self.norms and parameters["norm"] not in self.norms:
+            return f"norm {parameters['norm']}: it draws in {' or '.join(self.norms)}; in others use uniform_clipped"
+        if "density" not in self.takes:
+            return None
+        density, least, most = parameters["density"], parameters["least"], parameters[self.size]
+        if density is None:
+            return f"least {least}: is for a density of {self.size}, and none is asked" if least else None
+        if least >= most:
+            return f"least {least}: must be below {self.size}, which is {most}"
+        if density == "reciprocal" and least == 0:
+            return "density 'reciprocal' down to least = 0: 1/ε has no finite integral there; give a least above 0"
+        return None
+
+
+@dataclass(frozen=True)
+class ChosenKernel:
+    """A kernel as a measure asks it: its name, and the values of its keys that are not what they are if left out."""
+
+    name: str
+    parameters: tuple[tuple[str, Value], ...] = ()
+
+    @property
+    def entry(self) -> Kernel:
+        return KERNELS[self.name]
+
+    @property
+    def label(self) -> str:
+        """Its name in the tables."""
+        return "_".join(
+            [self.name, *(value if isinstance(value, str) else repr(value) for _, value in self.parameters)]
+        )
+
+    @property
+    def size(self) -> float | None:
+        """How far it moves images; of a family, at most. None where it has no such number."""
+        return dict(self.parameters).get(self.entry.size)
+
+    @property
+    def words(self) -> str:
+        """In captions: Gaussian noise, σ = 0.1."""
+        values, sign = dict(self.parameters), SYMBOLS.get(self.entry.size, "")
+        told = [self.entry.title]
+        if "norm" in values:
+            told.append(NORMS[values["norm"]])
+        if "density" in values:
+            law = "uniform" if values["density"] == "uniform" else f"∝ 1/{sign}"
+            told.append(f"{sign} {law} on [{values.get('least', 0):g}, {self.size:g}]")
+        elif self.size is not None:
+            told.append(f"{sign} = {self.size:g}")
+        return ", ".join(told)
+
+
+KERNELS = {
+    kernel.name: kernel
+    for kernel in (
+        Kernel(
+            name="uniform",
+            title="uniform in the ball",
+            implementation="deltaball.local.kernels.uniform.Uniform",
+            size="delta",
+            norms=("linf",),
+            takes=FAMILY,
+        ),
+        Kernel(
+            name="uniform_clipped",
+            title="uniform in the ball, then clipped to [0, 1]",
+            implementation="deltaball.local.kernels.uniform.UniformClipped",
+            size="delta",
+            norms=("linf", "l2", "l1"),
+            takes=FAMILY,
+        ),
+        Kernel(
+            name="gaussian",
+            title="Gaussian noise",
+            implementation="deltaball.local.kernels.gaussian.Gaussian",
+            size="sigma",
+            takes=FAMILY,
+        ),
+        Kernel(
+            name="gaussian_clipped",
+            title="Gaussian noise, then clipped to [0, 1]",
+            implementation="deltaball.local.kernels.gaussian.GaussianClipped",
+            size="sigma",
+            takes=FAMILY,
+        ),
+    )
+}

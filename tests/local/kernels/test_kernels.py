@@ -1,0 +1,119 @@
+"""Images drawn from kernels: their distributions, and that they belong to the point alone."""
+
+import numpy as np
+import pytest
+import torch
+from attack_cases import deep_pack, digits
+from scipy import stats
+
+from deltaball.local.balls import Ball
+from deltaball.local.judges import judge
+from deltaball.local.kernels.gaussian import Gaussian, GaussianClipped
+from deltaball.local.kernels.kernel import Kernel, Sized, kernel
+from deltaball.local.kernels.uniform import Uniform, UniformClipped
+from deltaball.local.notions import ClassChange
+from deltaball.study.kernels import KERNELS, ChosenKernel
+
+EACH: dict[str, Kernel] = {
+    "uniform": Uniform(0.3),
+    "gaussian": Gaussian(0.3),
+    "gaussian_clipped": GaussianClipped(0.3),
+    **{f"uniform_clipped in {norm}": UniformClipped(0.3, norm=norm) for norm in ("linf", "l2", "l1")},
+    "reciprocal": Gaussian(0.3, "reciprocal", 0.01),
+    "evenly": UniformClipped(0.3, "uniform", norm="l2"),
+}
+PIXEL = torch.full((2000, 1, 1, 1), 0.5)  # a point of one pixel, many times: each has draws of its own
+
+
+def drawn(one: Kernel, x: torch.Tensor, count: int = 1) -> np.ndarray:
+    return one.sample(x, range(len(x)), count).numpy().astype(np.float64)
+
+
+@pytest.mark.parametrize("one", EACH.values(), ids=EACH)
+def test_draws_belong_to_the_point_whatever_stands_beside_it(one: Kernel):
+    x = digits(5)
+    whole = one.sample(x, range(5), 4)
+    assert whole.shape == (5, 4, *x.shape[1:])
+    assert whole.dtype == torch.float32
+    assert torch.equal(one.sample(x[3:4], [3], 2)[0], whole[3, :2])
+    assert not torch.equal(whole[0, 0] - x[0], whole[0, 1] - x[0])
+    # The same image under another number is moved otherwise.
+    assert not torch.equal(one.sample(x[:1], [7], 1), one.sample(x[:1], [0], 1))
+
+
+def test_draws_are_the_same_on_every_machine():
+    x = torch.full((1, 1, 2, 1), 0.5)
+    for one, expected in (
+        (Uniform(0.25), [0.3899, 0.3960]),
+        (Gaussian(0.25), [-0.2147, 0.9577]),
+        (UniformClipped(0.25, norm="l2"), [0.6592, 0.3494]),
+    ):
+        assert one.sample(x, [0], 1).flatten().tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("one", "law"),
+    [
+        (Uniform(0.2), stats.uniform(0.3, 0.4)),
+        (Uniform(0.8), stats.uniform(0, 1)),  # [-0.3, 1.3] is cut
+        (Gaussian(2.0), stats.norm(0.5, 2.0)),
+        (UniformClipped(0.2, norm="l1"), stats.uniform(0.3, 0.4)),
+        (UniformClipped(0.2, norm="l2"), stats.uniform(0.3, 0.4)),
+    ],
+)
+def test_a_pixel_is_distributed_as_it_is_said(one: Kernel, law: stats.rv_continuous):
+    assert stats.kstest(drawn(one, PIXEL).ravel(), law.cdf).pvalue > 1e-3
+
+
+def test_clipping_piles_up_where_the_ball_is_cut():
+    for one, share in ((UniformClipped(0.8), 0.375), (GaussianClipped(0.5), 2 * stats.norm.cdf(-1))):
+        found = drawn(one, PIXEL)
+        assert np.isin(found, (0, 1)).mean() == pytest.approx(share, abs=0.05)
+        assert ((found >= 0) & (found <= 1)).all()
+    assert not np.isin(drawn(Uniform(0.8), PIXEL), (0, 1)).any()
+
+
+@pytest.mark.parametrize(("norm", "power"), [("linf", 12), ("l2", 12), ("l1", 12)])
+def test_a_whole_ball_is_filled_evenly(norm: str, power: int):
+    x = torch.full((1500, 2, 3, 2), 0.5)
+    distance = Ball(norm, 0.4).around(x).distance(torch.from_numpy(drawn(UniformClipped(0.4, norm=norm), x)[:, 0]))
+    # Of a ball in 12 dimensions the share (r / δ)¹² lies within r.
+    assert stats.kstest((distance.numpy() / 0.4) ** power, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("one", "law"),
+    [
+        (UniformClipped(0.4, "uniform", 0.1), stats.uniform(0.1, 0.3)),
+        (UniformClipped(0.4, "reciprocal", 0.1), stats.loguniform(0.1, 0.4)),
+    ],
+)
+def test_a_family_draws_its_size(one: Sized, law: stats.rv_continuous):
+    x, whole = PIXEL, UniformClipped(0.4)
+    sizes = 0.4 * (drawn(one, x) - 0.5) / (drawn(whole, x) - 0.5)
+    assert stats.kstest(sizes.ravel(), law.cdf).pvalue > 1e-3
+
+
+def test_of_another_size_images_are_the_same_but_for_how_far_they_are_moved():
+    x = digits(2)
+    near, far = (drawn(Gaussian(sigma), x) - x[:, None].numpy() for sigma in (0.1, 0.3))
+    np.testing.assert_allclose(3 * near, far, atol=1e-5)
+
+
+def test_a_kernel_of_the_table_is_what_it_says():
+    sizes = {"delta": 0.1, "sigma": 0.2}
+    for entry in KERNELS.values():
+        chosen = ChosenKernel(entry.name, tuple((key, sizes[key]) for key in [entry.size]))
+        found = kernel(chosen)
+        assert found.size == chosen.size == sizes[entry.size]
+        assert f"{entry.name}_{chosen.size}" == chosen.label
+        x = digits(2)
+        assert found.sample(x, range(2), 3).shape == (2, 3, *x.shape[1:])
+
+
+def test_images_uniform_in_a_ball_are_those_that_sampling_uniform_looks_at():
+    pack, x = deep_pack(2, "relu", "fcn", 2.0), digits(4)
+    ((_, _, of_ball),) = judge("uniform", draws=20)(pack, x, {Ball("linf", 0.2): [ClassChange()]}, range(4))
+    ((_, _, of_kernel),) = judge("mean", draws=20)(pack, x, {Uniform(0.2): [ClassChange()]}, range(4))
+    assert torch.equal(of_ball.outcome, of_kernel.outcome)
+    assert 0 < of_ball.outcome.mean() < 1
