@@ -26,5 +26,6 @@ rule analyse:
     params:
         study=STUDY,
         margin=PLAN.study.analysis.equivalence_margin,
+        within=PLAN.study.analysis.within,
     shell:
         "deltaball analyse --study {params.study:q} > {log:q} 2>&1"

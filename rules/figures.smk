@@ -24,6 +24,7 @@ rule figures:
         runtime="30m",
     params:
         study=STUDY,
+        within=PLAN.study.analysis.within,
     shell:
         "deltaball figures --study {params.study:q} > {log:q} 2>&1"
 

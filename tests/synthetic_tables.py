@@ -141,6 +141,7 @@ def write_tables(plan: Plan, share: float = 1.0) -> None:
     outcomes = pd.DataFrame(lists, columns=["network_id", "measure", "values"])
     rows = pd.DataFrame(rows, columns=list(columns.ROBUSTNESS))
     folder = plan.study.folder
+    frames.write(outcomes, folder / "outcomes.parquet")
     frames.write(frames.networks(plan, [facts] if len(facts) else []), folder / "networks.parquet")
     frames.write(frames.robustness(plan, [rows]), folder / "robustness.parquet")
     frames.write(curves(plan, outcomes), folder / "curves.parquet")

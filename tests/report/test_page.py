@@ -69,6 +69,33 @@ def test_what_is_proven_is_told_per_ball_and_per_network(tmp_path: Path) -> None
     assert by_network[0][-1] == f"{one['undecided']:.0f}"
 
 
+def test_how_near_violations_are_is_told_per_kind_and_per_network(tmp_path: Path) -> None:
+    plan = small(tmp_path, analysis={"within": 0.1})
+    write_tables(plan)
+    said = page(plan)
+    table = pd.read_csv(plan.study.folder / "tables/distances.csv")
+    at = table[(table["within"] == 0.1) & (table["attack"] == "fmn")]
+    assert (
+        f"On mnist5k FMN finds a violation within 0.1 at {100 * at['frequency'].median():.1f} % of the points" in said
+    )
+    summary = rows(said, "How near is a violation?")
+    # FMN within 0.1 and 0.2; of that ball alone FGSM, PGD and the exact answer.
+    assert {(row[3], row[4]) for row in summary} == {
+        ("0.1", "FMN"),
+        ("0.2", "FMN"),
+        ("0.1", "FGSM"),
+        ("0.1", "PGD"),
+        ("0.1", "the exact answer"),
+    }
+    severity = {row[4]: row[-1] for row in summary if row[3] == "0.1"}
+    assert severity["PGD"] == "–"
+    median, least, most = (at[name].median() for name in ("severity", "severity_least", "severity_most"))
+    assert severity["FMN"] == f"{median:.4f} ({least:.4f} to {most:.4f})"
+    each = rows(said.split("How near is a violation?", 1)[1], "Network by network")
+    assert len(each) == len(table)
+    assert each[0][0] == table["network_id"].iloc[0]
+
+
 def test_draws_and_their_spread_are_told(tmp_path: Path) -> None:
     plan = small(
         tmp_path,

@@ -35,6 +35,18 @@ def test_pruning_counts_measures_and_leaves_accuracy_out() -> None:
     )
 
 
+def test_the_judge_that_finds_most_tells_how_near_violations_are() -> None:
+    rows = [("fmn", None, 0.2, 0.02), ("fmn", None, 0.4, 0.04), ("linear_region", None, 0.1, 0.01)]
+    rows += [(None, "exact", 0.5, np.nan)]  # of the ball alone: no distance
+    table = pd.DataFrame(rows, columns=["attack", "certificate", "frequency", "severity"])
+    told = sentences.distances(table.assign(dataset="mnist", norm="linf", within=20 / 255))
+    assert told == (
+        "On mnist FMN finds a violation within 0.0784 at 30.0 % of the points, 0.03 away on average (medians of 2 "
+        "networks)."
+    )
+    assert sentences.distances(table.assign(dataset="mnist", norm="linf", within=0.1, severity=np.nan)) == ""
+
+
 def test_chains_that_cannot_be_tested_are_no_trend() -> None:
     rows = [("hmc, converged", np.nan, np.nan), ("hmc, not converged", 0.1, 0.2), ("hmc, not converged", -0.1, 0.2)]
     told = sentences.bayes(pd.DataFrame(rows, columns=["networks_of", "lower", "upper"]))

@@ -118,6 +118,18 @@ BROKEN = {
     ),
     "closest softmax variation": (measured(notion="softmax_variation", attack="fmn"), ["measures[0]", "'fmn'"]),
     "margin by an attack in a ball": (measured(notion="margin", attack="pgd"), ["'pgd' cannot judge margin", "fmn"]),
+    "frequency within no distance": (
+        {**measured(notion="margin", delta=0.1), "analysis": {"within": [0.05, 0]}},
+        ["analysis.within[1]", "0", "greater than 0"],
+    ),
+    "frequency of distances that nothing seeks": (
+        {**measured(notion="margin", certificate="crown", delta=0.1), "analysis": {"within": 0.05}},
+        ["analysis.within", "no distance is sought", "ask margin with an attack"],
+    ),
+    "frequency beyond the distances": (
+        {**measured(notion="margin", delta=[0.05, 0.1]), "analysis": {"within": ["8/255", "51/255"]}},
+        ["analysis.within = 0.2", "within 0.1 at most", "larger delta of margin"],
+    ),
     "margin in no ball": (measured(notion="margin", delta=0), ["measures[0].delta", "0", "greater than 0"]),
     "exact in l2": (measured(norm="l2", certificate="exact"), ["'exact' cannot judge norm l2", "linear"]),
     "exact for a tanh network": (

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from deltaball.analysis.judges import display_name
+
 BASELINE = "baseline"
 # By objective, the axis that says which training it is.
 KINDS = {"augmented": "noise", "adversarial": "against", "constrained": "constraint"}
@@ -42,6 +44,26 @@ def title(training: str) -> str:
         return training
     text = rest if len(rest) <= LONGEST else f"{rest[: LONGEST - 1]}…"
     return f"{'Constraint loss' if kind == 'constrained' else kind.capitalize()} ({text})"
+
+
+def kinds(networks: pd.DataFrame) -> pd.Series:
+    """What each network is, in words: its architecture, its method where that is not SGD, and how it was trained."""
+    return pd.Series([_kind(*row) for row in zip(*_told(networks), strict=True)], networks.index, dtype="str")
+
+
+def _told(networks: pd.DataFrame) -> list[pd.Series]:
+    nothing = pd.Series(None, networks.index, dtype="object")
+    tuned = [networks.get("adversary", nothing), networks.get("rounds", nothing)]
+    return [networks["architecture"], networks["method"], trainings(networks), *tuned]
+
+
+def _kind(architecture: str, method: str, training: str, adversary: str | None, rounds: int | None) -> str:
+    parts = [architecture.upper(), *([method.upper()] if method not in ("sgd", "finetune") else [])]
+    if training != BASELINE:
+        parts.append(title(training))
+    if method == "finetune" and rounds:
+        parts.append(f"fine-tuned by {display_name(str(adversary))}, T = {rounds}")
+    return ", ".join(parts)
 
 
 def in_order(found: pd.Series) -> list[str]:

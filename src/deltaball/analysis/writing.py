@@ -5,6 +5,7 @@ from deltaball.analysis.completeness import completeness, monotonicity
 from deltaball.analysis.convergence import spread
 from deltaball.analysis.correlations import correlations
 from deltaball.analysis.diagnostics import diagnostics
+from deltaball.analysis.distances import cumulative, distances
 from deltaball.analysis.enclosures import enclosures
 from deltaball.analysis.groups import Groups
 from deltaball.analysis.importances import importances
@@ -32,9 +33,7 @@ def write_tables(plan: Plan) -> None:
     every = frames.measured(distinct, robustness)
     measured = worst_cases(every)
     groups = Groups(measured)
-    # A copy of a study's tables may come without it, the largest.
-    outcomes = plan.study.folder / "outcomes.parquet"
-    lists = frames.read(outcomes, ["network_id", "measure", "values"]) if outcomes.exists() else None
+    lists = frames.load_outcomes(plan)
     shared = None if lists is None else SharedPoints(lists)
     settings, scattered = plan.study.analysis, spread(networks, draws)
     claims = scorecard(every, scattered, settings.equivalence_margin, plan.study.guarantee.confidence, plan.study.paper)
@@ -59,6 +58,9 @@ def write_tables(plan: Plan) -> None:
     }
     if "misses" in stages.tables(plan):
         written["misses"] = misses(every, lists, plan.study.guarantee.confidence)
+    if "distances" in stages.tables(plan):
+        written["distances"] = distances(every, lists, settings.within)
+        written["distance_curves"] = cumulative(every, lists, settings.within)
     if "metrics" in stages.tables(plan):
         written["metrics"] = metrics(every)
     folder = plan.study.folder / "tables"

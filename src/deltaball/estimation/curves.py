@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from deltaball.base.errors import InputError
-from deltaball.estimation.statistics import Mean
+from deltaball.estimation.statistics import ROUNDING, Mean, reached
 from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
 from deltaball.study.judges import JUDGES
@@ -16,8 +16,6 @@ from deltaball.study.notions import NOTIONS
 from deltaball.tables import columns
 
 MARGIN_STEPS = 30  # δ's at which a curve is drawn from minimal distances
-# A distance is kept in float32: what its rounding may hide.
-ROUNDING = 1e-6
 
 Family = tuple[str, str, float | None]  # notion, norm, γ
 
@@ -109,7 +107,7 @@ def _at(delta: float, measure: Measure, values: np.ndarray, attacks: bool) -> np
     elif attacks != (measure.attack is not None):
         return None
     if NOTIONS[measure.notion].is_distance and attacks:
-        return np.where(values * (1 + ROUNDING) <= delta, 0.0, 1.0)
+        return np.where(reached(values, delta), 0.0, 1.0)
     if NOTIONS[measure.notion].is_distance:
         values = np.where(values >= measure.delta * (1 - ROUNDING), 1.0, 0.0)
     bears = measure.delta <= delta if attacks else measure.delta >= delta

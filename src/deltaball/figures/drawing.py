@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from deltaball.analysis.convergence import spread
+from deltaball.analysis.distances import cumulative
 from deltaball.analysis.enclosures import enclosures
 from deltaball.figures import style
 from deltaball.plan.plan import Plan
@@ -27,6 +28,7 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
         chains,
         convergence,
         diagnostics,
+        distances,
         enclosure,
         hyperparameters,
         paper,
@@ -40,6 +42,8 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
     networks = frames.distinct(planned, robustness)
     measured = frames.measured(networks, robustness)
     scattered = spread(planned, draws)
+    lists = frames.load_outcomes(plan) if "distances" in stages.tables(plan) else None
+    within = plan.study.analysis.within
     return {
         "figure1": partial(paper.figure1, plan=plan, draws=draws, spread=scattered),
         "figure2": partial(paper.figure2, plan=plan, networks=networks, measured=measured),
@@ -63,5 +67,6 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
             measured=measured,
             enclosed=enclosures(networks, robustness, curves),
         ),
+        "distances": partial(distances.draw, plan=plan, networks=networks, curves=cumulative(measured, lists, within)),
         "convergence": partial(convergence.draw, plan=plan, draws=draws, spread=scattered),
     }

@@ -8,9 +8,11 @@ from scipy import stats
 
 from deltaball.analysis.bayes import converged
 from deltaball.analysis.enclosures import ROUNDING
+from deltaball.analysis.judges import display_name
 from deltaball.analysis.pruning import FEWEST_TRUNKS
 from deltaball.figures import style
 from deltaball.figures.trends import CONFIDENCE, fitted
+from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import NOTIONS
 
 NOTHING = "Nothing is measured yet."
@@ -109,6 +111,24 @@ def enclosure(shown: pd.DataFrame) -> str:
         f"Of {len(shown)} pairs of network and ball, {decided} are decided at every test point and {narrow} to within "
         f"ε; half are known to within {shown['gap'].median():.3f}."
     )
+
+
+def distances(shown: pd.DataFrame, within: Sequence[float]) -> str:
+    """Between which kinds of networks each judge's frequency lies, at the largest ε of the tables that all reach."""
+    reach = shown.groupby(["by", "norm"])["within"].max().min()
+    at = max((one for one in within if one <= reach), default=reach)
+    near = shown[shown["within"] <= at * (1 + ROUNDING)]
+    last = near.sort_values("within").drop_duplicates(["network_id", "by", "norm"], keep="last")
+    told = []
+    for (by, norm), members in last.groupby(["by", "norm"], sort=False):
+        means = members.groupby("kind", sort=False)["frequency"].mean()
+        named = f"{display_name(by)}{'' if norm == 'linf' else f' in {NORMS[norm]}'} finds"
+        if len(means) == 1:
+            told.append(f"{named} {100 * means.iloc[0]:.1f} %")
+        else:
+            low, high = (f"{100 * means[one]:.1f} % ({one})" for one in (means.idxmin(), means.idxmax()))
+            told.append(f"{named} {low} to {high}")
+    return f"A violation within {last['within'].max():.3g}: {'; '.join(told)}."
 
 
 def convergence(spread: pd.DataFrame) -> str:

@@ -59,6 +59,7 @@ TRAININGS = {
 }
 OTHER_TRAINING = "#8F74B8"
 CONSTRAINTS = ("#E69F00", "#D55E00", "#CC79A7", "#A0457A", "#0072B2", "#009E73", "#000000")
+KINDS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of networks, in one panel
 METRICS = {
     "security": {"color": "#0072B2", "marker": "v", "markersize": 5},
     # A ring, through which the others are seen.

@@ -22,7 +22,7 @@ from deltaball.tables import frames
 from deltaball.workflow import stages
 
 # The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
-PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "bayes", "pruning", "metrics")
+PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "distances", "bayes", "pruning", "metrics")
 PLACED += tuple(name for figures in stages.PAPERS_FIGURES.values() for name in figures)
 ENCLOSURES_SHOWN = 500
 MISSING_SHOWN = 200
@@ -50,6 +50,7 @@ def write(plan: Plan, study_path: Path) -> Path:
             **_first_screen(plan, found, pictures, robustness),
             **_trends(found, pictures, measured, robustness),
             **_proven(found, pictures),
+            **_near(found, pictures),
             **_of_methods(found, pictures, networks),
             explored=explorer.explored(plan, networks, measured, frames.load_examples(plan)),
             library=explorer.library(),
@@ -115,6 +116,17 @@ def _proven(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[st
         "convergence": records(found["convergence"]),
         "convergence_told": sentences.convergence(found["convergence"]),
         "convergence_figures": _of_kind(pictures, "convergence"),
+    }
+
+
+def _near(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[str, Any]:
+    there = found.get("distances", pd.DataFrame())
+    return {
+        "near": summaries.near(there) if len(there) else [],
+        "near_told": sentences.distances(there) if len(there) else "",
+        "near_each": records(there.head(ENCLOSURES_SHOWN)),
+        "near_in_all": len(there),
+        "near_figures": _of_kind(pictures, "distances"),
     }
 
 

@@ -6,7 +6,9 @@ from typing import Any
 import pandas as pd
 
 from deltaball.analysis.enclosures import ROUNDING
+from deltaball.analysis.judges import display_name
 from deltaball.figures import style
+from deltaball.study.neighbourhoods import NORMS
 
 ALPHA = 0.05
 WHOLE = "all"  # a group's architectures together, where it has several
@@ -39,6 +41,22 @@ def proven(enclosed: pd.DataFrame) -> str:
             f"On {dataset} {decided:,} of {len(rows):,} pairs of network and ball are decided at every test point;"
         )
         told.append(f"half are known to within {rows['gap'].median():.3f}.")
+    return " ".join(told)
+
+
+def distances(table: pd.DataFrame) -> str:
+    """What the judge that finds most finds of the median network, per data set, norm and ε."""
+    told = []
+    found = table[table["severity"].notna()]
+    for (dataset, norm, within), rows in found.groupby(["dataset", "norm", "within"], sort=False):
+        by = rows["attack"].fillna(rows["certificate"])
+        most = rows.groupby(by, sort=False)["frequency"].median().idxmax()
+        chosen, ball = rows[by == most], "" if norm == "linf" else f" in {NORMS[norm]}"
+        told.append(
+            f"On {dataset} {display_name(most)} finds a violation within {within:.3g}{ball} at "
+            f"{100 * chosen['frequency'].median():.1f} % of the points, "
+            f"{chosen['severity'].median():.3g} away on average (medians of {_many(len(chosen), 'network')})."
+        )
     return " ".join(told)
 
 

@@ -99,3 +99,13 @@ def chains(networks: pd.DataFrame) -> list[dict[str, Any]]:
     """The longest network of every chain that has been sampled, and whether the chain has converged by then."""
     sampled = networks[networks["acceptance"].notna()].assign(converged=converged(networks))
     return records(sampled.sort_values("posterior_samples").groupby("trajectory_id", sort=False).tail(1).sort_index())
+
+
+def near(distances: pd.DataFrame) -> list[dict[str, Any]]:
+    """Per data set × kind of network × ε × judge: networks, and the medians of what the judge finds."""
+    keys = ["dataset", "kind", "norm", "within", "notion", "attack", "certificate"]
+    numbers = ["frequency", "frequency_most", "severity", "severity_least", "severity_most"]
+    rows = []
+    for key, members in distances.groupby(keys, sort=False, dropna=False):
+        rows.append({**dict(zip(keys, key, strict=True)), "networks": len(members), **members[numbers].median()})
+    return rows

@@ -50,6 +50,7 @@ def check(study: Study, source: str) -> None:
         epsilon, confidence = own.epsilon or study.guarantee.epsilon, own.confidence or study.guarantee.confidence
         key = f"{where}.guarantee.epsilon" if own.epsilon else f"{source}: guarantee.epsilon"
         _check_epsilon(epsilon, confidence, study.estimates_at_once(), smallest, key)
+    _check_within(study, f"{source}: analysis.within")
     for index, experiment in enumerate(study.convergence):
         where = f"{source}: convergence[{index}]"
         grids = _check_measure(study, experiment.measure, facts, f"{where}.measure")
@@ -77,6 +78,24 @@ def _check_adversary(grid: Grid, facts: DatasetFacts, where: str) -> None:
                 named = ", ".join(f"{axis} {value}" for axis, value in axes.items())
                 why, _, _ = reason.partition(":")  # without the remedy, which is one for measures
                 raise InputError(f"{where}.adversary: '{name}' cannot attack the network {named}: {why}")
+
+
+def _check_within(study: Study, where: str) -> None:
+    """Refuse an ε, of those that the study itself names, within which no distance is sought."""
+    if "within" not in study.analysis.model_fields_set:
+        return
+    reach = [max(one.delta) for one in study.measures if _seeks_distances(one)]
+    if not reach:
+        raise InputError(f"{where}: no distance is sought; ask margin with an attack, or leave it out")
+    if max(study.analysis.within) > max(reach):
+        raise InputError(
+            f"{where} = {max(study.analysis.within):g}: distances are sought within {max(reach):g} at most; name no "
+            "more here, or a larger delta of margin"
+        )
+
+
+def _seeks_distances(measure: AnyMeasure) -> bool:
+    return NOTIONS[measure.notion].is_distance and any(JUDGES[name].says != "proves" for name in measure.judges)
 
 
 def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, DatasetFacts], where: str) -> list[Grid]:

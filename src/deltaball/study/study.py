@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from deltaball.base.errors import shown
 from deltaball.data import catalogue
 from deltaball.data.catalogue import DatasetFacts
-from deltaball.study.axes import Name, Positive, Seed, Share, Strict, distinct
+from deltaball.study.axes import Name, Positive, Seed, Share, Strict, axis, distinct, radius
 from deltaball.study.grids import AnyGrid, Grid, count_matching
 from deltaball.study.measures import ENTRIES, Convergence, notion_tag, tagged
 from deltaball.study.papers import PAPERS
@@ -39,6 +39,9 @@ class Analysis(Strict):
 
     equivalence_margin: Share = Field(
         0.05, description="pruned networks within this of their dense trunks, on average, are equivalent to them"
+    )
+    within: axis(radius(Positive)) = Field(
+        [20 / 255], description="ε of adversarial frequency and severity, where margins are measured that far"
     )
 
 

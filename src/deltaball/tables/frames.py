@@ -132,6 +132,12 @@ def load_curves(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     return curves.reset_index(drop=True), convergence.reset_index(drop=True)
 
 
+def load_outcomes(plan: Plan) -> pd.DataFrame | None:
+    """outcomes.parquet; None where it is not: a copy of a study's tables may come without it, the largest."""
+    path = plan.study.folder / "outcomes.parquet"
+    return read(path, ["network_id", "measure", "values"]) if path.exists() else None
+
+
 def distinct(networks: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
     """The networks without those that are another one of the same method once more: what statistics count.
 

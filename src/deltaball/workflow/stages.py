@@ -40,6 +40,12 @@ PAPERS_TABLES = {"001": {"metrics": "constraint security, accuracy and satisfact
 # The table of studies that have exact answers.
 MISSES = {"misses": "of the points that an exact answer violates, how many each attack missed, and what was left open"}
 
+# Those of studies that measure distances to the closest violation.
+DISTANCES = {
+    "distances": "adversarial frequency and severity of every network, by each judge",
+    "distance_curves": "adversarial frequency over all distances, with a band around the whole curve",
+}
+
 # The figures of each paper, each a target of Snakemake, and what a study lacks that has no such figure.
 PAPERS_FIGURES = {
     "004": {
@@ -70,6 +76,7 @@ FIGURES = (
     "pruning",
     "enclosure",
     "convergence",
+    "distances",
     "diagnostics",
 )
 
@@ -83,8 +90,8 @@ def figures(plan: Plan) -> list[str]:
     Those of the study's paper that it has networks for, and of paper 001 its three metrics per data set. Then per data
     set and notion that is attacked a trade-off (but for paper 001), the measure over each hyper-parameter, the effect
     of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where certificates
-    are asked too; per data set the traces of its chains, the convergence of its experiments, and the residuals of its
-    regressions.
+    are asked too; per data set the traces of its chains, the convergence of its experiments, the curve of distances to
+    violations, and the residuals of its regressions.
     """
     found = [name for name in PAPERS_FIGURES[plan.study.paper] if _has(plan, name)]
     if plan.study.paper == "001":
@@ -107,6 +114,8 @@ def figures(plan: Plan) -> list[str]:
         found += [f"enclosure_{dataset}_{one}" for one in notions(grids, True) if one in notions(grids, False)]
         if any(network.dataset == dataset for experiment in plan.experiments for network in experiment.networks):
             found.append(f"convergence_{dataset}")
+        if _seeks_distances(plan, grids):
+            found.append(f"distances_{dataset}")
         if notions(grids, True):
             found.append(f"diagnostics_{dataset}")
     return found
@@ -125,7 +134,14 @@ def pictures(plan: Plan) -> bool:
 def tables(plan: Plan) -> dict[str, str]:
     """The statistical tables of a study, and what each holds."""
     decided = any(JUDGES[one.judge].says == "decides" for one in plan.measures)
-    return TABLES | (MISSES if decided else {}) | PAPERS_TABLES.get(plan.study.paper, {})
+    found = TABLES | (MISSES if decided else {}) | (DISTANCES if _seeks_distances(plan, plan.study.grids) else {})
+    return found | PAPERS_TABLES.get(plan.study.paper, {})
+
+
+def _seeks_distances(plan: Plan, grids: list[Grid]) -> bool:
+    """Whether the distance to the closest violation is sought for networks of these grids."""
+    seeking = [one for one in plan.measures if NOTIONS[one.notion].is_distance and JUDGES[one.judge].says != "proves"]
+    return any(count_matching(one.wanted, grid) for one in seeking for grid in grids)
 
 
 def paper_figure(plan: Plan, name: str) -> str:

@@ -1,0 +1,117 @@
+"""How many points have a violation how near, as each judge finds it, in the form of paper 002's Figure 3.
+
+A panel per judge (and ball), a line per kind of network: the adversarial frequency φ(ε) over ε.
+"""
+
+import itertools
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+
+from deltaball.analysis import judges
+from deltaball.base.guarantees import confidence_text, epsilon_reached
+from deltaball.figures import readings, style
+from deltaball.figures.panels import applies, empty, finish, legend_above, listed
+from deltaball.plan.plan import Plan
+from deltaball.study.judges import JUDGES
+from deltaball.study.neighbourhoods import NORMS
+from deltaball.study.notions import NOTIONS
+
+WIDTH, HEIGHT, LEGEND_LINE = 9.2, 2.9, 0.24
+COLUMNS, LEGEND_COLUMNS = 3, 3
+LINES = ("-", (0, (4, 2)), (0, (1, 1)))
+
+
+def draw(name: str, plan: Plan, networks: pd.DataFrame, curves: pd.DataFrame, folder: Path) -> None:
+    """Draw figure ``distances_DATASET`` to `folder` as PNG, SVG and CSV."""
+    dataset = name.partition("_")[2]
+    shown = curves[curves["dataset"] == dataset].reset_index(drop=True)
+    shown = shown.assign(by=shown["attack"].fillna(shown["certificate"]))
+    planned = int(_wanted(plan, networks[networks["dataset"] == dataset]).sum())
+    count = f"{shown['network_id'].nunique():,} of {planned:,} planned networks"
+    figure = _panels(plan, shown) if len(shown) else empty()
+    note = f"{count}. {_caption(shown)}" if len(shown) else f"{count}: nothing is measured yet."
+    told = readings.distances(shown, plan.study.analysis.within) if len(shown) else readings.NOTHING
+    finish(figure, name, f"{dataset}: how near is a violation?", note, shown, folder, told)
+
+
+def _wanted(plan: Plan, networks: pd.DataFrame) -> pd.Series:
+    """The networks of which distances are to be measured."""
+    wanted = pd.Series(False, networks.index)
+    for one in plan.measures:
+        if NOTIONS[one.notion].is_distance and JUDGES[one.judge].says != "proves":
+            wanted |= applies(one, networks)
+    return wanted
+
+
+def _caption(shown: pd.DataFrame) -> str:
+    half = [epsilon_reached(*row) for row in shown[["samples", "confidence"]].drop_duplicates().itertuples(index=False)]
+    several = shown.groupby(["by", "norm", "kind"])["network_id"].nunique().max() > 1
+    found = shown["attack"].notna()
+    side = " A judge that misses violations draws a curve below the truth's." if found.any() else ""
+    lines = " from the lowest band of a kind to the highest; lines are means over its networks." if several else "."
+    return (
+        f"The share of N = {listed(shown['samples'], str)} test points with a violation no farther than ε, as each "
+        f"judge finds it; where it finds none, a point counts as beyond.{side} Shaded: each network's whole curve at "
+        f"once, ± {max(half):.3f} with confidence {listed(shown['confidence'], confidence_text)} (Dvoretzky, Kiefer "
+        f"and Wolfowitz){',' if several else ''}{lines} Grey: the ε of the tables."
+    )
+
+
+def _panels(plan: Plan, shown: pd.DataFrame) -> Figure:
+    order = sorted(shown["by"].unique(), key=judges.strength)
+    panels = [
+        (f"{judges.display_name(by)}{'' if norm == 'linf' else f', {NORMS[norm]}'}", members)
+        for by in order
+        for norm, members in shown[shown["by"] == by].groupby("norm", sort=False)
+    ]
+    looks = dict(zip(shown["kind"].unique(), itertools.product(LINES, style.KINDS), strict=False))
+    handles = [_handle(kind, *look) for kind, look in looks.items()]
+    columns = min(COLUMNS, len(panels))
+    rows, legend = -(-len(panels) // columns), LEGEND_LINE * -(-len(handles) // LEGEND_COLUMNS)
+    figure, axes = plt.subplots(
+        rows + 1,
+        columns,
+        figsize=(WIDTH, HEIGHT * rows + legend + 1),
+        height_ratios=[legend / HEIGHT, *[1] * rows],
+        squeeze=False,
+        layout="constrained",
+    )
+    for room in axes.flat:
+        room.set_axis_off()
+    legend_above(axes[0, 0], handles, LEGEND_COLUMNS)
+    for panel, (title, members) in zip(axes[1:].flat, panels, strict=False):
+        panel.set_axis_on()
+        _lines(panel, members, looks, plan.study.analysis.within)
+        panel.set_title(title, loc="left")
+        panel.set_xlabel("ε, in pixel units")
+    for row in axes[1:]:
+        row[0].set_ylabel("φ(ε), share of points")
+    return figure
+
+
+def _lines(panel: Axes, members: pd.DataFrame, looks: dict, within: list[float]) -> None:
+    furthest = members["within"].max()
+    for kind, (line, colour) in looks.items():
+        over = members[members["kind"] == kind].groupby("within")
+        if not over.ngroups:
+            continue
+        middle, lower, upper = over["frequency"].mean(), over["lower"].min(), over["upper"].max()
+        panel.fill_between(middle.index, lower, upper, color=colour, alpha=0.15, linewidth=0)
+        panel.plot(middle.index, middle, color=colour, linestyle=line)
+    for one in within:
+        if one <= furthest:
+            panel.axvline(one, color="0.5", linewidth=0.8)
+    panel.set_xlim(0, furthest)
+    panel.set_ylim(0, min(panel.get_ylim()[1], 1))
+    panel.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def _handle(label: str, line: object, colour: str) -> Artist:
+    return Line2D([], [], color=colour, linestyle=line, label=label)
