@@ -15,7 +15,8 @@ from deltaball.base.implementations import is_implemented
 from deltaball.study.architectures import TRAINED
 from deltaball.study.axes import Strict
 from deltaball.study.grids import PARTS, all_axes, combinations, fits, grid_model, model_of
-from deltaball.study.methods import METHODS, Training
+from deltaball.study.method import Training
+from deltaball.study.methods import METHODS
 from deltaball.study.objectives import OBJECTIVES
 from deltaball.study.reading import load
 from deltaball.study.schema import schema

@@ -7,7 +7,8 @@ from deltaball.data.catalogue import DatasetFacts
 from deltaball.plan.identities import Identity
 from deltaball.plan.networks import CheckpointId, Trajectory
 from deltaball.study import architectures
-from deltaball.study.methods import METHODS, Training
+from deltaball.study.method import Training
+from deltaball.study.methods import METHODS
 from deltaball.study.objectives import DEFAULT, OBJECTIVES
 
 

@@ -10,8 +10,9 @@ from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.run import preparing
 from deltaball.store.store import Store
+from deltaball.study.descending import Finetune
 from deltaball.study.grids import count_matching
-from deltaball.study.methods import METHODS, Finetune
+from deltaball.study.methods import METHODS
 from deltaball.workflow import resources
 
 COLUMNS = (

@@ -15,8 +15,9 @@ from deltaball.plan.judging import passes, shared
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
+from deltaball.study.descending import Finetune
 from deltaball.study.judges import JUDGES
-from deltaball.study.methods import METHODS, Finetune
+from deltaball.study.methods import METHODS
 
 # Of it 1.5 is how far the estimate itself may be off (benchmarks/costs.py), and 2 how much slower than the machine that
 # the rates are from another one may be, or one whose disk and memory others use too.
