@@ -3,4 +3,5 @@
 PAPERS = {
     "004": "Global Adversarial Robustness Guarantees for Neural Networks",
     "001": "Network Robustness as a Mathematical Property: Training, Evaluation and Attack",
+    "002": "Measuring Neural Net Robustness with Constraints",
 }

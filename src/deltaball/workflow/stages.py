@@ -60,6 +60,7 @@ PAPERS_FIGURES = {
         "attacks": '`paper: "001"` and networks of several objectives, attacked by a constraint',
         "sizes": '`paper: "001"` and networks of several sizes, attacked by a constraint',
     },
+    "002": {},  # its Figure 3 is drawn of every study that seeks distances
 }
 
 METHODS = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}
