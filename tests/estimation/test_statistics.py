@@ -60,6 +60,7 @@ def test_frequency_and_severity_by_hand():
     assert frequency.tight_interval(distances, 0.95) == pytest.approx(
         stats.binomtest(4, 8).proportion_ci(0.95, "exact")
     )
+    assert severity.error(distances) == pytest.approx(np.std([0.01, 0.05, 0.02, 0], ddof=1) / 2)
     lower, upper = betting(distances[[0, 1, 2, 6]], 0.95, 0, 0.05 + 1e-6)
     assert severity.tight_interval(distances, 0.95) == pytest.approx((lower, upper))
 
@@ -74,6 +75,7 @@ def test_a_search_that_was_cut_at_the_distance_itself_has_no_hit_there():
 def test_the_severity_of_one_hit_is_it_and_says_next_to_nothing():
     lower, upper = Severity(0.1).tight_interval(np.float32([0.03, 1, 1]), 0.95)
     assert Severity(0.1).estimate(np.float32([0.03, 1, 1])) == pytest.approx(0.03)
+    assert np.isnan(Severity(0.1).error(np.float32([0.03, 1, 1])))
     assert lower < 0.001
     assert upper == pytest.approx(0.1)
 

@@ -25,8 +25,8 @@ BY = ["measure", "notion", "norm", "delta", "attack", "certificate", "samples", 
 FREQUENCY = ["hits", "frequency", "frequency_lower", "frequency_upper", "frequency_tight_lower"]
 FREQUENCY += ["frequency_tight_upper", "frequency_side", "open", "frequency_most"]
 FREQUENCY += ["frequency_enclosed_lower", "frequency_enclosed_upper"]
-SEVERITY = ["severity", "severity_lower", "severity_upper", "severity_side", "severity_least", "severity_most"]
-SEVERITY += ["severity_enclosed_lower", "severity_enclosed_upper"]
+SEVERITY = ["severity", "severity_error", "severity_lower", "severity_upper", "severity_side"]
+SEVERITY += ["severity_least", "severity_most", "severity_enclosed_lower", "severity_enclosed_upper"]
 COLUMNS = [*KNOWN, *BY, "within", *FREQUENCY, *SEVERITY]
 CURVE = ["within", "frequency", "lower", "upper"]
 CURVES = [*KNOWN, *BY, *CURVE]
@@ -76,9 +76,9 @@ def distances(measured: pd.DataFrame, outcomes: pd.DataFrame | None, within: Seq
     `frequency` is the share of the N points that are `hits`, its Hoeffding interval at the guarantee's ε, and the tight
     one of Clopper and Pearson. `frequency_most` counts the `open` points too, those that no certificate clears; the
     truth lies between the two, and with the study's confidence between the ends of `frequency_enclosed`. `severity` is
-    the mean distance of the hits with a betting interval. Between `severity_least` and `severity_most` it stays
-    whatever the open points are, and hits may be nearer; its enclosed interval is given where no point is open. What
-    nothing was asked of is null, and so is the severity of no hits.
+    the mean distance of the hits with its standard error and a betting interval. It stays between `severity_least` and
+    `severity_most` whatever the open points are, and hits may be nearer; its enclosed interval is given where no point
+    is open. What nothing was asked of is null, and so is the severity of no hits.
     """
     rows = [
         _row(said, of_norm, distance)
@@ -162,7 +162,8 @@ def _row(said: Said, of_norm: Sequence[Said], within: float) -> dict[str, Any]:
     if said.is_distance:
         severity = Severity(within)
         ends = severity.tight_interval(found, confidence)
-        told |= {"severity": severity.estimate(found), "severity_lower": ends[0], "severity_upper": ends[1]}
+        told |= {"severity": severity.estimate(found), "severity_error": severity.error(found)}
+        told |= {"severity_lower": ends[0], "severity_upper": ends[1]}
         told["severity_side"] = "exact" if decided and said.decides else None
         if left is not None and hits.any():
             told |= _enclosed(found[hits], np.minimum(cleared, found)[hits], cleared[left], within, confidence)

@@ -5,6 +5,7 @@ import pandas as pd
 from deltaball.analysis.judges import display_name
 
 BASELINE = "baseline"
+ORIGINAL, NOTHING = "original", "nothing"  # what a network that is not fine-tuned, or without an example, is tuned on
 # By objective, the axis that says which training it is.
 KINDS = {"augmented": "noise", "adversarial": "against", "constrained": "constraint"}
 TITLES = {
@@ -51,18 +52,33 @@ def kinds(networks: pd.DataFrame) -> pd.Series:
     return pd.Series([_kind(*row) for row in zip(*_told(networks), strict=True)], networks.index, dtype="str")
 
 
+def tuned_on(networks: pd.DataFrame) -> pd.Series:
+    """What each network was fine-tuned on: an attack, `nothing` where no example was found, `original` if it was not.
+
+    Networks of methods that are neither SGD nor fine-tuning are named by it.
+    """
+    nothing = pd.Series(None, networks.index, dtype="object")
+    rounds = networks.get("rounds", nothing).astype(float).fillna(0)
+    tuned = (networks["method"] == "finetune") & (rounds > 0)
+    names = networks["method"].where(~networks["method"].isin(["sgd", "finetune"]), ORIGINAL).astype("object")
+    names = names.mask(tuned, networks.get("adversary", nothing))
+    return names.mask(tuned & (networks.get("examples_learned", nothing).astype(float) == 0), NOTHING).astype("str")
+
+
 def _told(networks: pd.DataFrame) -> list[pd.Series]:
     nothing = pd.Series(None, networks.index, dtype="object")
-    tuned = [networks.get("adversary", nothing), networks.get("rounds", nothing)]
+    tuned = [tuned_on(networks), networks.get("rounds", nothing)]
     return [networks["architecture"], networks["method"], trainings(networks), *tuned]
 
 
-def _kind(architecture: str, method: str, training: str, adversary: str | None, rounds: int | None) -> str:
+def _kind(architecture: str, method: str, training: str, tuned: str, rounds: int | None) -> str:
     parts = [architecture.upper(), *([method.upper()] if method not in ("sgd", "finetune") else [])]
     if training != BASELINE:
         parts.append(title(training))
-    if method == "finetune" and rounds:
-        parts.append(f"fine-tuned by {display_name(str(adversary))}, T = {rounds}")
+    if tuned == NOTHING:
+        parts.append(f"trained on without examples, T = {int(rounds)}")
+    elif method == "finetune" and tuned != ORIGINAL:
+        parts.append(f"fine-tuned by {display_name(tuned)}, T = {int(rounds)}")
     return ", ".join(parts)
 
 

@@ -36,7 +36,10 @@ def write_tables(plan: Plan) -> None:
     lists = frames.load_outcomes(plan)
     shared = None if lists is None else SharedPoints(lists)
     settings, scattered = plan.study.analysis, spread(networks, draws)
-    claims = scorecard(every, scattered, settings.equivalence_margin, plan.study.guarantee.confidence, plan.study.paper)
+    near = distances(every, lists, settings.within)
+    claims = scorecard(
+        every, scattered, settings.equivalence_margin, plan.study.guarantee.confidence, plan.study.paper, near
+    )
     written = {
         "scorecard": claims,
         "completeness": completeness(networks, distinct, robustness),
@@ -59,7 +62,7 @@ def write_tables(plan: Plan) -> None:
     if "misses" in stages.tables(plan):
         written["misses"] = misses(every, lists, plan.study.guarantee.confidence)
     if "distances" in stages.tables(plan):
-        written["distances"] = distances(every, lists, settings.within)
+        written["distances"] = near
         written["distance_curves"] = cumulative(every, lists, settings.within)
     if "metrics" in stages.tables(plan):
         written["metrics"] = metrics(every)

@@ -108,6 +108,11 @@ class Severity:
         hits = distances[reached(distances, self.within)]
         return float(hits.mean(dtype=np.float64)) if len(hits) else np.nan
 
+    def error(self, distances: np.ndarray) -> float:
+        """The standard error of distances [N], given how many count; NaN where fewer than two do."""
+        hits = distances[reached(distances, self.within)].astype(np.float64)
+        return float(hits.std(ddof=1) / np.sqrt(len(hits))) if len(hits) > 1 else np.nan
+
     def tight_interval(self, distances: np.ndarray, confidence: float) -> tuple[float, float]:
         """A betting interval of distances [N], each end at α/2, given how many count; NaN where none does.
 
