@@ -73,6 +73,19 @@ def test_a_twin_changes_class_exactly_where_the_outcome_says_so(plan: Plan) -> N
         assert ((rows["predicted"] == rows["became"]).to_numpy() == robust).all()
 
 
+def test_of_distances_the_closest_that_each_attack_finds_is_shown_too() -> None:
+    measures = [
+        {"notion": "class_change", "delta": 0.1, "attack": ["fgsm", "pgd"]},
+        {"notion": "margin", "delta": [0.05, 0.2], "attack": ["fmn", "linear_region"]},
+    ]
+    _, shown = next(examples.drawn(planned(grid(name="one", width=8), measures=measures)))
+    assert [(one.notion, one.attack, one.delta) for one in shown] == [
+        ("class_change", "pgd", 0.1),
+        ("margin", "linear_region", 0.2),
+        ("margin", "fmn", 0.2),
+    ]
+
+
 def test_without_weights_there_are_no_images_and_nothing_goes_wrong(plan: Plan, tmp_path: Path) -> None:
     for network in plan.networks:
         Store(plan.study.store).evict(network.trajectory_id)

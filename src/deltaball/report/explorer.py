@@ -24,6 +24,8 @@ from deltaball.study.grids import all_axes
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import NOTIONS
 
+# How measures of distances are named: their twins are the closest.
+CLOSEST = tuple(f"{one.name}_" for one in NOTIONS.values() if one.is_distance)
 # So many distinct numbers stand side by side, more of them along a continuous axis; of texts, as many as a byte counts.
 MOST_NUMBERS, MOST_TEXTS = 40, 255
 RESULTS = {
@@ -90,7 +92,8 @@ def pictures(examples: pd.DataFrame, ids: list[str]) -> tuple[list[dict[str, Any
     """What is shown of networks of which there are images, and all images one after the other.
 
     Each network has its place among `ids` and its `points`: a point's class, what the network takes it for, and its
-    `twins`, the perturbed ones, each with the ball that it was looked for in. `at` is where an image begins.
+    `twins`, the perturbed ones, each with its ball, and with what finds it where it is the closest.
+    `at` is where an image begins.
     """
     found, content = [], bytearray()
 
@@ -105,14 +108,18 @@ def pictures(examples: pd.DataFrame, ids: list[str]) -> tuple[list[dict[str, Any
             one = twins.iloc[0]
             known = {"label": int(one["label"]), "predicted": int(one["predicted"]), "at": kept(one["image"])}
             perturbed = [
-                {"delta": row.delta, "ball": NORMS[row.norm], "became": int(row.became), "at": kept(row.perturbed)}
-                for row in twins.itertuples()
+                {**_sought(row), "became": int(row.became), "at": kept(row.perturbed)} for row in twins.itertuples()
             ]
             points.append({**known, "twins": perturbed})
         size = {name: int(first[name]) for name in ("height", "width", "channels")}
         by = joined(rows["attack"])
         found.append({"network": ids.index(network), "by": by, "points": points, **size})
     return found, bytes(content)
+
+
+def _sought(row: Any) -> dict[str, Any]:
+    closest = display_name(row.attack) if row.measure.startswith(CLOSEST) else ""
+    return {"delta": row.delta, "ball": NORMS[row.norm], "closest": closest}
 
 
 def _axes(shown: pd.DataFrame) -> Iterator[tuple[dict[str, Any], np.ndarray]]:

@@ -82,12 +82,12 @@ function selection(explored) {
     const first = found.points.map((point) => cell(point.at, `test image of class ${point.label}, taken for ${point.predicted}`,
       point.predicted === point.label ? `${point.label}` : `${point.predicted} (is ${point.label})`, false));
     const rows = [made("tr", {}, heading("image"), ...first)];
-    found.points[0].twins.forEach(({ ball, delta }, number) => {
+    found.points[0].twins.forEach(({ ball, delta, closest }, number) => {
       const cells = found.points.map(({ predicted, twins }) => {
         const { at, became } = twins[number];
         return cell(at, `its twin at δ = ${delta}, taken for ${became}`, became === predicted ? `still ${became}` : `→ ${became}`, became !== predicted);
       });
-      rows.push(made("tr", {}, heading(`${ball} δ = ${delta}`), ...cells));
+      rows.push(made("tr", {}, heading(closest ? `closest in ${ball}, ${closest}` : `${ball} δ = ${delta}`), ...cells));
     });
     const caption = made("caption", {}, `Test points ${found.points.length === 1 ? "1" : `1 to ${found.points.length}`} and their twins by ${found.by}, as network ${id(place)} sees them`);
     const table = made("table", { className: "gallery" }, caption, made("tbody", {}, ...rows));

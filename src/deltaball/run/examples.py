@@ -32,10 +32,11 @@ from deltaball.plan.networks import Network
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
 from deltaball.study.methods import METHODS
+from deltaball.study.notions import NOTIONS
 from deltaball.tables import columns, frames
 
 NETWORKS, POINTS, BALLS = 24, 6, 3  # per study, per network, per point
-NOTIONS = (
+SHOWN = (
     "class_change",
     "softmax_variation",
     "variation_above",
@@ -71,8 +72,21 @@ def drawn(plan: Plan) -> Iterator[tuple[Network, list[Measure]]]:
 
 
 def _shown(measures: Sequence[Measure]) -> list[Measure]:
-    """Of the first notion that is attacked, the strongest attack in the smallest, the middle and the largest ball."""
-    for notion in NOTIONS:
+    """Of the first notion that is attacked, the strongest attack in the smallest, the middle and the largest ball.
+
+    Then the closest violation that each attack finds, within the largest distance that is asked.
+    """
+    sought = sorted((one for one in measures if one.attack and NOTIONS[one.notion].is_distance), key=_reach)
+    closest = {(one.norm, one.attack): one for one in sought}
+    return [*_in_balls(measures), *closest.values()]
+
+
+def _reach(one: Measure) -> tuple[tuple[int, float], float]:
+    return _strength(one), one.delta
+
+
+def _in_balls(measures: Sequence[Measure]) -> list[Measure]:
+    for notion in SHOWN:
         attacks = sorted((one for one in measures if one.attack and one.notion == notion), key=_strength)
         balls = {(one.norm, one.delta): one for one in attacks}
         if balls:
