@@ -39,7 +39,7 @@ def measure(
     N, a new measure or a new checkpoint adds is computed. Diverged networks have no outcomes.
     """
     stored = StoredOutcomes(store, seed)
-    trained = {checkpoint: wanted for checkpoint, wanted in asked.items() if is_measurable(checkpoint, store)}
+    trained = {one: searches(wanted) for one, wanted in asked.items() if is_measurable(one, store)}
     computed = 0
     # What is settled in one stage is not asked again in the next.
     for stage in range(len(STAGES)):
@@ -101,17 +101,25 @@ def is_complete(asked: Asked, seed: int, store: Store) -> bool:
     )
 
 
+def searches(wanted: Mapping[Measure, int]) -> dict[Measure, int]:
+    """The measures whose outcomes are to be looked for, where several make numbers of the same ones."""
+    found: dict[Measure, int] = {}
+    for one, samples in wanted.items():
+        found[one.search] = max(samples, found.get(one.search, 0))
+    return found
+
+
 def is_measurable(checkpoint: CheckpointId, store: Store) -> bool:
     """Whether a network that the store has ended in a state that can be measured."""
     return store.facts(*checkpoint)["status"] in MEASURABLE
 
 
 def lacking(asked: Asked, seed: int, store: Store) -> dict[Measure, int]:
-    """How many outcomes by each measure `measure` would compute of networks that the store has."""
+    """How many outcomes by each of the `searches` `measure` would compute of networks that the store has."""
     stored, counts = StoredOutcomes(store, seed), defaultdict(int)
     for checkpoint, wanted in asked.items():
         if is_measurable(checkpoint, store):
-            for one, samples in wanted.items():
+            for one, samples in searches(wanted).items():
                 counts[one] += max(0, samples - len(stored.of(checkpoint, one).outcomes))
     return counts
 

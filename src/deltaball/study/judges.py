@@ -65,6 +65,9 @@ LOGITS = Refusal(lambda notion, norm, network: notion.reads == "logits", "it dec
 NO_NORM = Refusal(
     lambda notion, norm, network: notion.compares_distances, "it compares distances, and a kernel has no norm for them"
 )
+NOT_A_SHARE = Refusal(
+    lambda notion, norm, network: not notion.is_share, "it is about the share of a point's images for which one holds"
+)
 NOT_A_BOX = Refusal(
     lambda notion, norm, network: norm != "linf", "uniform images of a ball that [0, 1] cuts are known in linf alone"
 )
@@ -94,6 +97,7 @@ class Judge:
     passes: Callable[[Settings, Layers, Notion], float]  # forward passes of one image per point, about
     settings: Settings = field(default_factory=dict)  # what its class takes, with defaults
     of_kernels: bool = False  # whether it draws from a kernel, and not in a ball
+    outcomes_of: str = ""  # the judge of whose outcomes it makes another number (`estimation.scores`); none if its own
     # Measures that agree in these, and in the settings, are judged by one search: of norm, delta, kernel, reads and
     # reference; none if ().
     shares: tuple[str, ...] = ()
@@ -258,7 +262,7 @@ JUDGES = {
         ),
         Judge(
             name="mean",
-            title="the mean over images",
+            title="the mean of random images",
             says="samples",
             implementation="deltaball.local.samples.Mean",
             passes=lambda settings, layers, notion: settings["draws"],
@@ -266,6 +270,42 @@ JUDGES = {
             shares=("kernel",),
             refusals=(NO_NORM,),
             of_kernels=True,
+        ),
+        Judge(
+            name="share",
+            title="points with ρ ≥ 1 − τ",
+            says="samples",
+            implementation="deltaball.local.samples.Mean",
+            passes=lambda settings, layers, notion: settings["draws"],
+            settings={"draws": 100, "tau": 0.05},
+            shares=("kernel",),
+            refusals=(NO_NORM, NOT_A_SHARE),
+            of_kernels=True,
+            outcomes_of="mean",
+        ),
+        Judge(
+            name="cvar",
+            title="the worst τ of a point's random images",
+            says="samples",
+            implementation="deltaball.local.samples.Mean",
+            passes=lambda settings, layers, notion: settings["draws"],
+            settings={"draws": 100, "tau": 0.05},
+            shares=("kernel",),
+            refusals=(NO_NORM, NOT_A_SHARE),
+            of_kernels=True,
+            outcomes_of="mean",
+        ),
+        Judge(
+            name="unanimous",
+            title="points of which all random images agree",
+            says="samples",
+            implementation="deltaball.local.samples.Mean",
+            passes=lambda settings, layers, notion: settings["draws"],
+            settings={"draws": 100},
+            shares=("kernel",),
+            refusals=(NO_NORM, NOT_A_SHARE),
+            of_kernels=True,
+            outcomes_of="mean",
         ),
     )
 }

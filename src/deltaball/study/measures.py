@@ -39,10 +39,12 @@ KINDS = {
     (float, False): Annotated[float, Field(ge=0, allow_inf_nan=False)],
 }
 
+OWN_KINDS = {"tau": Share}
+
 
 def _setting(name: str, takers: list[Judge]) -> tuple[Any, Any]:
     """The key of a setting: a count or a number, by its default."""
-    kind = KINDS[type(takers[0].settings[name]), takers[0].settings[name] > 0]
+    kind = OWN_KINDS.get(name) or KINDS[type(takers[0].settings[name]), takers[0].settings[name] > 0]
     defaults = " or ".join(f"{judge.name} ({judge.settings[name]:g} if left out)" for judge in takers)
     return kind | None, Field(None, description=f"of {defaults}")
 
