@@ -1,12 +1,22 @@
 """Robustness scores: worked out by hand, maximal for a constant classifier, and intervals that cover."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
+from builders import planned_few
+from estimation_cases import GRID, SEED
 from scipy import stats
 
 from deltaball.base.guarantees import epsilon_reached
+from deltaball.data.datasets import Dataset
+from deltaball.estimation.estimates import estimates
+from deltaball.estimation.measuring import measure
 from deltaball.estimation.scores import AtLeast, Statistic, Unanimous, WorstMean
 from deltaball.estimation.statistics import Mean
+from deltaball.plan.networks import Trajectory
+from deltaball.store.store import Store
 
 HALF = np.float32([1, 0.95, 0.9, 0.5])
 
@@ -111,3 +121,31 @@ def test_many_draws_of_few_points_are_no_more_points():
         lower, upper = asked.tight_interval(rho.astype(np.float32), CONFIDENCE)
         assert ((lower <= 0.5) & (0.5 <= upper)).mean() >= CONFIDENCE
         assert (upper - lower).mean() > 0.2
+
+
+def test_scores_of_the_same_draws_are_kept_once(
+    data_folder: Path, few: Dataset, pack: list[Trajectory], points: np.ndarray, store: Store
+):
+    entry = {"notion": "class_change", "perturbation": "gaussian", "sigma": 0.5, "draws": 20}
+    fewer = {"guarantee": {"epsilon": 0.4}}
+    asked = [{**entry, "sampling": ["mean", "cvar"]}, {**entry, "sampling": "share", "tau": 0.1, **fewer}]
+    plan = planned_few(data_folder, GRID, measures=asked)
+    wanted = {(one.id, step): {m: m.samples for m in plan.measures} for one in pack for step in one.checkpoints}
+    layers = plan.layers(pack[0])
+    computed = measure(wanted, layers, points, SEED, store, "cpu")
+    assert computed == len(wanted) * max(one.samples for one in plan.measures)
+    assert measure(wanted, layers, points, SEED, store, "cpu") == 0
+    table, lists = estimates(plan, pack, store)
+    for row, values in zip(table.itertuples(), lists["values"], strict=True):
+        agreeing = np.asarray(values)[: row.samples]
+        expected = {
+            "mean-20": agreeing.mean(dtype=np.float64),
+            "cvar-20x0.05": np.clip(1 - (1 - agreeing.astype(np.float64)) / 0.05, 0, 1).mean(),
+            "share-20x0.1": (agreeing >= 0.9 - 1e-6).mean(),
+        }[row.sampling]
+        assert row.estimate == pytest.approx(expected)
+        assert (row.perturbation, row.perturbation_size, row.side) == ("gaussian_0.5", 0.5, "exact")
+        assert pd.isna(row.norm)
+        assert pd.isna(row.delta)
+    assert set(table["samples"]) == {one.samples for one in plan.measures}
+    assert table["estimate"].nunique() > 5

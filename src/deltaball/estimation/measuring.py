@@ -8,6 +8,7 @@ import numpy as np
 from deltaball.base.statuses import MEASURABLE
 from deltaball.estimation.outcomes import Settled, Told, outcomes
 from deltaball.estimation.stored import Judged, StoredOutcomes
+from deltaball.local.kernels.known import Known
 from deltaball.networks.layers import Layers
 from deltaball.networks.models import Model
 from deltaball.networks.packs import Pack
@@ -31,12 +32,14 @@ def measure(
     device: str,
     told: Told = lambda measure, count: None,
     labels: np.ndarray | None = None,
+    known: Known | None = None,
 ) -> int:
     """Complete the outcomes of networks of one shape; returns how many were computed.
 
     The points are the first of `images` [N, h, w, c] with their `labels`, int64 [N], which `seed` drew; these may be
-    left out where no notion needs them. The store keeps outcomes per network × measure × point, so only what a larger
-    N, a new measure or a new checkpoint adds is computed. Diverged networks have no outcomes.
+    left out where no notion needs them, and what is `known` where no kernel does. The store keeps outcomes per network
+    × measure × point, so only what a larger N, a new measure or a new checkpoint adds is computed. Diverged networks
+    have no outcomes.
     """
     stored = StoredOutcomes(store, seed)
     trained = {one: searches(wanted) for one, wanted in asked.items() if is_measurable(one, store)}
@@ -51,7 +54,7 @@ def measure(
                     for checkpoint in checkpoints
                 ]
                 shown, own = (None if one is None else one[done:samples] for one in (images, labels))
-                judged = outcomes(model, shown, measures, device, done, settled, told, own)
+                judged = outcomes(model, shown, measures, device, done, settled, told, own, known)
                 for k, checkpoint in enumerate(checkpoints):
                     stored.add(checkpoint, {one: judged[one].of_network(k) for one in measures})
                 computed += len(checkpoints) * len(measures) * (samples - done)

@@ -48,11 +48,11 @@ class AtLeast:
 
     A point counts in the estimate if at least a share 1 - τ of its draws agree, which may be wrong either way.
 
-    With ρ_Q < 1 - τ, c or more of M draws agree with probability at most β = P(Bin(M, 1 - τ) ≥ c), and with ρ_Q ≥ 1 - τ
+    With ρ_Q < 1 - τ, c or more of M draws agree with probability at most β = P(Bin(M, 1 - τ) ≥ c); with ρ_Q ≥ 1 - τ,
     with probability at least β. So if they do for a share q of all points, (q - β) / (1 - β) ≤ P(ρ_Q ≥ 1 - τ) ≤ q / β.
     `interval` takes the best c for either end, because the inequality of Dvoretzky, Kiefer & Wolfowitz (with Massart's
-    constant) bounds q for all c at once, by Hoeffding's ε. `tight_interval` bounds it by Clopper & Pearson for two c that
-    no outcome has a say in.
+    constant) bounds q for all c at once, by Hoeffding's ε. `tight_interval` bounds it by Clopper & Pearson for two c
+    that are fixed beforehand.
     """
 
     draws: int
@@ -107,7 +107,7 @@ class AtLeast:
 class WorstMean:
     """E[max(0, 1 - (1 - ρ_Q) / τ)]: the mean outcome of each point's worst share τ of images (CVaR; Robey et al. 2022).
 
-    This H is convex, so that H of a share of M draws overstates it, by at most what it is where ρ_Q = 1 - τ: by the mean
+    This H is convex, so that H of a share of M draws overstates it, and most where ρ_Q = 1 - τ and H = 0: by the mean
     of H(k / M), k ~ Bin(M, 1 - τ). The lower ends of the intervals are that much lower.
     """
 
