@@ -1,6 +1,7 @@
 """Fine-tuning: what its examples are, what it learns, and that neither a pack nor a kill changes a bit of it."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -219,17 +220,19 @@ def test_examples_that_were_lost_or_damaged_are_found_again(
 # ---- examples
 
 
-@pytest.mark.parametrize("adversary", ["fgsm", "pgd", "fmn", "linear_region"])
-@pytest.mark.parametrize("turn", [1, 2])
+@pytest.mark.parametrize(
+    ("adversary", "turn", "examples"),
+    [*product(["fgsm", "pgd", "fmn", "linear_region"], [1, 2], [80]), ("lbfgs", 1, 20)],
+)
 def test_an_example_is_near_its_image_and_misleads_the_network_of_the_round_before(
-    adversary: str, turn: int, plan: Plan, few: Dataset, store: Store
+    adversary: str, turn: int, examples: int, plan: Plan, few: Dataset, store: Store
 ):
     one = rounds(plan, turn)[0]
     network = one.parents[-1]
-    axes = {**one.axes, "adversary": adversary}
+    axes = {**one.axes, "adversary": adversary, "examples": examples}
     found = Search(network, axes, plan.layers(one), few, store, "cpu").examples()
-    assert found.sought == 80
-    assert len(found.points) > 10
+    assert found.sought == examples
+    assert len(found.points) > examples / 8
     assert len(set(found.points)) == len(found.points)
     assert set(found.points) <= set(drawn(few.facts, axes))
     images, shown = pixels(found.images), few.x_train[found.points]

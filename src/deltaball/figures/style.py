@@ -26,6 +26,7 @@ MARKS |= {"file": "D"}
 # Attacks in blue, certificates warm, the exact answer black; a mark each.
 JUDGES = {
     "fgsm": ("#56B4E9", "X"),
+    "lbfgs": ("#9ECAE1", "d"),
     "linear_region": ("#66A61E", "h"),
     "fmn": ("#003F6B", "s"),
     "pgd": ("#0072B2", "o"),

@@ -167,6 +167,9 @@ def _programs(settings: Settings, layers: Layers, notion: Notion) -> float:
     return 2 * ROWS * settings.get("targets", 1)
 
 
+# Of L-BFGS-B: images that it looks at, and what each takes besides its gradient, about.
+LOOKS, LOOKING_SECONDS = 150, 0.001
+
 # The share of points that neither PGD nor CROWN settles, and what branch and bound takes for each.
 LEFT_OPEN, SOLVING_SECONDS = 0.25, 0.2
 
@@ -183,6 +186,18 @@ JUDGES = {
             passes=lambda settings, layers, notion: 4,
             shares=("norm", "delta"),
             refusals=(DISTANCE,),
+        ),
+        Judge(
+            name="lbfgs",
+            title="L-BFGS",
+            says="finds",
+            implementation="deltaball.local.attacks.lbfgs.Lbfgs",
+            passes=lambda settings, layers, notion: 3 * LOOKS * settings["targets"],
+            settings={"alpha": 0.0, "targets": 1, "rounded_to": 0},
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS,),
+            seconds=LOOKS * LOOKING_SECONDS,
+            weakening=("alpha", "rounded_to"),
         ),
         Judge(
             name="linear_region",
