@@ -62,12 +62,11 @@ def short(name: str) -> dict[str, float]:
 def verdicts(model: Model, kind: NetworkKind, norm: str, x: torch.Tensor, says: tuple[str, ...]) -> Said:
     """What all judges of these sorts say of the images, by judge and notion."""
     ball, said = Ball(norm, RADII[norm]), {}
-    convolves = kind.layered and any(isinstance(one, Conv) for one in model.layers)
     for name, entry in JUDGES.items():
-        if name == "alpha_crown" and convolves:
+        if name == "alpha_crown" and kind.layered and any(isinstance(one, Conv) for one in model.layers):
             continue  # it takes seconds; `certificates/test_optimised.py` holds it against samples
-        if name == "lbfgs" and (convolves or norm != "linf"):
-            continue  # so does one search, and that is the same in all norms
+        if name == "lbfgs":
+            continue  # it takes minutes; `attacks/test_lbfgs.py` asks the same of a few points
         served = [one for one in NOTIONS.values() if entry.says in says and not entry.refuses(one, norm, kind)]
         notions = [notion(one.name, THRESHOLDS.get(one.family, STEEPEST[norm]), ball.delta) for one in served]
         if notions:

@@ -5,7 +5,6 @@ import pytest
 import torch
 from attack_cases import deep_pack, digits, hand_pack, images, linear_pack, one_found, sides, through_the_middle
 
-from deltaball.local.attacks.fmn import Fmn
 from deltaball.local.attacks.lbfgs import Lbfgs
 from deltaball.local.balls import Ball
 from deltaball.local.losses import margin
@@ -52,13 +51,15 @@ def test_what_is_found_leads_by_alpha_on_whole_levels(alpha: float, rounded_to: 
         torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
 
 
-def test_more_targets_find_what_is_no_further_and_fmn_what_is_nearer_on_average():
-    pack, x, ball = deep_pack(1, "tanh", "fcn"), digits(8), Ball("l2", 8.0)
-    one, three, fmn = (
-        one_found(attack, pack, x, ball, Margin(8.0)).outcome for attack in (Lbfgs(), Lbfgs(targets=3), Fmn())
-    )
-    assert (three <= one).all()
-    assert fmn.mean() <= one.mean() < 8
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_what_is_found_is_in_the_ball_and_the_same_alone_and_more_targets_find_what_is_no_further(activation: str):
+    pack, x, ball = deep_pack(2, activation, "fcn"), digits(6), Ball("l2", 3.0)
+    one, three = (one_found(attack, pack, x, ball, Margin(3.0)) for attack in (Lbfgs(), Lbfgs(targets=3)))
+    assert (three.outcome <= one.outcome).all()
+    assert (one.outcome < 3).any()
+    assert ball.around(x).contains(one.perturbed).all()
+    alone = one_found(Lbfgs(), pack.one(1), x[2:4], ball, Margin(3.0))
+    assert torch.equal(alone.perturbed[0], one.perturbed[1, 2:4])
 
 
 def test_what_is_no_class_is_refused():
