@@ -41,10 +41,10 @@ import numpy as np
 import torch
 
 from deltaball.local import linear_programs
+from deltaball.local.attacks.gradients import annealing, differentiated
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.crown import layer_bounds
 from deltaball.local.certificates.enclosures import enclosed
-from deltaball.local.attacks.gradients import annealing, differentiated
 from deltaball.local.losses import margin, margin_loss
 from deltaball.local.notions import ClassChange
 from deltaball.local.references import Reference

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from deltaball.networks.dense_sizes import LARGEST, too_large
-from deltaball.networks.layers import Conv, Dense, Layers
+from deltaball.networks.layers import Conv, Dense, Layers, Residual
 from deltaball.study.notions import Notion
 
 Settings = Mapping[str, float]
@@ -79,6 +79,14 @@ UNLAYERED = Refusal(
 CURVED = Refusal(
     lambda notion, norm, network: any(name != "relu" for name in network.activations),
     "it needs relu, and not tanh or sigmoid: `only: {activation: relu}`",
+)
+CURVED_SUMS = Refusal(
+    lambda notion, norm, network: (
+        network.layers is not None
+        and any(name != "relu" for name in network.activations)
+        and any(isinstance(layer, Residual) for layer in network.layers)
+    ),
+    "beside residual sums it needs relu, and not tanh or sigmoid",
 )
 TOO_LARGE = Refusal(
     lambda notion, norm, network: network.layers is not None and too_large(network.layers),
@@ -262,7 +270,7 @@ JUDGES = {
             implementation="deltaball.local.deciding.Exact",
             passes=_pgd_and_crown,
             settings={"seconds": 60.0},
-            refusals=(UNLAYERED, STANDARDISED, CURVED_SOFTMAX, LOGITS, DISTANCE, EUCLIDEAN, CURVED, TOO_LARGE),
+            refusals=(UNLAYERED, STANDARDISED, CURVED_SOFTMAX, LOGITS, DISTANCE, EUCLIDEAN, CURVED_SUMS, TOO_LARGE),
             seconds=LEFT_OPEN * SOLVING_SECONDS,
         ),
         Judge(
