@@ -91,10 +91,17 @@ def estimate_of(measure: Measure, judged: Judged, trunk: Judged | None = None) -
         "trunk_estimate": None if trunk is None else asked.estimate(trunk.outcomes),
         "undecided": int(np.isnan(values).sum()),
         "no_gradient": None if judged.no_gradient is None else int(judged.no_gradient.sum()),
+        "found_by": None if judged.found_by is None else _counts(measure, judged.found_by),
         "lower": lower,
         "upper": upper,
         "side": _side(measure, values),
     }
+
+
+def _counts(measure: Measure, found_by: np.ndarray) -> str:
+    """At how many points each attack of an ensemble found the closest image."""
+    counts = np.bincount(found_by[found_by >= 0], minlength=len(JUDGES[measure.judge].members))
+    return ", ".join(f"{name} {count}" for name, count in zip(JUDGES[measure.judge].members, counts, strict=True))
 
 
 def described(measure: Measure) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _searched(
     model: Model, points: _Points, measures: Sequence[Measure], device: str, told: Told, known: Known | None
 ) -> dict[Measure, Judged]:
     searches = _grouped(measures, lambda measure: (measure.judge, measure.settings, measure.norm))
-    parts: dict[Measure, list[tuple[torch.Tensor, torch.Tensor | None]]] = {measure: [] for measure in measures}
+    parts: dict[Measure, list[tuple[torch.Tensor | None, ...]]] = {measure: [] for measure in measures}
     most = IMAGES_AT_ONCE[device] if device == "cpu" else min(IMAGES_AT_ONCE[device], images_at_once(model.numbers))
     at_once = max(1, most // len(model) // IMAGES_MULTIPLE) * IMAGES_MULTIPLE
     count, padded = len(points.images), filled(len(points.images))
@@ -87,8 +87,9 @@ def _searched(
         for (name, settings, _), members in searches.items():
             verdicts = _verdicts(name, settings, model, block, members, device, known)
             for measure in members:
-                outcome, no_gradient = verdicts[measure].outcome, verdicts[measure].no_gradient
-                parts[measure].append((outcome.cpu(), None if no_gradient is None else no_gradient.cpu()))
+                verdict = verdicts[measure]
+                said = (verdict.outcome, verdict.no_gradient, verdict.found_by)
+                parts[measure].append(tuple(None if one is None else one.cpu() for one in said))
                 told(measure, len(model) * min(at_once, count - start))
     return {
         measure: Judged(*(_joined(blocks, count) for blocks in zip(*each, strict=True)))

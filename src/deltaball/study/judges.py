@@ -111,6 +111,7 @@ class Judge:
     shares: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     seconds: float = 0.0  # of a CPU per point, besides the passes
+    members: tuple[str, ...] = ()  # of an ensemble: the attacks of which the closest image counts, as it numbers them
     weakening: tuple[str, ...] = ()  # settings that make it find less the larger they are; the others make it find more
 
     @property
@@ -145,6 +146,15 @@ class Judge:
 def _gradient_steps(settings: Settings, layers: Layers, notion: Notion) -> float:
     # A gradient is worth three forward passes.
     return 3 * settings["steps"] * settings.get("restarts", 1) + 40
+
+
+def _ways_of_classes(settings: Settings, layers: Layers, notion: Notion) -> float:
+    """A gradient and some 16 images on the way to each class."""
+    return 19 * layers.output[0] + 30
+
+
+def _several(settings: Settings, layers: Layers, notion: Notion) -> float:
+    return 3 * settings["steps"] * settings["radii"] + _ways_of_classes(settings, layers, notion) + 100
 
 
 def _pulled_back(settings: Settings, layers: Layers, notion: Notion) -> float:
@@ -218,6 +228,26 @@ JUDGES = {
             refusals=(NO_CLASS, NO_PROGRAM, NO_LAYERS, NO_PIECES, CURVED),
             seconds=PROGRAM_SECONDS,
             weakening=("alpha", "rounded_to"),
+        ),
+        Judge(
+            name="bg",
+            title="BG",
+            says="finds",
+            implementation="deltaball.local.attacks.bg.Bg",
+            passes=_ways_of_classes,
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS,),
+        ),
+        Judge(
+            name="ensemble",
+            title="FGSM, BG and PGD",
+            says="finds",
+            implementation="deltaball.local.attacks.ensemble.Ensemble",
+            passes=_several,
+            settings={"steps": 10, "radii": 12},
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS,),
+            members=("fgsm", "bg", "pgd"),
         ),
         Judge(
             name="fmn",
