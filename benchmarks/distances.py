@@ -6,8 +6,8 @@
 An FCN, one on noisy images and a CNN are trained on mnist5k, and on as much of Fashion-MNIST (from FOLDER, or as Keras
 has it), and attacked at the first test points (200 if not told otherwise) in L2 and L∞. Of foolbox counts the nearest
 image that its FGSM or PGD finds at any of 30 radii, each 1.2 times the one before, or its DeepFool, as it hands them
-back. Printed is for each network the median of both, the share of points where ours is further, and which of our attacks
-won; of all points the shares at the end. The predicted class is attacked.
+back. Printed is for each network the median of both, the share of points where ours is further, and which of our
+attacks won; of all points the shares at the end. The predicted class is attacked.
 """
 
 import os

@@ -165,7 +165,7 @@ class AnyMeasure(_Kernels):
             # Several samplings of one entry look at the same images.
             together = len(asked) == 1 or (asked and all(judge.says == "samples" for judge in asked))
             if getattr(self, key) is not None and not together:
-                names = " or ".join(judge.name for judge in takers)
+                names = ", ".join(judge.name for judge in takers)
                 raise ValueError(f"{key} {getattr(self, key)} is for one of {names}, and this entry asks {self.judges}")
         return self
 

@@ -49,9 +49,7 @@ def test_the_closest_image_that_gains_so_much_by_hand(norm: str, gain: float, mo
         torch.testing.assert_close(down, 1 - around.along(slope, level), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("norm", "distance"), [("l2", (0.096**2 + 0.032**2) ** 0.5), ("linf", 0.08), ("l1", 0.12)]
-)
+@pytest.mark.parametrize(("norm", "distance"), [("l2", (0.096**2 + 0.032**2) ** 0.5), ("linf", 0.08), ("l1", 0.12)])
 def test_a_linear_network_of_two_pixels_by_hand(norm: str, distance: float):
     """At (0.9, 0.5) class 0 leads class 1, of row (3, 1), by 0.32; class 2 is the runner-up but cannot be reached."""
     pack = two_pixels((0, 0), (3, 1), (0, 0.01), bias=(3.52, 0, 3.5))
