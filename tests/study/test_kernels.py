@@ -49,7 +49,7 @@ def test_what_is_made_of_the_same_draws_is_searched_once():
     [
         ({"sampling": "share", "tau": 1.0}, "tau: 1.0 is wrong"),
         ({"sampling": "cvar", "tau": 0}, "tau: 0 is wrong"),
-        ({"sampling": "mean", "tau": 0.1}, "tau 0.1 is for one of share or cvar"),
+        ({"sampling": "mean", "tau": 0.1}, "tau 0.1 is for one of share, cvar"),
         ({"sigma": None}, "missing key 'sigma' of perturbation 'gaussian'"),
         ({"sigma": 0}, "sigma: 0 is wrong"),
         ({"delta": 0.1}, "perturbation 'gaussian' takes no delta; it takes sigma"),
