@@ -186,3 +186,24 @@ def test_points_without_a_gradient_are_counted(plan: Plan, points: np.ndarray, s
     # A saturated network does not look robust: its class changes where the unscaled one's does.
     of_g = table[table["notion"] == "class_change"].pivot(index="delta", columns="network_id", values="estimate")
     assert np.ptp(of_g.to_numpy(), axis=1).max() <= 0.1
+
+
+def test_which_attack_of_an_ensemble_found_it_is_kept_and_counted(
+    data_folder: Path, pack: list[Trajectory], points: np.ndarray, store: Store
+):
+    entry = {"notion": "margin", "norm": ["linf", "l2"], "delta": 0.2, "attack": "ensemble", "steps": 4, "radii": 4}
+    plan = planned_few(data_folder, GRID, measures=[entry])
+    # Points that are added later are kept beside those before.
+    measured(plan, pack[:1], points[:10], plan.measures, store)
+    measured(plan, pack[:1], points, plan.measures, store)
+    table, _ = estimates(plan, pack[:1], store)
+    stored = StoredOutcomes(store, SEED)
+    assert len(table) == 4
+    for network, step in zip(dict.fromkeys(table["network_id"]), pack[0].checkpoints, strict=True):
+        for measure in plan.measures:
+            kept = stored.of((pack[0].id, step), measure)
+            assert kept.found_by.shape == kept.outcomes.shape == (30,)
+            assert np.array_equal(kept.found_by >= 0, kept.outcomes < np.float32(0.2))
+            counts = [f"{name} {(kept.found_by == k).sum()}" for k, name in enumerate(("fgsm", "bg", "pgd"))]
+            (row,) = table[(table["network_id"] == network) & (table["measure"] == measure.name)].itertuples()
+            assert row.found_by == ", ".join(counts)

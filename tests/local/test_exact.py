@@ -12,6 +12,7 @@ from certificate_cases import drawn_images, drawn_pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deltaball.base.errors import InputError
 from deltaball.local import exact, linear_programs
 from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
@@ -22,7 +23,8 @@ from deltaball.local.losses import margin
 from deltaball.local.notions import ClassChange
 from deltaball.local.references import Reference
 from deltaball.networks import dense_form, dense_sizes
-from deltaball.networks.layers import Dense, Flatten, Layers
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.layers import Activation, Dense, Flatten, Layers, Residual
 from deltaball.networks.packs import Pack
 from deltaball.study.architectures import layers
 
@@ -30,8 +32,8 @@ LIMIT = 60.0
 CLOSE = 1e-4  # smallest margins nearer to 0 than this are left to rounding
 
 
-def fcn(depth: int, width: int, shape: tuple[int, int, int], classes: int) -> Layers:
-    return layers("fcn", {"depth": depth, "width": width, "activation": "relu"}, shape, classes)
+def fcn(depth: int, width: int, shape: tuple[int, int, int], classes: int, activation: str = "relu") -> Layers:
+    return layers("fcn", {"depth": depth, "width": width, "activation": activation}, shape, classes)
 
 
 def drawn(found: Layers, seed: int) -> Pack:
@@ -42,6 +44,18 @@ def drawn(found: Layers, seed: int) -> Pack:
         scale = {"kernel": 1.5 / math.sqrt(math.prod(weight.shape[:-1])), "bias": 0.3}[weight.role]
         weights.append(random.normal(0, scale, weight.shape).astype(np.float32))
     return Pack.of(found, [weights])
+
+
+def by_sigmoids(pack: Pack) -> Pack:
+    """The same function as dense layers and tanh: tanh(x) = 2 sigmoid(2 x) - 1."""
+    weights, entered = [], 1.0
+    for kernel, bias in zip(pack.weights[::2], pack.weights[1::2], strict=True):
+        left = 1.0 if bias is pack.weights[-1] else 2.0
+        shift = kernel.sum(1) if entered == 2.0 else 0.0
+        weights += [left * entered * kernel, left * (bias - shift)]
+        entered = 2.0
+    found = tuple(Activation("sigmoid") if isinstance(one, Activation) else one for one in pack.layers)
+    return Pack(Layers(pack.layers.shape, found), tuple(weights))
 
 
 def images(count: int, shape: tuple[int, int, int], seed: int = 0) -> torch.Tensor:
@@ -136,6 +150,23 @@ def test_one_hidden_unit_by_hand(delta: float, expected: float):
         assert decisions.witness.item() >= 0.7 - 1e-6
 
 
+@pytest.mark.parametrize(
+    ("activation", "threshold", "inverse"),
+    [("tanh", 0.2, math.atanh(0.2)), ("sigmoid", 0.6, math.log(0.6 / 0.4))],
+)
+def test_one_curved_unit_by_hand(activation: str, threshold: float, inverse: float):
+    """Logits: a threshold, and the activation of 2 (x - 0.5)."""
+    changes = 0.5 + inverse / 2
+    weights = [np.array([[2.0]]), np.array([-1.0]), np.array([[0.0, 1.0]]), np.array([threshold, 0.0])]
+    pack = Pack.of(fcn(1, 1, (1, 1, 1), 2, activation), [[weight.astype(np.float32) for weight in weights]])
+    for sign in (-1, 1):
+        x = torch.full((1, 1, 1, 1), changes + 0.1 * sign)
+        for delta, expected in ((0.0999, 1), (0.1001, 0), (0.0, 1)):
+            decisions = decide(pack, x, Ball("linf", delta), LIMIT)
+            assert decisions.outcome.tolist() == [expected]
+            assert_witnesses(pack, x, Ball("linf", delta), decisions)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_a_linear_classifier_holds_up_to_its_closest_violation(norm: str):
     """Away from the border of [0, 1] that is at margin / ‖w‖₁ in L∞ and margin / ‖w‖∞ in L1."""
@@ -156,10 +187,16 @@ def test_a_linear_classifier_holds_up_to_its_closest_violation(norm: str):
             assert_witnesses(pack, point, ball, decisions)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 3), st.sampled_from(["linf", "l1"]), st.floats(0.005, 0.6))
-@settings(max_examples=40)
-def test_a_grid_of_two_pixels_agrees(seed: int, depth: int, norm: str, delta: float):
-    pack, x, ball = drawn(fcn(depth, 5, (1, 2, 1), 3), seed), images(3, (1, 2, 1), seed), Ball(norm, delta)
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 3),
+    st.sampled_from(["relu", "tanh", "sigmoid"]),
+    st.sampled_from(["linf", "l1"]),
+    st.floats(0.005, 0.6),
+)
+@settings(max_examples=60)
+def test_a_grid_of_two_pixels_agrees(seed: int, depth: int, activation: str, norm: str, delta: float):
+    pack, x, ball = drawn(fcn(depth, 5, (1, 2, 1), 3, activation), seed), images(3, (1, 2, 1), seed), Ball(norm, delta)
     decisions = decide(pack, x, ball, LIMIT)
     assert_witnesses(pack, x, ball, decisions)
     ticks = torch.linspace(-delta, delta, 81)
@@ -254,10 +291,13 @@ def test_a_solver_that_errs_proves_nothing(scale: float, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("norm", ["linf", "l1"])
-def test_certified_is_robust_and_attacked_is_violated(norm: str):
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+def test_certified_is_robust_and_attacked_is_violated(activation: str, norm: str):
     shape, seen = (4, 3, 1), []
-    for seed, delta in itertools.product(range(4), (0.02, 0.05, 0.12)):
-        pack, x = drawn(fcn(2, 10, shape, 4), seed), images(16, shape, seed)
+    for seed, delta in itertools.product(range(4 if activation == "relu" else 2), (0.02, 0.05, 0.12)):
+        pack, x = drawn(fcn(2, 10, shape, 4, "relu" if activation == "relu" else "tanh"), seed), images(16, shape, seed)
+        if activation == "sigmoid":
+            pack = by_sigmoids(pack)
         ball = Ball(norm, delta * (4 if norm == "l1" else 1))
         certified = (
             ClassChange()
@@ -278,8 +318,11 @@ def test_certified_is_robust_and_attacked_is_violated(norm: str):
 @pytest.mark.parametrize(
     ("architecture", "shape", "depth"), [("cnn", (6, 6, 1), 1), ("cnn", (7, 5, 2), 2), ("vgg", (5, 4, 1), 1)]
 )
-def test_a_convolutional_network_is_the_same_as_dense_layers(architecture: str, shape: tuple, depth: int):
-    axes = {"fc_depth": 1, "fc_width": 5, "activation": "relu", "filters": 3, "kernel": 3, "conv_depth": depth}
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+def test_a_convolutional_network_is_the_same_as_dense_layers(
+    architecture: str, shape: tuple, depth: int, activation: str
+):
+    axes = {"fc_depth": 1, "fc_width": 5, "activation": activation, "filters": 3, "kernel": 3, "conv_depth": depth}
     pack = drawn(layers(architecture, axes, shape, 4), seed=1)
     dense, x = dense_form.as_dense(pack), images(50, shape).double()
     double = Pack(pack.layers, tuple(weight.double() for weight in pack.weights))
@@ -309,6 +352,42 @@ def test_a_convolutional_network_with_max_pool(shape: tuple, filters: int, ball:
         for index, outcome in enumerate(decisions.outcome):
             assert_agree(outcome, least_margin(dense_form.as_dense(pack), x[index : index + 1].double(), ball))
     assert outcomes == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_a_curved_network_with_max_pool(activation: str):
+    axes = {"fc_depth": 1, "fc_width": 4, "activation": activation, "filters": 2, "kernel": 3, "conv_depth": 1}
+    outcomes, ball = [], Ball("linf", 0.2 if activation == "tanh" else 0.4)
+    for seed in range(6):
+        pack, x = drawn(layers("cnn", axes, (4, 4, 1), 3), seed), images(3, (4, 4, 1), seed)
+        decisions = decide(pack, x, ball, LIMIT)
+        assert_witnesses(pack, x, ball, decisions)
+        noise = np.random.default_rng(0).uniform(-2 * ball.delta, 2 * ball.delta, (2000, *x.shape)).astype(np.float32)
+        samples = ball.around(x).project(x + torch.from_numpy(noise))
+        classes = pack(samples.flatten(0, 1)).unflatten(1, (2000, 3)).argmax(-1)[0]
+        same = (classes == pack(x).argmax(-1)).all(0).numpy()
+        assert (decisions.outcome[~same] == 0).all()
+        outcomes += [*decisions.outcome]
+    assert {0.0, 1.0} == set(outcomes)
+
+
+def test_images_that_minimise_bounds_lead_to_violations():
+    """Over 10,000 subproblems do not decide this point, and none of PGD's 1,280 starts is as good."""
+    random = np.random.default_rng(37)
+    axes = {"fc_depth": 1, "fc_width": int(random.integers(4, 9)), "activation": "relu", "kernel": 3}
+    axes |= {"filters": int(random.integers(1, 5)), "conv_depth": 1}
+    shape = (4, 4, int(random.integers(1, 3)))
+    network, gain = layers("vgg", axes, shape, 4), random.choice([1.0, 1.5])
+    weights = [
+        one * np.float32(gain) if one.ndim > 1 else random.normal(0, 0.3, one.shape).astype(np.float32)
+        for one in initial_weights(network, random)
+    ]
+    x = torch.from_numpy(random.uniform(-0.2, 1.2, (1, *shape)).clip(0, 1).astype(np.float32))
+    pack, ball = Pack.of(network, [weights]), Ball("linf", 0.3)
+    decisions = decide(pack, x, ball, LIMIT)
+    assert decisions.outcome.tolist() == [0.0]
+    assert_witnesses(pack, x, ball, decisions)
+    assert decisions.subproblems[0] < 3000
 
 
 def test_a_max_pool_may_come_before_its_relu():
@@ -482,8 +561,8 @@ def test_what_has_no_exact_answer_is_refused(monkeypatch: pytest.MonkeyPatch):
     pack, x = drawn(fcn(1, 5, (2, 2, 1), 3), 0), images(1, (2, 2, 1))
     with pytest.raises(ValueError, match="l2"):
         decide(pack, x, Ball("l2", 0.1), LIMIT)
-    curved = layers("fcn", {"depth": 1, "width": 5, "activation": "tanh"}, (2, 2, 1), 3)
-    with pytest.raises(ValueError, match="tanh"):
+    curved = Layers((2, 2, 1), (Flatten(), Residual((Dense(4), Activation("tanh"))), Dense(3)))
+    with pytest.raises(InputError, match="tanh beside residual sums"):
         decide(drawn(curved, 0), x, Ball("linf", 0.1), LIMIT)
     monkeypatch.setattr(dense_sizes, "LARGEST", 20)
     with pytest.raises(ValueError, match="too large"):

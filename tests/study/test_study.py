@@ -132,16 +132,16 @@ BROKEN = {
     ),
     "margin in no ball": (measured(notion="margin", delta=0), ["measures[0].delta", "0", "greater than 0"]),
     "exact in l2": (measured(norm="l2", certificate="exact"), ["'exact' cannot judge norm l2", "linear"]),
-    "exact for a tanh network": (
-        {**study(grid(activation=["relu", "tanh"])), "measures": measured(certificate="exact")["measures"]},
-        ["measures[0].certificate", "fcn-sgd", "tanh", "only: {activation: relu}"],
+    "linear programs of regions for a tanh network": (
+        {**study(grid(activation=["relu", "tanh"])), "measures": measured(attack="linear_region")["measures"]},
+        ["measures[0].attack", "fcn-sgd", "tanh", "only: {activation: relu}"],
     ),
     "certificate of a posterior mean": (
         {**study(grid("fcn", "hmc")), "measures": measured(certificate="crown")["measures"]},
         ["measures[0].certificate", "fcn-hmc", "posterior"],
     ),
-    "steps of fgsm": (measured(steps=10), ["measures[0]", "steps 10 is for one of fmn or pgd", "['fgsm']"]),
-    "steps of two attacks": (measured(attack=["pgd", "fmn"], steps=10), ["measures[0]", "steps 10", "fmn or pgd"]),
+    "steps of fgsm": (measured(steps=10), ["measures[0]", "steps 10 is for one of ensemble, fmn, pgd", "['fgsm']"]),
+    "steps of two attacks": (measured(attack=["pgd", "fmn"], steps=10), ["measures[0]", "steps 10", "fmn, pgd"]),
     "restarts of none": (measured(attack="fmn", restarts=2), ["measures[0]", "restarts 2", "pgd"]),
     "exact for networks that are too large": (
         {

@@ -20,6 +20,7 @@ from deltaball.analysis.pruning import in_range, pruning_effects, pruning_tests
 from deltaball.analysis.regressions import regressions
 from deltaball.analysis.replicates import replicates
 from deltaball.analysis.scorecard import scorecard, write_json
+from deltaball.analysis.scores import scores
 from deltaball.plan.plan import Plan
 from deltaball.tables import frames
 from deltaball.workflow import jobs, stages
@@ -64,6 +65,8 @@ def write_tables(plan: Plan) -> None:
     if "distances" in stages.tables(plan):
         written["distances"] = near
         written["distance_curves"] = cumulative(every, lists, settings.within)
+    if "scores" in stages.tables(plan):
+        written["scores"] = scores(every, plan)
     if "metrics" in stages.tables(plan):
         written["metrics"] = metrics(every)
     folder = plan.study.folder / "tables"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from deltaball.base.errors import InputError
 from deltaball.estimation.measuring import is_measurable
-from deltaball.estimation.statistics import Mean
+from deltaball.estimation.scores import statistic
 from deltaball.estimation.stored import Judged, StoredOutcomes, checkpoint_of
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import CheckpointId, Trajectory
@@ -48,7 +48,7 @@ def estimates(plan: Plan, trajectories: Iterable[Trajectory], store: Store) -> t
             rows.append({"network_id": network.id, **described(measure), **estimate_of(measure, judged, trunk), **seed})
     for measure, members in values.items():
         outcomes = np.stack([found for _, found in members])
-        tight = Mean.of(measure).tight_interval(outcomes, measure.confidence)
+        tight = statistic(measure).tight_interval(outcomes, measure.confidence)
         for (row, _), ends in zip(members, zip(*tight, strict=True), strict=True):
             rows[row] |= dict(zip(("tight_lower", "tight_upper"), ends, strict=True))
     robustness = pd.DataFrame(rows, columns=list(columns.ROBUSTNESS)).astype(columns.ROBUSTNESS)
@@ -84,17 +84,24 @@ def _first(stored: StoredOutcomes, checkpoint: CheckpointId, measure: Measure, s
 
 def estimate_of(measure: Measure, judged: Judged, trunk: Judged | None = None) -> dict[str, Any]:
     """What the outcomes of one network, and of what it was pruned from, say in its row."""
-    mean, values = Mean.of(measure), judged.outcomes
-    lower, upper = mean.interval(values, measure.epsilon)
+    asked, values = statistic(measure), judged.outcomes
+    lower, upper = asked.interval(values, measure.epsilon)
     return {
-        "estimate": mean.estimate(values),
-        "trunk_estimate": None if trunk is None else mean.estimate(trunk.outcomes),
+        "estimate": asked.estimate(values),
+        "trunk_estimate": None if trunk is None else asked.estimate(trunk.outcomes),
         "undecided": int(np.isnan(values).sum()),
         "no_gradient": None if judged.no_gradient is None else int(judged.no_gradient.sum()),
+        "found_by": None if judged.found_by is None else _counts(measure, judged.found_by),
         "lower": lower,
         "upper": upper,
         "side": _side(measure, values),
     }
+
+
+def _counts(measure: Measure, found_by: np.ndarray) -> str:
+    """At how many points each attack of an ensemble found the closest image."""
+    counts = np.bincount(found_by[found_by >= 0], minlength=len(JUDGES[measure.judge].members))
+    return ", ".join(f"{name} {count}" for name, count in zip(JUDGES[measure.judge].members, counts, strict=True))
 
 
 def described(measure: Measure) -> dict[str, Any]:
@@ -113,8 +120,8 @@ def described(measure: Measure) -> dict[str, Any]:
         "samples": measure.samples,
         "epsilon": measure.epsilon,
         "confidence": measure.confidence,
-        "inequality": Mean.inequality,
-        "tight_inequality": Mean.of(measure).tight_inequality,
+        "inequality": statistic(measure).inequality,
+        "tight_inequality": statistic(measure).tight_inequality,
     }
 
 
@@ -122,7 +129,8 @@ def _side(measure: Measure, values: np.ndarray) -> str:
     """On which side of the truth the estimate lies."""
     says = JUDGES[measure.judge].says
     if measure.kernel:
-        return "exact"  # what is asked is the mean over its images, not their worst
+        # What is asked is about a kernel's images, not their worst; but what all draws agree on, more may not.
+        return "upper" if measure.judge == "unanimous" else "exact"
     if says == "decides":
         return "lower" if np.isnan(values).any() else "exact"
     # An attack that misses violations overstates R and understates D, and so does a mean that is not the worst.

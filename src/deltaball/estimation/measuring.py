@@ -8,6 +8,7 @@ import numpy as np
 from deltaball.base.statuses import MEASURABLE
 from deltaball.estimation.outcomes import Settled, Told, outcomes
 from deltaball.estimation.stored import Judged, StoredOutcomes
+from deltaball.local.kernels.known import Known
 from deltaball.networks.layers import Layers
 from deltaball.networks.models import Model
 from deltaball.networks.packs import Pack
@@ -31,15 +32,17 @@ def measure(
     device: str,
     told: Told = lambda measure, count: None,
     labels: np.ndarray | None = None,
+    known: Known | None = None,
 ) -> int:
     """Complete the outcomes of networks of one shape; returns how many were computed.
 
     The points are the first of `images` [N, h, w, c] with their `labels`, int64 [N], which `seed` drew; these may be
-    left out where no notion needs them. The store keeps outcomes per network × measure × point, so only what a larger
-    N, a new measure or a new checkpoint adds is computed. Diverged networks have no outcomes.
+    left out where no notion needs them, and what is `known` where no kernel does. The store keeps outcomes per network
+    × measure × point, so only what a larger N, a new measure or a new checkpoint adds is computed. Diverged networks
+    have no outcomes.
     """
     stored = StoredOutcomes(store, seed)
-    trained = {checkpoint: wanted for checkpoint, wanted in asked.items() if is_measurable(checkpoint, store)}
+    trained = {one: searches(wanted) for one, wanted in asked.items() if is_measurable(one, store)}
     computed = 0
     # What is settled in one stage is not asked again in the next.
     for stage in range(len(STAGES)):
@@ -51,7 +54,7 @@ def measure(
                     for checkpoint in checkpoints
                 ]
                 shown, own = (None if one is None else one[done:samples] for one in (images, labels))
-                judged = outcomes(model, shown, measures, device, done, settled, told, own)
+                judged = outcomes(model, shown, measures, device, done, settled, told, own, known)
                 for k, checkpoint in enumerate(checkpoints):
                     stored.add(checkpoint, {one: judged[one].of_network(k) for one in measures})
                 computed += len(checkpoints) * len(measures) * (samples - done)
@@ -101,17 +104,25 @@ def is_complete(asked: Asked, seed: int, store: Store) -> bool:
     )
 
 
+def searches(wanted: Mapping[Measure, int]) -> dict[Measure, int]:
+    """The measures whose outcomes are to be looked for, where several make numbers of the same ones."""
+    found: dict[Measure, int] = {}
+    for one, samples in wanted.items():
+        found[one.search] = max(samples, found.get(one.search, 0))
+    return found
+
+
 def is_measurable(checkpoint: CheckpointId, store: Store) -> bool:
     """Whether a network that the store has ended in a state that can be measured."""
     return store.facts(*checkpoint)["status"] in MEASURABLE
 
 
 def lacking(asked: Asked, seed: int, store: Store) -> dict[Measure, int]:
-    """How many outcomes by each measure `measure` would compute of networks that the store has."""
+    """How many outcomes by each of the `searches` `measure` would compute of networks that the store has."""
     stored, counts = StoredOutcomes(store, seed), defaultdict(int)
     for checkpoint, wanted in asked.items():
         if is_measurable(checkpoint, store):
-            for one, samples in wanted.items():
+            for one, samples in searches(wanted).items():
                 counts[one] += max(0, samples - len(stored.of(checkpoint, one).outcomes))
     return counts
 

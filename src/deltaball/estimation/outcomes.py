@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from deltaball.local.balls import Ball
 from deltaball.local.judge import Around, Verdict
 from deltaball.local.judges import judge
 from deltaball.local.kernels.kernel import kernel
+from deltaball.local.kernels.known import Known
 from deltaball.local.notions import Notion, notion
 from deltaball.local.points import filled
 from deltaball.networks.models import Model
@@ -37,18 +39,19 @@ def outcomes(
     settled: Sequence[Settled] | None = None,
     told: Told = lambda measure, count: None,
     labels: np.ndarray | None = None,
+    known: Known | None = None,
 ) -> dict[Measure, Judged]:
     """Outcomes [K, n] of every measure for K networks on images [n, h, w, c] in [0, 1], points `first`, `first` + 1…
 
     Attacks and samples are asked about all points of all networks together, certificates and exact answers about those
     of each network that are not `settled` [K]. What there is of a measure is `told` as it comes. `labels`, int64 [n],
-    may be left out where no notion needs them.
+    may be left out where no notion needs them, and what is `known` where no kernel does.
     """
     points = _Points(images, range(first, first + len(images)), labels)
     searches, proofs = (
         [measure for measure in measures if bool(measure.certificate) == certificates] for certificates in (False, True)
     )
-    judged = _searched(model, points, searches, device, told) if searches else {}
+    judged = _searched(model, points, searches, device, told, known) if searches else {}
     if proofs:
         unknown = dict.fromkeys(proofs, np.full(len(images), np.nan, np.float32))
         proven = [
@@ -72,20 +75,21 @@ class _Points(NamedTuple):
 
 
 def _searched(
-    model: Model, points: _Points, measures: Sequence[Measure], device: str, told: Told
+    model: Model, points: _Points, measures: Sequence[Measure], device: str, told: Told, known: Known | None
 ) -> dict[Measure, Judged]:
     searches = _grouped(measures, lambda measure: (measure.judge, measure.settings, measure.norm))
-    parts: dict[Measure, list[tuple[torch.Tensor, torch.Tensor | None]]] = {measure: [] for measure in measures}
+    parts: dict[Measure, list[tuple[torch.Tensor | None, ...]]] = {measure: [] for measure in measures}
     most = IMAGES_AT_ONCE[device] if device == "cpu" else min(IMAGES_AT_ONCE[device], images_at_once(model.numbers))
     at_once = max(1, most // len(model) // IMAGES_MULTIPLE) * IMAGES_MULTIPLE
     count, padded = len(points.images), filled(len(points.images))
     for start in range(0, len(padded), at_once):
         block = points.at(padded[start : start + at_once])
         for (name, settings, _), members in searches.items():
-            verdicts = _verdicts(name, settings, model, block, members, device)
+            verdicts = _verdicts(name, settings, model, block, members, device, known)
             for measure in members:
-                outcome, no_gradient = verdicts[measure].outcome, verdicts[measure].no_gradient
-                parts[measure].append((outcome.cpu(), None if no_gradient is None else no_gradient.cpu()))
+                verdict = verdicts[measure]
+                said = (verdict.outcome, verdict.no_gradient, verdict.found_by)
+                parts[measure].append(tuple(None if one is None else one.cpu() for one in said))
                 told(measure, len(model) * min(at_once, count - start))
     return {
         measure: Judged(*(_joined(blocks, count) for blocks in zip(*each, strict=True)))
@@ -124,11 +128,14 @@ def _verdicts(
     points: _Points,
     measures: Sequence[Measure],
     device: str,
+    known: Known | None = None,
 ) -> dict[Measure, Verdict]:
     """What one judge says of points by some measures."""
     asked: dict[Around, list[Notion]] = defaultdict(list)
+    if known is not None:
+        known = replace(known, of_points=points.labels)
     for measure in measures:
-        asked[around_of(measure)].append(notion_of(measure))
+        asked[around_of(measure, known)].append(notion_of(measure))
     images, labels = (
         None if one is None else torch.from_numpy(one).to(device) for one in (points.images, points.labels)
     )
@@ -144,8 +151,8 @@ def _grouped(measures: Iterable[Measure], key: Any) -> dict[Any, list[Measure]]:
     return groups
 
 
-def around_of(measure: Measure) -> Around:
-    return kernel(measure.kernel) if measure.kernel else Ball(measure.norm, measure.delta)
+def around_of(measure: Measure, known: Known | None = None) -> Around:
+    return kernel(measure.kernel, known) if measure.kernel else Ball(measure.norm, measure.delta)
 
 
 def notion_of(measure: Measure) -> Notion:

@@ -8,6 +8,7 @@ import numpy as np
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import CheckpointId, Network
 from deltaball.store.store import Store
+from deltaball.study.judges import JUDGES
 
 
 def checkpoint_of(network: Network) -> CheckpointId:
@@ -20,6 +21,12 @@ class Judged(NamedTuple):
 
     outcomes: np.ndarray  # float32 [n] or [K, n], in [0, highest]; NaN is undecided
     no_gradient: np.ndarray | None = None  # bool alike, of attacks: where it had no gradient
+    found_by: np.ndarray | None = None  # int8 alike, of ensembles: which attack found it, by its place; -1 for none
+
+    @property
+    def further(self) -> dict[str, np.ndarray]:
+        """What is said besides outcomes, by name."""
+        return {name: said for name, said in self._asdict().items() if name != "outcomes" and said is not None}
 
     def of_network(self, k: int) -> "Judged":
         """That of one of K networks."""
@@ -30,7 +37,7 @@ class Judged(NamedTuple):
         return Judged(*(None if each is None else each[..., :samples] for each in self))
 
 
-NOTHING = Judged(np.empty(0, np.float32), np.empty(0, bool))
+NOTHING = Judged(np.empty(0, np.float32), np.empty(0, bool), np.empty(0, np.int8))
 
 
 class StoredOutcomes:
@@ -44,10 +51,11 @@ class StoredOutcomes:
         self._arrays: dict[str, dict[str, np.ndarray]] = {}
 
     def of(self, checkpoint: CheckpointId, measure: Measure) -> Judged:
-        """All that is kept, of the first test points; `no_gradient` is None for a certificate."""
+        """All that is kept, of the first test points; what the judge does not say is None."""
         key, kept = self._key(checkpoint, measure), self._kept(checkpoint[0])
-        no_gradient = kept.get(f"{key}/no_gradient", NOTHING.no_gradient) if measure.attack else None
-        return Judged(kept.get(key, NOTHING.outcomes), no_gradient)
+        said = {"no_gradient": measure.attack, "found_by": JUDGES[measure.judge].members}
+        further = {name: kept.get(f"{key}/{name}", getattr(NOTHING, name)) for name, says in said.items() if says}
+        return Judged(kept.get(key, NOTHING.outcomes), **further)
 
     def has(self, checkpoint: CheckpointId, measure: Measure, samples: int) -> bool:
         """Whether the first `samples` points are all there."""
@@ -59,8 +67,8 @@ class StoredOutcomes:
         for measure, new in judged.items():
             key, before = self._key(checkpoint, measure), self.of(checkpoint, measure)
             added[key] = np.concatenate([before.outcomes, new.outcomes])
-            if new.no_gradient is not None:
-                added[f"{key}/no_gradient"] = np.concatenate([before.no_gradient, new.no_gradient])
+            for name, further in new.further.items():
+                added[f"{key}/{name}"] = np.concatenate([getattr(before, name), further])
         self.store.save_outcomes(checkpoint[0], added)
         self._kept(checkpoint[0]).update(added)
 
@@ -70,4 +78,4 @@ class StoredOutcomes:
         return self._arrays[trajectory_id]
 
     def _key(self, checkpoint: CheckpointId, measure: Measure) -> str:
-        return f"{checkpoint[1]}/{measure.name}/{self.seed}"
+        return f"{checkpoint[1]}/{measure.search.name}/{self.seed}"

@@ -4,6 +4,7 @@ A panel per judge (and ball), a line per kind of network: the adversarial freque
 """
 
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -33,7 +34,7 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, curves: pd.DataFrame, fo
     dataset = name.partition("_")[2]
     shown = curves[curves["dataset"] == dataset].reset_index(drop=True)
     shown = shown.assign(by=shown["attack"].fillna(shown["certificate"]))
-    planned = int(_wanted(plan, networks[networks["dataset"] == dataset]).sum())
+    planned = int(wanted(plan, networks[networks["dataset"] == dataset]).sum())
     count = f"{shown['network_id'].nunique():,} of {planned:,} planned networks"
     figure = _panels(plan, shown) if len(shown) else empty()
     note = f"{count}. {_caption(shown)}" if len(shown) else f"{count}: nothing is measured yet."
@@ -41,7 +42,7 @@ def draw(name: str, plan: Plan, networks: pd.DataFrame, curves: pd.DataFrame, fo
     finish(figure, name, f"{dataset}: how near is a violation?", note, shown, folder, told)
 
 
-def _wanted(plan: Plan, networks: pd.DataFrame) -> pd.Series:
+def wanted(plan: Plan, networks: pd.DataFrame) -> pd.Series:
     """The networks of which distances are to be measured."""
     wanted = pd.Series(False, networks.index)
     for one in plan.measures:
@@ -72,9 +73,20 @@ def _panels(plan: Plan, shown: pd.DataFrame) -> Figure:
         for norm, members in shown[shown["by"] == by].groupby("norm", sort=False)
     ]
     looks = dict(zip(shown["kind"].unique(), itertools.product(LINES, style.KINDS), strict=False))
+    figure, axes = arranged([title for title, _ in panels], looks)
+    for panel, (_, members) in zip(axes, panels, strict=True):
+        _lines(panel, members, looks, plan.study.analysis.within)
+        panel.set_xlabel("ε, in pixel units")
+    for panel in axes[::COLUMNS]:
+        panel.set_ylabel("φ(ε), share of points")
+    return figure
+
+
+def arranged(titles: Sequence[str], looks: Mapping[str, tuple[object, str]]) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each title, and above them what the lines mean."""
     handles = [_handle(kind, *look) for kind, look in looks.items()]
-    columns = min(COLUMNS, len(panels))
-    rows, legend = -(-len(panels) // columns), LEGEND_LINE * -(-len(handles) // LEGEND_COLUMNS)
+    columns = min(COLUMNS, len(titles))
+    rows, legend = -(-len(titles) // columns), LEGEND_LINE * -(-len(handles) // LEGEND_COLUMNS)
     figure, axes = plt.subplots(
         rows + 1,
         columns,
@@ -86,14 +98,11 @@ def _panels(plan: Plan, shown: pd.DataFrame) -> Figure:
     for room in axes.flat:
         room.set_axis_off()
     legend_above(axes[0, 0], handles, LEGEND_COLUMNS)
-    for panel, (title, members) in zip(axes[1:].flat, panels, strict=False):
+    panels = list(axes[1:].flat)[: len(titles)]
+    for panel, title in zip(panels, titles, strict=True):
         panel.set_axis_on()
-        _lines(panel, members, looks, plan.study.analysis.within)
         panel.set_title(title, loc="left")
-        panel.set_xlabel("ε, in pixel units")
-    for row in axes[1:]:
-        row[0].set_ylabel("φ(ε), share of points")
-    return figure
+    return figure, panels
 
 
 def _lines(panel: Axes, members: pd.DataFrame, looks: dict, within: list[float]) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from deltaball.analysis.convergence import spread
 from deltaball.analysis.distances import cumulative
 from deltaball.analysis.enclosures import enclosures
+from deltaball.analysis.scores import scores
 from deltaball.figures import style
 from deltaball.plan.plan import Plan
 from deltaball.tables import frames
@@ -31,6 +32,7 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
         distances,
         enclosure,
         hyperparameters,
+        margins,
         paper,
         pruning,
         tradeoff,
@@ -43,7 +45,8 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
     measured = frames.measured(networks, robustness)
     scattered = spread(planned, draws)
     lists = frames.load_outcomes(plan) if "distances" in stages.tables(plan) else None
-    within = plan.study.analysis.within
+    near = cumulative(measured, lists, plan.study.analysis.within)
+    scored = scores(measured, plan)
     return {
         "figure1": partial(paper.figure1, plan=plan, draws=draws, spread=scattered),
         "figure2": partial(paper.figure2, plan=plan, networks=networks, measured=measured),
@@ -67,6 +70,7 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
             measured=measured,
             enclosed=enclosures(networks, robustness, curves),
         ),
-        "distances": partial(distances.draw, plan=plan, networks=networks, curves=cumulative(measured, lists, within)),
+        "distances": partial(distances.draw, plan=plan, networks=networks, curves=near),
+        "margins": partial(margins.draw, plan=plan, networks=networks, curves=near, scores=scored),
         "convergence": partial(convergence.draw, plan=plan, draws=draws, spread=scattered),
     }

@@ -131,6 +131,17 @@ def distances(shown: pd.DataFrame, within: Sequence[float]) -> str:
     return f"A violation within {last['within'].max():.3g}: {'; '.join(told)}."
 
 
+def margins(shown: pd.DataFrame) -> str:
+    """Between which kinds of networks the mean margins lie that each judge finds."""
+    told = []
+    for (by, norm), members in shown.drop_duplicates(["network_id", "measure"]).groupby(["by", "norm"], sort=False):
+        means = members.groupby("kind", sort=False)["r2"].mean()
+        named = f"by {display_name(by)}{'' if norm == 'linf' else f' in {NORMS[norm]}'}"
+        low, high = (f"{means[one]:.3g} ({one})" for one in (means.idxmin(), means.idxmax()))
+        told.append(f"{means.iloc[0]:.3g} {named}" if len(means) == 1 else f"{low} to {high} {named}")
+    return f"Mean margin, R2: {'; '.join(told)}."
+
+
 def convergence(spread: pd.DataFrame) -> str:
     """How many draws kept the promise."""
     draws = int(spread["draws"].sum())

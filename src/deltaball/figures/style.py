@@ -28,6 +28,8 @@ JUDGES = {
     "fgsm": ("#56B4E9", "X"),
     "lbfgs": ("#9ECAE1", "d"),
     "linear_region": ("#66A61E", "h"),
+    "bg": ("#6BAED6", "P"),
+    "ensemble": ("#2B4C7E", "*"),
     "fmn": ("#003F6B", "s"),
     "pgd": ("#0072B2", "o"),
     "ibp": ("#CC79A7", "v"),

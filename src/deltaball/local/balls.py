@@ -95,6 +95,12 @@ class LinfBall(Neighbourhood):
         low, high = self.box
         return torch.where(direction > 0, high, torch.where(direction < 0, low, 0.0))
 
+    def _level(self, slope: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        return _filled(slope.abs(), self._room(slope), gain)
+
+    def _along(self, slope: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        return slope.sign() * torch.minimum(self._room(slope), level[..., None])
+
 
 class _Round(Neighbourhood):
     """Balls bounded by a sum over pixels, of which float32 loses some."""
@@ -175,6 +181,13 @@ class L2Ball(_Round):
         low, high = self.box
         return _clipped(direction, _steps(direction, low, high, self._inside), low, high)
 
+    def _level(self, slope: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        ends = torch.where(slope == 0, 0.0, self._room(slope) / slope.abs())
+        return _filled(slope.square(), ends, gain)
+
+    def _along(self, slope: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        return _clipped(slope, level, *self._cube)
+
     @property
     def _inside(self) -> torch.Tensor:
         return self._reach[..., 0] * (1 - ROUNDING)
@@ -250,6 +263,18 @@ class L1Ball(_Round):
     def _furthest(self, direction: torch.Tensor) -> torch.Tensor:
         return self._greedy(direction, *self.box, self._reach[..., 0] * (1 - ROUNDING))
 
+    def _level(self, slope: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        steepness, order = slope.abs().sort(dim=-1, descending=True, stable=True)
+        room = self._room(slope).gather(-1, order)
+        gained = (steepness * room).cumsum(-1)
+        last, never = _first_reaching(gained, gain)
+        before = (room.cumsum(-1) - room).gather(-1, last)[..., 0]
+        lacking = gain - (gained - steepness * room).gather(-1, last)[..., 0]
+        return torch.where(never, torch.inf, before + lacking.clamp(min=0) / steepness.gather(-1, last)[..., 0])
+
+    def _along(self, slope: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        return self._greedy(slope, *self._cube, level)
+
     @staticmethod
     def _greedy(direction: torch.Tensor, low: torch.Tensor, high: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
         """Spend the radius on the pixels of steepest direction first (a fractional knapsack)."""
@@ -286,6 +311,24 @@ class Ball:
 def _clipped(v: torch.Tensor, steps: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
     # Where a pixel has no direction, an infinite step is none.
     return torch.where(v == 0, 0.0, v * steps[..., None]).clamp(low, high)
+
+
+def _filled(rates: torch.Tensor, ends: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    """The t ≥ 0 at which Σ rates · min(t, ends) over the last axis is `gain`; infinite where it never is."""
+    ends, order = ends.sort(-1)
+    rates = rates.gather(-1, order)
+    moving = rates.flip(-1).cumsum(-1).flip(-1)  # the rate up to each end
+    ended = (rates * ends).cumsum(-1) - rates * ends  # what those have gained whose ends come before
+    last, never = _first_reaching(ended + moving * ends, gain)
+    t = (gain - ended.gather(-1, last)[..., 0]).clamp(min=0) / moving.gather(-1, last)[..., 0]
+    return torch.where(never, torch.inf, t)
+
+
+def _first_reaching(rising: torch.Tensor, gain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where `rising` [..., d] first is as large as `gain` [...], as an index [..., 1]; and whether it never is."""
+    first = torch.searchsorted(rising, gain[..., None].contiguous())
+    count = rising.shape[-1]
+    return first.clamp(max=count - 1), (first == count)[..., 0]
 
 
 def _steps(v: torch.Tensor, low: torch.Tensor, high: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:

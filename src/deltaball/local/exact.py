@@ -41,10 +41,11 @@ import numpy as np
 import torch
 
 from deltaball.local import linear_programs
+from deltaball.local.attacks.gradients import annealing, differentiated
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.crown import layer_bounds
 from deltaball.local.certificates.enclosures import enclosed
-from deltaball.local.losses import margin
+from deltaball.local.losses import margin, margin_loss
 from deltaball.local.notions import ClassChange
 from deltaball.local.references import Reference
 from deltaball.local.subproblems import STEPS, Relaxations, Subproblems
@@ -67,6 +68,11 @@ SHARE, MOST = 8, 128  # of a round's subproblems, this part is split at once, an
 TRIED = 8  # units tried out per split
 
 NUMBERS = 2**18  # of units or pixels of the subproblems that are bounded at once
+
+# From how many of the images that minimise a point's bounds PGD starts: at first, for so many subproblems one more, and
+# after each batch of them; its steps, and how many radii they are in all.
+ATTACKS, ATTACK_EVERY, ATTACKS_AT_ONCE = 16, 64, 4
+ATTACKING, TRAVELLED = 20, 2
 
 LARGEST_HEAPS = 2**26  # numbers that a search keeps of a group's subproblems; the point with most is given up
 
@@ -142,6 +148,7 @@ class _Group:
         self.outcome = np.full(len(x), UNKNOWN, np.float32)
         self.witness = torch.full_like(x, torch.nan)
         self.seconds = np.zeros(len(x))
+        self.attacked = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.model, self.x, self.around, self.reference = model, x, ball.around(x), reference
         self.judge(torch.arange(len(x), device=x.device), x)
         self.searches = [_Search(self, form) for form in forms]
@@ -156,6 +163,33 @@ class _Group:
         """Up to so many subproblems of each open point, in each order of the layers."""
         for search in self.searches:
             search.advance(budget, deadline)
+
+    def attack(self, points: torch.Tensor, images: torch.Tensor, bounded: np.ndarray) -> None:
+        """Judge images [B, h, w, c] for the points [B], and where PGD leads from those with the smallest margins.
+
+        It is worth a small part of what `bounded` subproblems [n] took.
+        """
+        if not len(images):
+            return
+        self.judge(points, images)
+        margins = margin(self.model(images)[0], self.reference.chosen(points[None]).classes[0])
+        order = margins.argsort(stable=True)
+        order = order[points[order].argsort(stable=True)]
+        points, images = points[order], images[order]
+        rank = torch.arange(len(points), device=points.device) - torch.searchsorted(points, points)
+        allowed = ATTACKS + torch.from_numpy(bounded // ATTACK_EVERY).to(points) - self.attacked
+        chosen = rank < allowed.clamp(max=ATTACKS_AT_ONCE)[points]
+        points, images = points[chosen], images[chosen][None]
+        if not len(points):
+            return
+        self.attacked += torch.bincount(points, minlength=len(self.x))
+        around, reference = self.around.at(points), self.reference.chosen(points[None])
+        for step in range(ATTACKING):
+            self.judge(points, images[0])
+            _, gradient = differentiated(self.model, images, reference, margin_loss)
+            length = TRAVELLED * self.around.radius * 2 * annealing(step, ATTACKING) / ATTACKING
+            images = around.returned(around.stepped(images, gradient, length))
+        self.judge(points, images[0])
 
     def judge(self, points: torch.Tensor, images: torch.Tensor) -> None:
         """Keep of images [B, h, w, c] for the points [B] those that violate most, judged in float32."""
@@ -286,7 +320,7 @@ class _Search:
             bounded, part = relaxations.improved(part, steps, self._enough(part))
             left = ~self._proven(part, bounded.value)
             part = part.at(left)
-            group.judge(part.point, self._corners(part.point, bounded.pixels[left]))
+            group.attack(part.point, self._corners(part.point, bounded.pixels[left]), self.bounded)
             self._push(part, bounded.value[left], bounded.entering[left], deadline)
         self._settle()
 

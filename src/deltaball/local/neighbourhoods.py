@@ -61,6 +61,29 @@ class Neighbourhood(ABC):
         """
         return self._placed(self._furthest(gradient.flatten(-3).to(torch.float64)))
 
+    def level(self, slope: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        """Where slope · (z - x) has risen by `gain` [..., n], of the images z that lie furthest along the slope.
+
+        Levels [..., n] order these images from x to a corner of [0, 1]: by their length for L∞ and L1, by multiples of
+        the slope [..., n, h, w, c] for L2. Of all images of [0, 1] that gain so much, whatever the radius, the one of
+        this level is the closest. Infinite where none gains so much. Found by sorting: exact but for rounding.
+        """
+        return self._level(slope.flatten(-3).to(torch.float64), gain.to(torch.float64))
+
+    def along(self, slope: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """The image of [0, 1] of such a level, whatever the radius."""
+        return self._placed(self._along(slope.flatten(-3).to(torch.float64), level))
+
+    @cached_property
+    def _cube(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The smallest and largest displacement of each pixel in [0, 1], [n, d]."""
+        return -self.centre, 1 - self.centre
+
+    def _room(self, direction: torch.Tensor) -> torch.Tensor:
+        """How far each pixel can move along a direction [..., n, d] in [0, 1]."""
+        low, high = self._cube
+        return torch.where(direction > 0, high, torch.where(direction < 0, -low, 0.0))
+
     def at(self, points: torch.Tensor) -> "Neighbourhood":
         """The balls around some of the points, by their indices [..., m]."""
         return replace(self, x=self.x[points])
@@ -119,6 +142,12 @@ class Neighbourhood(ABC):
 
     @abstractmethod
     def _furthest(self, direction: torch.Tensor) -> torch.Tensor: ...
+
+    @abstractmethod
+    def _level(self, slope: torch.Tensor, gain: torch.Tensor) -> torch.Tensor: ...
+
+    @abstractmethod
+    def _along(self, slope: torch.Tensor, level: torch.Tensor) -> torch.Tensor: ...
 
     def _placed(self, displacement: torch.Tensor) -> torch.Tensor:
         """x + displacement in float32, rounded towards x, so that no rounding leaves the ball or [0, 1]."""

@@ -1,13 +1,13 @@
-"""A network written as dense layers and ReLUs alone."""
+"""A network written as dense layers and activations alone: ReLUs, and tanh and sigmoid where it has them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch.nn import functional
 
 from deltaball.base.errors import InputError
-from deltaball.networks.arithmetic import CONVOLUTIONS, average_pooled
+from deltaball.networks.arithmetic import ACTIVATIONS, CONVOLUTIONS, average_pooled
 from deltaball.networks.dense_sizes import LARGEST, too_large
 from deltaball.networks.layers import (
     Activation,
@@ -39,13 +39,13 @@ SPARSE = 0.1  # share of non-zero weights below which a kernel is stored without
 # How far below 0 a number may be that goes on as it is, and what is allowed for rounding in that bound.
 FARTHEST, SLACK = 1e8, 1e-9
 
-CURVED = ("tanh", "sigmoid")
-
 Affine = list[tuple[torch.Tensor, torch.Tensor]]  # kernel [inputs, outputs] and bias [outputs] of each dense layer
 
 
 def as_dense(model: Layered) -> Pack:
-    """The first network as dense layers and ReLUs only, in float64: the same function of images in [0, 1].
+    """The first network as dense layers and activations only, in float64: the same function of images in [0, 1].
+
+    What is piecewise linear is written by ReLUs.
 
     Raises InputError where a layer cannot be written so, and ValueError where the kernels would be too large.
     """
@@ -83,11 +83,11 @@ def affine_layers(dense: Pack) -> Affine:
 
 
 class DenseForm:
-    """Dense layers and ReLUs, as far as they are written.
+    """Dense layers and activations, as far as they are written.
 
-    `rows` [units + 1, numbers] are what the network computes of the last ReLUs' outputs (at first, of the pixels): a
-    row for each, and one of constants. `beside` is what is needed later and passes by, in the same form. What the
-    outputs can be, where pixels are in [0, 1], is between `low` and `high`.
+    `rows` [units + 1, numbers] are what the network computes of the last activations' outputs (at first, of the
+    pixels): a row for each, and one of constants. `beside` is what is needed later and passes by, in the same form.
+    What the outputs can be, where pixels are in [0, 1], is between `low` and `high`.
     """
 
     def __init__(self, shape: Shape, device: torch.device) -> None:
@@ -112,23 +112,33 @@ class DenseForm:
         written = [some.clone() for some in passing]
         for some, shift in zip(written, least, strict=True):
             some[-1] -= shift
-        self._write(torch.cat([numbers, *written], 1))
-        self.layers.append(Activation("relu"))
-        outputs = torch.eye(len(self.low) + 1, len(self.low)).to(numbers)
+        outputs = self._write(torch.cat([numbers, *written], 1), "relu")
         relus, going_on, *self.beside = outputs.split([some.shape[1] for some in (numbers, *passing)], 1)
         for some, shift in zip((going_on, *self.beside), least, strict=True):
             some[-1] += shift
         return relus, going_on
 
+    def curved(self, name: str) -> None:
+        """Write an activation that nothing can pass by. Raises InputError where something would have to."""
+        if self.beside:
+            raise InputError(f"no exact answer for activation {name} beside residual sums; possible: relu")
+        self.rows = self._write(self.rows, name)
+
     def finished(self) -> Pack:
-        self._write(self.rows)
+        self._dense(self.rows)
         return Pack(Layers(self.shape, (Flatten(), *self.layers)), tuple(self.weights))
 
-    def _write(self, rows: torch.Tensor) -> None:
-        """Write a dense layer; its outputs are what the next rows are of, as if ReLUs followed."""
+    def _write(self, rows: torch.Tensor, activation: str) -> torch.Tensor:
+        """Write a dense layer and an activation; returns its outputs, as the next rows are written."""
+        ends = self._ends(rows)
+        self._dense(rows)
+        self.layers.append(Activation(activation))
+        self.low, self.high = (ACTIVATIONS[activation](end) for end in ends)
+        return torch.eye(len(self.low) + 1, len(self.low)).to(rows)
+
+    def _dense(self, rows: torch.Tensor) -> None:
         self.layers.append(Dense(rows.shape[1]))
         self.weights.extend((rows[None, :-1], rows[None, -1]))
-        self.low, self.high = (end.clamp(min=0) for end in self._ends(rows))
 
     def _ends(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         positive, negative = rows[:-1].clamp(min=0), rows[:-1].clamp(max=0)
@@ -162,8 +172,6 @@ def _add(form: DenseForm, *constants: torch.Tensor) -> None:
 
 
 def _activation(form: DenseForm, layer: Activation, shape: Shape) -> None:
-    if layer.name in CURVED:
-        raise InputError(f"no exact answer for activation {layer.name}, which is not piecewise linear; possible: relu")
     rule_for(DENSE_ACTIVATIONS, layer.name, "exact answer")(form)
 
 
@@ -276,4 +284,8 @@ DENSE_FORM = {
     Residual: _residual,
     Flatten: _nothing,
 }
-DENSE_ACTIVATIONS = {"relu": _relu}
+DENSE_ACTIVATIONS: Mapping[str, Callable[[DenseForm], None]] = {
+    "relu": _relu,
+    "tanh": lambda form: form.curved("tanh"),
+    "sigmoid": lambda form: form.curved("sigmoid"),
+}

@@ -1,4 +1,4 @@
-"""How large a network is, written as dense layers and ReLUs alone (`dense_form`). Light: it is asked when planning."""
+"""How large a network is, written as dense layers and activations alone (`dense_form`). Light: planning asks for it."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -18,6 +18,7 @@ def passes(measure: Measure, layers: Layers) -> float:
 
 def shared(measure: Measure) -> tuple[Any, ...]:
     """Measures for which this is equal are judged by one search."""
+    measure = measure.search
     notion = NOTIONS[measure.notion]
     against = "label" if notion.needs_labels else "output"
     values = {

@@ -26,7 +26,7 @@ class Measure:
     judge: str  # of JUDGES
     gamma: float | None = None  # the notion's threshold, whatever its symbol
     settings: tuple[tuple[str, float], ...] = ()  # what the judge takes: steps, restarts, seconds
-    kernel: ChosenKernel | None = None  # from where images are drawn, in place of the ball
+    kernel: ChosenKernel | None = field(default=None, repr=False)  # from where images are drawn, in place of the ball
     samples: int = field(default=0, compare=False)
     epsilon: float = field(default=1.0, compare=False)  # in the units of the measure
     confidence: float = field(default=0.0, compare=False)
@@ -46,6 +46,15 @@ class Measure:
         threshold = "" if self.gamma is None else f"_{self.gamma!r}"
         where = self.kernel.label if self.kernel else f"{self.norm}_{self.delta!r}"
         return f"{self.notion}{threshold}_{where}_{self.label}"
+
+    @property
+    def search(self) -> "Measure":
+        """The measure whose outcomes are looked for and kept: itself, but where it makes another number of them."""
+        own = JUDGES[self.judge].outcomes_of
+        if not own:
+            return self
+        taken = JUDGES[own].settings
+        return replace(self, judge=own, settings=tuple(one for one in self.settings if one[0] in taken))
 
     @property
     def where(self) -> str:

@@ -22,7 +22,8 @@ from deltaball.tables import frames
 from deltaball.workflow import stages
 
 # The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
-PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "distances", "bayes", "pruning", "metrics")
+PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "distances", "margins", "bayes", "pruning")
+PLACED += ("metrics",)
 PLACED += tuple(name for figures in stages.PAPERS_FIGURES.values() for name in figures)
 ENCLOSURES_SHOWN = 500
 MISSING_SHOWN = 200
@@ -51,6 +52,7 @@ def write(plan: Plan, study_path: Path) -> Path:
             **_trends(found, pictures, measured, robustness),
             **_proven(found, pictures),
             **_near(found, pictures),
+            **_scores(found),
             **_of_methods(found, pictures, networks),
             explored=explorer.explored(plan, networks, measured, frames.load_examples(plan)),
             library=explorer.library(),
@@ -126,7 +128,16 @@ def _near(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[str,
         "near_told": sentences.distances(there) if len(there) else "",
         "near_each": records(there.head(ENCLOSURES_SHOWN)),
         "near_in_all": len(there),
-        "near_figures": _of_kind(pictures, "distances"),
+        "near_figures": _of_kind(pictures, "distances", "margins"),
+    }
+
+
+def _scores(found: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    there = found.get("scores", pd.DataFrame())
+    return {
+        "scores": records(there.head(ENCLOSURES_SHOWN)),
+        "scores_in_all": len(there),
+        "scores_told": sentences.scores(there) if len(there) else "",
     }
 
 

@@ -14,6 +14,9 @@ ALPHA = 0.05
 WHOLE = "all"  # a group's architectures together, where it has several
 
 
+SCORES_TOLD = 4  # of a data set
+
+
 def trends(correlations: pd.DataFrame) -> str:
     """What robustness does as accuracy rises, per data set and method, among all networks and those that learned."""
     told = []
@@ -57,6 +60,20 @@ def distances(table: pd.DataFrame) -> str:
             f"{100 * chosen['frequency'].median():.1f} % of the points, "
             f"{chosen['severity'].median():.3g} away on average (medians of {_many(len(chosen), 'network')})."
         )
+    return " ".join(told)
+
+
+def scores(table: pd.DataFrame) -> str:
+    """The mean ρ of each kernel, and R2, per data set: the median network's."""
+    told = []
+    means = table[table["shape"].isin(["ρ", "worst case"])]
+    for dataset, of_dataset in means.groupby("dataset", sort=False):
+        each = of_dataset.groupby("measure", sort=False)
+        named = [
+            f"{median:.3g} ({'R2, ' if one['score'] == 'R2' else ''}{one['kernel']})"
+            for median, one in zip(each["estimate"].median(), each.first().to_dict("records"), strict=True)
+        ]
+        told.append(f"Of the median network on {dataset}: {', '.join(named[:SCORES_TOLD])}.")
     return " ".join(told)
 
 

@@ -18,7 +18,7 @@ from deltaball.data.datasets import Dataset
 from deltaball.estimation import measuring, points
 from deltaball.estimation.estimates import described, estimate_of
 from deltaball.estimation.intervals import sandwich
-from deltaball.estimation.statistics import Mean
+from deltaball.estimation.scores import statistic
 from deltaball.estimation.stored import Judged
 from deltaball.exchange import checking, reading
 from deltaball.exchange.conventions import Convention
@@ -173,7 +173,7 @@ def content(report: Report) -> dict[str, Any]:
 
 
 def _row(measure: Measure, judged: Judged) -> dict[str, Any]:
-    lower, upper = Mean.of(measure).tight_interval(judged.outcomes[None], measure.confidence)
+    lower, upper = statistic(measure).tight_interval(judged.outcomes[None], measure.confidence)
     return {**estimate_of(measure, judged), "tight_lower": float(lower[0]), "tight_upper": float(upper[0])}
 
 

@@ -11,6 +11,7 @@ from deltaball.base.wording import duration
 from deltaball.data.datasets import Dataset
 from deltaball.estimation import measuring, points
 from deltaball.estimation.outcomes import Told
+from deltaball.local.kernels.known import Known
 from deltaball.plan.judging import passes
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import CheckpointId, Shard, Trajectory
@@ -69,6 +70,7 @@ class Measurer:
         samples = max((count for wanted in self.asked.values() for count in wanted.values()), default=0)
         drawn = points.draw_points(dataset.facts, samples, self.seed)
         self.images, self.labels = dataset.x_test[drawn], dataset.y_test[drawn]
+        self.known = Known(dataset.x_train, dataset.y_train)
 
     def progress(self, packs: Iterable[Sequence[Trajectory]]) -> MeasuringProgress:
         """What measuring these packs is to be counted by, if it is to be told."""
@@ -87,7 +89,9 @@ class Measurer:
         """Returns how many outcomes (network × measure × point) were computed."""
         device, layers = self.plan.study.compute.device, self.plan.layers(pack[0])
         asked = self._asked_of(pack)
-        return measuring.measure(asked, layers, self.images, self.seed, self.store, device, self.told, self.labels)
+        return measuring.measure(
+            asked, layers, self.images, self.seed, self.store, device, self.told, self.labels, self.known
+        )
 
     def is_complete(self, pack: Sequence[Trajectory]) -> bool:
         """Whether all of a pack is there and was measured before, so that its weights are not needed."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from deltaball.networks.dense_sizes import LARGEST, too_large
-from deltaball.networks.layers import Conv, Dense, Layers
+from deltaball.networks.layers import Conv, Dense, Layers, Residual
 from deltaball.study.notions import Notion
 
 Settings = Mapping[str, float]
@@ -65,6 +65,9 @@ LOGITS = Refusal(lambda notion, norm, network: notion.reads == "logits", "it dec
 NO_NORM = Refusal(
     lambda notion, norm, network: notion.compares_distances, "it compares distances, and a kernel has no norm for them"
 )
+NOT_A_SHARE = Refusal(
+    lambda notion, norm, network: not notion.is_share, "it is about the share of a point's images for which one holds"
+)
 NOT_A_BOX = Refusal(
     lambda notion, norm, network: norm != "linf", "uniform images of a ball that [0, 1] cuts are known in linf alone"
 )
@@ -76,6 +79,14 @@ UNLAYERED = Refusal(
 CURVED = Refusal(
     lambda notion, norm, network: any(name != "relu" for name in network.activations),
     "it needs relu, and not tanh or sigmoid: `only: {activation: relu}`",
+)
+CURVED_SUMS = Refusal(
+    lambda notion, norm, network: (
+        network.layers is not None
+        and any(name != "relu" for name in network.activations)
+        and any(isinstance(layer, Residual) for layer in network.layers)
+    ),
+    "beside residual sums it needs relu, and not tanh or sigmoid",
 )
 TOO_LARGE = Refusal(
     lambda notion, norm, network: network.layers is not None and too_large(network.layers),
@@ -94,11 +105,13 @@ class Judge:
     passes: Callable[[Settings, Layers, Notion], float]  # forward passes of one image per point, about
     settings: Settings = field(default_factory=dict)  # what its class takes, with defaults
     of_kernels: bool = False  # whether it draws from a kernel, and not in a ball
+    outcomes_of: str = ""  # the judge of whose outcomes it makes another number (`estimation.scores`); none if its own
     # Measures that agree in these, and in the settings, are judged by one search: of norm, delta, kernel, reads and
     # reference; none if ().
     shares: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     seconds: float = 0.0  # of a CPU per point, besides the passes
+    members: tuple[str, ...] = ()  # of an ensemble: the attacks of which the closest image counts, as it numbers them
     weakening: tuple[str, ...] = ()  # settings that make it find less the larger they are; the others make it find more
 
     @property
@@ -133,6 +146,15 @@ class Judge:
 def _gradient_steps(settings: Settings, layers: Layers, notion: Notion) -> float:
     # A gradient is worth three forward passes.
     return 3 * settings["steps"] * settings.get("restarts", 1) + 40
+
+
+def _ways_of_classes(settings: Settings, layers: Layers, notion: Notion) -> float:
+    """A gradient and some 16 images on the way to each class."""
+    return 19 * layers.output[0] + 30
+
+
+def _several(settings: Settings, layers: Layers, notion: Notion) -> float:
+    return 3 * settings["steps"] * settings["radii"] + _ways_of_classes(settings, layers, notion) + 100
 
 
 def _pulled_back(settings: Settings, layers: Layers, notion: Notion) -> float:
@@ -208,6 +230,26 @@ JUDGES = {
             weakening=("alpha", "rounded_to"),
         ),
         Judge(
+            name="bg",
+            title="BG",
+            says="finds",
+            implementation="deltaball.local.attacks.bg.Bg",
+            passes=_ways_of_classes,
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS,),
+        ),
+        Judge(
+            name="ensemble",
+            title="FGSM, BG and PGD",
+            says="finds",
+            implementation="deltaball.local.attacks.ensemble.Ensemble",
+            passes=_several,
+            settings={"steps": 10, "radii": 12},
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS,),
+            members=("fgsm", "bg", "pgd"),
+        ),
+        Judge(
             name="fmn",
             title="FMN",
             says="finds",
@@ -258,7 +300,7 @@ JUDGES = {
             implementation="deltaball.local.deciding.Exact",
             passes=_pgd_and_crown,
             settings={"seconds": 60.0},
-            refusals=(UNLAYERED, STANDARDISED, CURVED_SOFTMAX, LOGITS, DISTANCE, EUCLIDEAN, CURVED, TOO_LARGE),
+            refusals=(UNLAYERED, STANDARDISED, CURVED_SOFTMAX, LOGITS, DISTANCE, EUCLIDEAN, CURVED_SUMS, TOO_LARGE),
             seconds=LEFT_OPEN * SOLVING_SECONDS,
         ),
         Judge(
@@ -273,7 +315,7 @@ JUDGES = {
         ),
         Judge(
             name="mean",
-            title="the mean over images",
+            title="the mean of random images",
             says="samples",
             implementation="deltaball.local.samples.Mean",
             passes=lambda settings, layers, notion: settings["draws"],
@@ -281,6 +323,42 @@ JUDGES = {
             shares=("kernel",),
             refusals=(NO_NORM,),
             of_kernels=True,
+        ),
+        Judge(
+            name="share",
+            title="points with ρ ≥ 1 − τ",
+            says="samples",
+            implementation="deltaball.local.samples.Mean",
+            passes=lambda settings, layers, notion: settings["draws"],
+            settings={"draws": 100, "tau": 0.05},
+            shares=("kernel",),
+            refusals=(NO_NORM, NOT_A_SHARE),
+            of_kernels=True,
+            outcomes_of="mean",
+        ),
+        Judge(
+            name="cvar",
+            title="the worst τ of a point's random images",
+            says="samples",
+            implementation="deltaball.local.samples.Mean",
+            passes=lambda settings, layers, notion: settings["draws"],
+            settings={"draws": 100, "tau": 0.05},
+            shares=("kernel",),
+            refusals=(NO_NORM, NOT_A_SHARE),
+            of_kernels=True,
+            outcomes_of="mean",
+        ),
+        Judge(
+            name="unanimous",
+            title="points of which all random images agree",
+            says="samples",
+            implementation="deltaball.local.samples.Mean",
+            passes=lambda settings, layers, notion: settings["draws"],
+            settings={"draws": 100},
+            shares=("kernel",),
+            refusals=(NO_NORM, NOT_A_SHARE),
+            of_kernels=True,
+            outcomes_of="mean",
         ),
     )
 }

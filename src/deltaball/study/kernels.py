@@ -32,11 +32,22 @@ KEYS = {
         axis(Literal["uniform", "reciprocal"]),
         "draws the kernel's size (delta, sigma) too, anew for each image: evenly on [least, size], or ∝ 1/size",
     ),
+    "labels": Key(
+        axis(Literal["any", "kept"]),
+        "kept draws images that have the point's label (label-aware); of noise, that of the closest training image",
+    ),
+    "empty": Key(
+        axis(Literal["itself", "nearest"]),
+        "what is drawn where the ball holds no training image: the point itself, or the nearest one",
+    ),
     "least": Key(axis(Annotated[float, Field(ge=0, allow_inf_nan=False)]), "the smallest size that is drawn"),
 }
 
 # Signs of sizes in captions.
 SYMBOLS = {"delta": "δ", "sigma": "σ"}
+
+# Kernels that may keep the label of their point, and what they do if nothing is said.
+AWARE: dict[str, Value | None] = {"labels": "any"}
 
 # Kernels whose size may itself be drawn: the keys that say so, and what they are where they are left out.
 FAMILY: dict[str, Value | None] = {"density": None, "least": 0.0}
@@ -52,6 +63,7 @@ class Kernel:
     size: str = ""  # the key of a study file that says how far images are moved; none if it has no such number
     norms: tuple[str, ...] = ()  # of the balls in which it draws; none where there is no ball
     takes: Mapping[str, Value | None] = field(default_factory=dict)  # further keys, with what they are if left out
+    of_images: bool = False  # whether it draws training images
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -61,7 +73,10 @@ class Kernel:
     def refuses(self, parameters: Mapping[str, Any]) -> str | None:
         """Why there is no such kernel, given the values of its keys; None where there is."""
         if self.norms and parameters["norm"] not in self.norms:
-            return f"norm {parameters['norm']}: it draws in {' or '.join(self.norms)}; in others use uniform_clipped"
+            others = " or ".join(one.name for one in KERNELS.values() if parameters["norm"] in one.norms)
+            return f"norm {parameters['norm']}: it draws in {' or '.join(self.norms)}; possible there: {others}"
+        if parameters.get("norm") == "linf" and parameters["delta"] > 1:
+            return f"delta {parameters['delta']} in norm linf: pixels lie in [0, 1]; at most 1"
         if "density" not in self.takes:
             return None
         density, least, most = parameters["density"], parameters["least"], parameters[self.size]
@@ -93,6 +108,11 @@ class ChosenKernel:
         )
 
     @property
+    def needs_images(self) -> bool:
+        """Whether it needs the training images, or labels."""
+        return self.entry.of_images or ("labels", "kept") in self.parameters
+
+    @property
     def size(self) -> float | None:
         """How far it moves images; of a family, at most. None where it has no such number."""
         return dict(self.parameters).get(self.entry.size)
@@ -109,6 +129,10 @@ class ChosenKernel:
             told.append(f"{sign} {law} on [{values.get('least', 0):g}, {self.size:g}]")
         elif self.size is not None:
             told.append(f"{sign} = {self.size:g}")
+        if values.get("labels") == "kept":
+            told.append("of the same label")
+        if self.entry.of_images:
+            told.append(f"{'the nearest' if values.get('empty') == 'nearest' else 'itself'} where there is none")
         return ", ".join(told)
 
 
@@ -121,7 +145,7 @@ KERNELS = {
             implementation="deltaball.local.kernels.uniform.Uniform",
             size="delta",
             norms=("linf",),
-            takes=FAMILY,
+            takes=FAMILY | AWARE,
         ),
         Kernel(
             name="uniform_clipped",
@@ -129,21 +153,30 @@ KERNELS = {
             implementation="deltaball.local.kernels.uniform.UniformClipped",
             size="delta",
             norms=("linf", "l2", "l1"),
-            takes=FAMILY,
+            takes=FAMILY | AWARE,
         ),
         Kernel(
             name="gaussian",
             title="Gaussian noise",
             implementation="deltaball.local.kernels.gaussian.Gaussian",
             size="sigma",
-            takes=FAMILY,
+            takes=FAMILY | AWARE,
         ),
         Kernel(
             name="gaussian_clipped",
             title="Gaussian noise, then clipped to [0, 1]",
             implementation="deltaball.local.kernels.gaussian.GaussianClipped",
             size="sigma",
-            takes=FAMILY,
+            takes=FAMILY | AWARE,
+        ),
+        Kernel(
+            name="near",
+            title="training images in the ball",
+            implementation="deltaball.local.kernels.near.Near",
+            size="delta",
+            norms=("l2",),
+            takes=FAMILY | AWARE | {"empty": "itself"},
+            of_images=True,
         ),
     )
 }

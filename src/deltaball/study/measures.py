@@ -39,10 +39,12 @@ KINDS = {
     (float, False): Annotated[float, Field(ge=0, allow_inf_nan=False)],
 }
 
+OWN_KINDS = {"tau": Share}
+
 
 def _setting(name: str, takers: list[Judge]) -> tuple[Any, Any]:
     """The key of a setting: a count or a number, by its default."""
-    kind = KINDS[type(takers[0].settings[name]), takers[0].settings[name] > 0]
+    kind = OWN_KINDS.get(name) or KINDS[type(takers[0].settings[name]), takers[0].settings[name] > 0]
     defaults = " or ".join(f"{judge.name} ({judge.settings[name]:g} if left out)" for judge in takers)
     return kind | None, Field(None, description=f"of {defaults}")
 
@@ -109,7 +111,10 @@ class AnyMeasure(_Kernels):
     def _chosen(self, name: str) -> list[ChosenKernel]:
         """A kernel with every combination of the values of its keys. Raises ValueError where there is none."""
         entry = KERNELS[name]
-        values = [[entry.takes.get(key)] if (own := getattr(self, key)) is None else own for key in entry.keys]
+        asked = {key: getattr(self, key) for key in entry.keys}
+        if entry.norms and "norm" not in self.model_fields_set:
+            asked["norm"] = entry.norms[:1]
+        values = [[entry.takes.get(key)] if one is None else one for key, one in asked.items()]
         chosen = []
         for combination in itertools.product(*values):
             parameters = dict(zip(entry.keys, combination, strict=True))
@@ -151,16 +156,16 @@ class AnyMeasure(_Kernels):
             )
         elif self.delta is None:
             raise ValueError(f"missing key 'delta' ({type(self).model_fields['delta'].description})")
-        if self.delta and "linf" in self.norm and max(self.delta) > 1:
+        if not self.perturbation and "linf" in self.norm and max(self.delta) > 1:
             raise ValueError(f"delta {max(self.delta)} in norm linf: pixels lie in [0, 1]; at most 1")
-        if self.delta and NOTIONS[self.notion].bounds_slopes and 0 < min(self.delta) <= NEAREST:
+        if NOTIONS[self.notion].bounds_slopes and 0 < min(self.delta) <= NEAREST:
             raise ValueError(f"delta {min(self.delta)}: {self.notion} compares no images closer than {NEAREST}")
         for key, takers in settings_takers().items():
             asked = [judge for judge in takers if judge.name in self.judges]
             # Several samplings of one entry look at the same images.
             together = len(asked) == 1 or (asked and all(judge.says == "samples" for judge in asked))
             if getattr(self, key) is not None and not together:
-                names = " or ".join(judge.name for judge in takers)
+                names = ", ".join(judge.name for judge in takers)
                 raise ValueError(f"{key} {getattr(self, key)} is for one of {names}, and this entry asks {self.judges}")
         return self
 
@@ -169,9 +174,7 @@ class AnyMeasure(_Kernels):
         for judge in (JUDGES[name] for name in self.judges):
             if not judge.of_kernels:
                 possible = ", ".join(one.name for one in JUDGES.values() if one.of_kernels)
-                raise ValueError(
-                    f"{judge.key} '{judge.name}' does not draw from a perturbation's kernel; possible: {possible}"
-                )
+                raise ValueError(f"{judge.key} '{judge.name}' draws from no perturbation; possible: {possible}")
         for name in self.perturbation:
             entry = KERNELS[name]
             lacking = next((key for key in entry.keys if key not in entry.takes and getattr(self, key) is None), None)

@@ -54,6 +54,7 @@ ROBUSTNESS = {
     "tight_inequality": "str",
     "undecided": "Int64",  # points that an exact answer left open
     "no_gradient": "Int64",  # points at which the attack had no gradient; null for a certificate
+    "found_by": "str",  # of an ensemble: its attacks, each with the number of points at which its image is the closest
     "points_seed": "Int64",  # of the study, which draws the test points
 }
 
@@ -114,7 +115,7 @@ JOBS = {
 
 # Tables of an earlier version lack these columns. Their test points count as drawn by the default seed.
 ABSENT_IN_OLD_TABLES = dict.fromkeys(
-    ("energies", "sampling", "perturbation", "perturbation_size", "chosen_epoch", "validation_accuracy")
+    ("energies", "sampling", "perturbation", "perturbation_size", "found_by", "chosen_epoch", "validation_accuracy")
 )
 ABSENT_IN_OLD_TABLES |= dict.fromkeys(name for name in RESULTS if name.startswith("examples_"))
 ABSENT_IN_OLD_TABLES |= {"points_seed": 0}

@@ -46,6 +46,9 @@ DISTANCES = {
     "distance_curves": "adversarial frequency over all distances, with a band around the whole curve",
 }
 
+# The table of studies with kernels or distances.
+SCORES = {"scores": "robustness scores in the words of papers 000 and 003: kernel, shape, range"}
+
 # The figures of each paper, each a target of Snakemake, and what a study lacks that has no such figure.
 PAPERS_FIGURES = {
     "004": {
@@ -78,6 +81,7 @@ FIGURES = (
     "enclosure",
     "convergence",
     "distances",
+    "margins",
     "diagnostics",
 )
 
@@ -91,8 +95,8 @@ def figures(plan: Plan) -> list[str]:
     Those of the study's paper that it has networks for, and of paper 001 its three metrics per data set. Then per data
     set and notion that is attacked a trade-off (but for paper 001), the measure over each hyper-parameter, the effect
     of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where certificates
-    are asked too; per data set the traces of its chains, the convergence of its experiments, the curve of distances to
-    violations, and the residuals of its regressions.
+    are asked too; per data set the traces of its chains, the convergence of its experiments, the curves of distances
+    to violations and of margins, and the residuals of its regressions.
     """
     found = [name for name in PAPERS_FIGURES[plan.study.paper] if _has(plan, name)]
     if plan.study.paper == "001":
@@ -116,7 +120,7 @@ def figures(plan: Plan) -> list[str]:
         if any(network.dataset == dataset for experiment in plan.experiments for network in experiment.networks):
             found.append(f"convergence_{dataset}")
         if _seeks_distances(plan, grids):
-            found.append(f"distances_{dataset}")
+            found += [f"distances_{dataset}", f"margins_{dataset}"]
         if notions(grids, True):
             found.append(f"diagnostics_{dataset}")
     return found
@@ -136,7 +140,8 @@ def tables(plan: Plan) -> dict[str, str]:
     """The statistical tables of a study, and what each holds."""
     decided = any(JUDGES[one.judge].says == "decides" for one in plan.measures)
     found = TABLES | (MISSES if decided else {}) | (DISTANCES if _seeks_distances(plan, plan.study.grids) else {})
-    return found | PAPERS_TABLES.get(plan.study.paper, {})
+    scored = any(one.kernel or NOTIONS[one.notion].is_distance for one in plan.measures)
+    return found | (SCORES if scored else {}) | PAPERS_TABLES.get(plan.study.paper, {})
 
 
 def _seeks_distances(plan: Plan, grids: list[Grid]) -> bool:

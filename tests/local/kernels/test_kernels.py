@@ -1,5 +1,7 @@
 """Images drawn from kernels: their distributions, and that they belong to the point alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from deltaball.local.balls import Ball
 from deltaball.local.judges import judge
 from deltaball.local.kernels.gaussian import Gaussian, GaussianClipped
 from deltaball.local.kernels.kernel import Kernel, Sized, kernel
+from deltaball.local.kernels.known import Known
+from deltaball.local.kernels.near import Near
 from deltaball.local.kernels.uniform import Uniform, UniformClipped
 from deltaball.local.notions import ClassChange
 from deltaball.study.kernels import KERNELS, ChosenKernel
@@ -107,6 +111,8 @@ def test_a_kernel_of_the_table_is_what_it_says():
         found = kernel(chosen)
         assert found.size == chosen.size == sizes[entry.size]
         assert f"{entry.name}_{chosen.size}" == chosen.label
+        if entry.of_images:
+            found = kernel(chosen, Known(digits(9).numpy(), np.arange(9)))
         x = digits(2)
         assert found.sample(x, range(2), 3).shape == (2, 3, *x.shape[1:])
 
@@ -117,3 +123,77 @@ def test_images_uniform_in_a_ball_are_those_that_sampling_uniform_looks_at():
     ((_, _, of_kernel),) = judge("mean", draws=20)(pack, x, {Uniform(0.2): [ClassChange()]}, range(4))
     assert torch.equal(of_ball.outcome, of_kernel.outcome)
     assert 0 < of_ball.outcome.mean() < 1
+
+
+# Training images of one pixel, and what they are.
+SHADES = Known(np.float32([0.1, 0.3, 0.45, 0.7]).reshape(4, 1, 1, 1), np.array([0, 1, 0, 1]))
+
+
+def near(x: float, label: int, **settings: float | str) -> np.ndarray:
+    known = replace(SHADES, of_points=np.full(400, label))
+    return drawn(Near(known=known, **settings), torch.full((400, 1, 1, 1), x), 5).ravel()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"size": 0.16}, [0.3, 0.45]),
+        ({"size": 1.0}, [0.1, 0.3, 0.45, 0.7]),
+        ({"size": 0.16, "labels": "kept"}, [0.45]),
+        ({"size": 0.02}, [0.4]),  # the point itself
+        ({"size": 0.02, "empty": "nearest"}, [0.45]),
+        ({"size": 0.02, "empty": "nearest", "labels": "kept"}, [0.45]),
+    ],
+)
+def test_training_images_in_a_ball_are_equally_likely(settings: dict, expected: list[float]):
+    found, counts = np.unique(near(0.4, 0, **settings), return_counts=True)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert stats.chisquare(counts).pvalue > 1e-3 or len(counts) == 1
+
+
+def test_of_a_drawn_radius_the_nearest_are_drawn_most():
+    found = near(0.4, 0, size=0.4, density="reciprocal", least=0.04)
+    # Of ln 10, ln(.05 / .04) holds no image, ln(.1 / .05) one, ln 3 two, and ln(.4 / .3) all four.
+    whole = np.log(10)
+    shares = {
+        0.4: np.log(1.25) / whole,
+        0.45: (np.log(2) + np.log(3) / 2 + np.log(4 / 3) / 4) / whole,
+        0.3: (np.log(3) / 2 + np.log(4 / 3) / 4) / whole,
+        0.1: np.log(4 / 3) / 4 / whole,
+        0.7: np.log(4 / 3) / 4 / whole,
+    }
+    assert sum(shares.values()) == pytest.approx(1)
+    # Both 0.1 and 0.7 are 0.3 away.
+    counts = [np.isclose(found, one).sum() for one in shares]
+    assert sum(counts) == len(found)
+    assert stats.chisquare(counts, [len(found) * one for one in shares.values()]).pvalue > 1e-3
+
+
+def test_noise_that_keeps_the_label_stays_where_no_other_label_is_nearer():
+    x = torch.full((400, 1, 1, 1), 0.4)
+    known = replace(SHADES, of_points=np.zeros(400, np.int64))
+    found = drawn(Uniform(0.4, labels="kept", known=known), x).ravel()
+    # Nearer to .3 than to .1 and to .4, or to .7 than to .45: of label 1.
+    assert stats.kstest(found, kept_law).pvalue > 1e-3
+    free = drawn(Uniform(0.4), x).ravel()
+    agreeing = ((free < 0.2) | ((free > 0.35) & (free < 0.575))).mean()
+    assert agreeing == pytest.approx((0.2 + 0.225) / 0.8, abs=0.08)
+
+
+def kept_law(one: np.ndarray) -> np.ndarray:
+    """The distribution function of uniform numbers of [0, .2] and [.35, .575]."""
+    return (np.clip(one, 0, 0.2) + np.clip(one - 0.35, 0, 0.225)) / 0.425
+
+
+def test_labels_are_kept_of_images_too():
+    x, known = digits(6), Known(digits(40).numpy(), np.arange(40) % 3, np.arange(6) % 3)
+    kernel_ = Gaussian(0.5, labels="kept", known=known)
+    images = kernel_.sample(x, range(6), 3)
+    assert torch.equal(kernel_.sample(x, range(6), 2), images[:, :2])
+    for drawn_ in images.transpose(0, 1).numpy():
+        distances = np.linalg.norm(known.images.reshape(40, -1) - drawn_.reshape(6, 1, -1), axis=-1)
+        others = known.labels != known.of_points[:, None]
+        own = np.minimum(
+            np.where(others, np.inf, distances).min(1), np.linalg.norm((drawn_ - x.numpy()).reshape(6, -1), axis=1)
+        )
+        assert (own <= np.where(others, distances, np.inf).min(1) + 1e-6).all()

@@ -66,10 +66,13 @@ def tanh_lines(
     return lower, -lower_offset, upper, upper_offset
 
 
+LEAST_WIDTHS = {torch.float64: 1e-8, torch.float32: 3e-4}
+
+
 def _widened(low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Chords need a width; a wider interval is sound."""
     middle = (low + high) / 2
-    least = 1e-8 * middle.abs().clamp(min=1)
+    least = LEAST_WIDTHS[low.dtype] * middle.abs().clamp(min=1)
     return torch.minimum(low, middle - least), torch.maximum(high, middle + least)
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from deltaball.local.kernels.kernel import Sized
+from deltaball.local.kernels.noise import Noise
 from deltaball.local.neighbourhoods import over_pixels
 
 
 @dataclass(frozen=True)
-class Gaussian(Sized):
+class Gaussian(Noise):
     """x + σ z, as randomized smoothing has it. Images leave [0, 1]."""
 
     noise_of = "gaussian"

@@ -2,15 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import ClassVar
 
 import numpy as np
 import torch
 
-from deltaball.base.draws import generator
 from deltaball.base.implementations import implementation
+from deltaball.local.kernels.known import Known
 from deltaball.study.kernels import KERNELS, ChosenKernel
 
 
@@ -36,47 +35,32 @@ class Kernel(ABC):
 
 @dataclass(frozen=True)
 class Sized(Kernel):
-    """Noise times a size, added to x. Of another size the images are the same but for how far they are moved.
+    """A kernel that goes as far as its size, which may be drawn too, anew for each image.
 
-    With a `density` the size is drawn too, anew for each image: `uniform` on [least, size], or `reciprocal`, ∝ 1/ε
-    there (paper 000, Example 4). An image, its size and its point are then one joint draw (paper 003, Definition 4).
+    With a `density` it is: `uniform` on [least, size], or `reciprocal`, ∝ 1/ε there (paper 000, Example 4). An image,
+    its size and its point are then one joint draw (paper 003, Definition 4).
+
+    With `labels` kept an image has the label of its point (paper 003, Example 4; type 3), which needs what is `known`.
     """
 
     size: float
     density: str | None = None
     least: float = 0.0
+    labels: str = "any"
+    known: Known | None = field(default=None, compare=False, repr=False)
 
-    noise_of: ClassVar[str]  # by which its numbers are drawn
-
-    def draws(self, x: torch.Tensor, keys: Sequence[int]) -> Iterator[torch.Tensor]:
-        noises = [generator(self.noise_of, key) for key in keys]
-        shares = [generator(self.noise_of, "size", key) for key in keys]
-        while True:
-            noise = np.stack([self.noise(one, x.shape[1:]) for one in noises])
-            yield self.moved(x, torch.from_numpy(noise).to(x.device), self._sizes(shares, x))
-
-    def _sizes(self, shares: Sequence[np.random.Generator], x: torch.Tensor) -> float | torch.Tensor:
-        """One size, or one of each point [n] in float64."""
+    def sizes(self, random: Sequence[np.random.Generator]) -> np.ndarray:
+        """The size of the next image of each point, [n] in float64; nothing is drawn where there is one size."""
         if self.density is None:
-            return self.size
-        drawn = np.array([one.random() for one in shares])
+            return np.full(len(random), self.size)
+        shares = np.array([one.random() for one in random])
         if self.density == "uniform":
-            sizes = self.least + (self.size - self.least) * drawn
-        else:
-            sizes = self.least * (self.size / self.least) ** drawn
-        return torch.from_numpy(sizes).to(x.device)
-
-    @abstractmethod
-    def noise(self, random: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
-        """float32 numbers [h, w, c] of one draw, whatever the size."""
-
-    @abstractmethod
-    def moved(self, x: torch.Tensor, noise: torch.Tensor, size: float | torch.Tensor) -> torch.Tensor:
-        """The images [n, h, w, c] that noise of one size, or of sizes [n], makes of x."""
+            return self.least + (self.size - self.least) * shares
+        return self.least * (self.size / self.least) ** shares
 
 
-def kernel(chosen: ChosenKernel) -> Kernel:
-    """The kernel that a measure asks."""
+def kernel(chosen: ChosenKernel, known: Known | None = None) -> Kernel:
+    """The kernel that a measure asks. What is `known` is needed where `chosen.needs_images` says so."""
     entry = KERNELS[chosen.name]
     values = {"size" if name == entry.size else name: value for name, value in chosen.parameters}
-    return implementation(entry.implementation)(**values)
+    return implementation(entry.implementation)(**values, **({"known": known} if chosen.needs_images else {}))

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from deltaball.local.balls import LinfBall
-from deltaball.local.kernels.kernel import Sized
+from deltaball.local.kernels.noise import Noise
 from deltaball.local.neighbourhoods import over_pixels
 
 
 @dataclass(frozen=True)
-class Uniform(Sized):
+class Uniform(Noise):
     """Uniform in the L∞ ball cut by [0, 1], which is a product of intervals, and so exact."""
 
     norm: str = "linf"
@@ -30,7 +30,7 @@ class Uniform(Sized):
 
 
 @dataclass(frozen=True)
-class UniformClipped(Sized):
+class UniformClipped(Noise):
     """Uniform in the whole ball; then pixels below 0 are set to 0 and those above 1 to 1.
 
     Not uniform in the ball that [0, 1] cuts: where x lies on the border of [0, 1], about half of the pixels that

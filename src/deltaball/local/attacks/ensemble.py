@@ -1,0 +1,92 @@
+"""Several attacks, of which the closest violation counts."""
+
+from dataclasses import dataclass
+
+import torch
+
+from deltaball.local.attacks.bg import Bg
+from deltaball.local.attacks.closest import Closest, Nearest, NearestViolation
+from deltaball.local.attacks.gradients import annealing, differentiated
+from deltaball.local.balls import GEOMETRY
+from deltaball.local.neighbourhoods import over_pixels
+from deltaball.local.points import Points
+from deltaball.local.references import Reference
+
+# The length of PGD's path in radii.
+TRAVEL = 2.5
+
+Found = tuple[torch.Tensor, torch.Tensor]  # images [K, n, h, w, c] and their distances [K, n]
+
+
+@dataclass(frozen=True)
+class Ensemble(NearestViolation):
+    """The closest image of another class that FGSM, BG or PGD finds (papers 000 and 003, Section 5).
+
+    The papers give no radii. FGSM goes to ten along its direction, each half the one before, in the norm and by signs.
+    BG follows its way to each other class. PGD searches the radius by bisection between 0 and the distance that these
+    two have found (the largest where they found nothing): `radii` times it takes `steps` steps on the margin from the
+    closest image so far, brought into the ball; after a violation the radius falls, else it grows. So it also climbs
+    to a class that is not the likeliest. A search along the line to the point then tightens what each of them found;
+    of equals the first counts. What does not change the class is no proposal; where there is none the margin is as
+    large as asked.
+    """
+
+    steps: int = 10
+    radii: int = 12
+
+    def nearest(self, points: Points, norm: str, reference: Reference, lead: float) -> Nearest:
+        by_attack = self.by_attack(points, norm, reference, lead)
+        closest, least = _closest(*by_attack.values())
+        found_by = torch.full_like(least, -1, dtype=torch.int8)
+        for place, (_, distance) in reversed([*enumerate(by_attack.values())]):
+            found_by.masked_fill_(distance.isfinite() & (distance == least), place)
+        return Nearest(closest, found_by)
+
+    def by_attack(self, points: Points, norm: str, reference: Reference, lead: float = 0.0) -> dict[str, Found]:
+        """Each attack's closest images [K, n, h, w, c] and their distances [K, n], infinite where it found none.
+
+        A tie counts as further than any image that is none.
+        """
+        fgsm, bg, pgd = (Closest(points, GEOMETRY[norm], reference, lead) for _ in range(3))
+        fgsm.look_along_the_gradient()
+        Bg().look(bg)
+        cheap = {"fgsm": _tightened(fgsm), "bg": _tightened(bg)}
+        self._search_radii(pgd, *_closest(*cheap.values()))
+        return {**cheap, "pgd": _tightened(pgd)}
+
+    def _search_radii(self, found: Closest, images: torch.Tensor, known: torch.Tensor) -> None:
+        """PGD from images, or from the point, whose distances are `known`."""
+        near, far = torch.zeros_like(known), known.clamp(max=found.largest)
+        for _ in range(self.radii):
+            radius = (near + far) / 2
+            start = torch.where(over_pixels(found.distance < known), found.images, images)
+            violated = self._ascend(found, found.geometry.retracted(start, found.x, radius), radius)
+            far = torch.where(violated, torch.minimum(radius, found.distance), far)
+            near = torch.where(violated, near, radius)
+
+    def _ascend(self, found: Closest, images: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+        """Ascend from images in balls of these radii [K, n]; whether a violation was found."""
+        geometry, violated = found.geometry, torch.zeros_like(radius, dtype=torch.bool)
+        for step in range(self.steps + 1):
+            logits, gradient = differentiated(found.points.model, images, found.reference, found.loss)
+            violated |= ~(found.judge(images, logits)[0] > 0)
+            if step < self.steps:
+                length = 2 * annealing(step, self.steps) * TRAVEL / self.steps * radius
+                images = geometry.retracted(geometry.stepped(images, gradient, length), found.x, radius)
+        return violated
+
+
+def _closest(first: Found, *others: Found) -> Found:
+    images, least = first
+    for others_images, distance in others:
+        nearer = distance < least
+        images = torch.where(over_pixels(nearer), others_images, images)
+        least = torch.where(nearer, distance, least)
+    return images, least
+
+
+def _tightened(found: Closest) -> Found:
+    images = found.tightened()
+    distance = found.geometry.length(images - found.x)
+    distance = torch.where(found.distance.isinf(), distance + 2 * found.largest, distance)
+    return images, torch.where(found.tied_distance.isinf(), torch.inf, distance)
