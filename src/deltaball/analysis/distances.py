@@ -116,6 +116,9 @@ def _judged(measured: pd.DataFrame, outcomes: pd.DataFrame | None) -> Iterator[l
     values = outcomes.set_index(["network_id", "measure"])["values"]
     worst = measured[measured["attack"].notna() | measured["certificate"].notna()]
     alike = worst[[NOTIONS[notion].curve == CHANGE for notion in worst["notion"]]]
+    sought = alike[[NOTIONS[notion].is_distance for notion in alike["notion"]]]
+    keys = ["network_id", "norm"]
+    alike = alike[alike.set_index(keys).index.isin(sought.set_index(keys).index)]
     by_norm: dict[tuple[str, str], list[Said]] = defaultdict(list)
     for row in alike.assign(kind=kinds(alike)).to_dict("records"):
         key = row["network_id"], row["measure"]
