@@ -1,10 +1,15 @@
 """Measures of what a kernel draws: what they are called, what they ask, and what is refused in one line."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 from builders import grid, planned
 
 from deltaball.base.errors import InputError
 from deltaball.study import reading
+from deltaball.study.kernels import KERNELS
 
 
 def names(**entry: object) -> list[str]:
@@ -78,3 +83,11 @@ def test_what_cannot_be_is_refused_in_a_line(entry: dict, said: str):
         reading.measure({key: value for key, value in whole.items() if value is not None})
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_page_about_them_says_what_can_be_asked(root: Path):
+    page = (root / "docs/studies.md").read_text(encoding="utf-8")
+    section = page.partition("### Perturbations and scores\n")[2].partition("\n## ")[0]
+    examples = [one for block in re.findall(r"```yaml\n(.*?)```", section, re.S) for one in yaml.safe_load(block)]
+    asked = {one.kernel.name for one in planned(grid(epochs=5), measures=examples).measures if one.kernel}
+    assert asked <= set(KERNELS) == set(re.findall(r"^\| `(\w+)` \|", section.partition("`sampling` says")[0], re.M))
