@@ -41,7 +41,7 @@ def test_the_judge_that_finds_most_tells_how_near_violations_are() -> None:
     table = pd.DataFrame(rows, columns=["attack", "certificate", "frequency", "severity"])
     told = sentences.distances(table.assign(dataset="mnist", norm="linf", within=20 / 255))
     assert told == (
-        "On mnist FMN finds a violation within 0.0784 at 30.0 % of the points, 0.03 away on average (medians of 2 "
+        "On mnist FMN finds a violation within 20/255 at 30.0 % of the points, 0.03 away on average (medians of 2 "
         "networks)."
     )
     assert sentences.distances(table.assign(dataset="mnist", norm="linf", within=0.1, severity=np.nan)) == ""

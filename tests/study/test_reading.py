@@ -13,6 +13,7 @@ from builders import grid, study
 from deltaball.base.errors import InputError
 from deltaball.plan.loading import planned
 from deltaball.study import reading
+from deltaball.study.axes import radius_text
 
 
 def refusal(path: Path, text: str) -> str:
@@ -126,3 +127,8 @@ def test_mutated_studies_are_planned_or_refused_in_one_line(root: Path) -> None:
     done = subprocess.run(fuzz, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("200 files: ")
+
+
+def test_a_radius_is_told_as_it_is_read_most_easily() -> None:
+    told = {20 / 255: "20/255", float(np.float32(8 / 255)): "8/255", 0.2: "0.2", 0.05: "0.05", 0.0123456: "0.0123456"}
+    assert [radius_text(value) for value in told] == list(told.values())

@@ -12,6 +12,7 @@ from deltaball.analysis.judges import display_name
 from deltaball.analysis.pruning import FEWEST_TRUNKS
 from deltaball.figures import style
 from deltaball.figures.trends import CONFIDENCE, fitted
+from deltaball.study.axes import radius_text
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import NOTIONS
 
@@ -128,7 +129,7 @@ def distances(shown: pd.DataFrame, within: Sequence[float]) -> str:
         else:
             low, high = (f"{100 * means[one]:.1f} % ({one})" for one in (means.idxmin(), means.idxmax()))
             told.append(f"{named} {low} to {high}")
-    return f"A violation within {last['within'].max():.3g}: {'; '.join(told)}."
+    return f"A violation within {radius_text(last['within'].max())}: {'; '.join(told)}."
 
 
 def margins(shown: pd.DataFrame) -> str:

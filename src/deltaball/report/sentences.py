@@ -8,6 +8,7 @@ import pandas as pd
 from deltaball.analysis.enclosures import ROUNDING
 from deltaball.analysis.judges import display_name
 from deltaball.figures import style
+from deltaball.study.axes import radius_text
 from deltaball.study.neighbourhoods import NORMS
 
 ALPHA = 0.05
@@ -56,7 +57,7 @@ def distances(table: pd.DataFrame) -> str:
         most = rows.groupby(by, sort=False)["frequency"].median().idxmax()
         chosen, ball = rows[by == most], "" if norm == "linf" else f" in {NORMS[norm]}"
         told.append(
-            f"On {dataset} {display_name(most)} finds a violation within {within:.3g}{ball} at "
+            f"On {dataset} {display_name(most)} finds a violation within {radius_text(within)}{ball} at "
             f"{100 * chosen['frequency'].median():.1f} % of the points, "
             f"{chosen['severity'].median():.3g} away on average (medians of {_many(len(chosen), 'network')})."
         )

@@ -6,6 +6,7 @@ import jinja2
 import pandas as pd
 
 from deltaball.analysis import judges
+from deltaball.study.axes import radius_text
 
 
 def environment() -> jinja2.Environment:
@@ -24,6 +25,7 @@ def environment() -> jinja2.Environment:
         "share": _share,
         "by": judges.display_name,
         "general": "{:g}".format,
+        "radius": radius_text,
         "cell": lambda text: text.replace("|", r"\|"),
         "sentence": lambda text: f"{text[:1].upper()}{text[1:].rstrip('.')}.",
     }

@@ -36,6 +36,8 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 # Of what is repeated: layers, and rounds of pruning.
 Repeats = TypeAliasType("Repeats", axis(Annotated[int, Field(ge=1, le=1000)]))
 
+SHORT, ALIKE = 5, 1e-6  # letters of a number that is read easily; of two radii in levels
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -49,6 +51,12 @@ def radius(kind: Any) -> Any:
     """A number of `kind`, which may be written as a quotient: 8/255."""
     quotient = Annotated[str, StringConstraints(pattern=r"^\s*\d+\s*/\s*[1-9]\d*\s*$")]
     return Annotated[kind, BeforeValidator(_quotient, json_schema_input_type=kind | quotient)]
+
+
+def radius_text(value: float) -> str:
+    """A radius as it is read most easily: 20/255, and 0.1 where that is short."""
+    levels, short = round(255 * value), f"{value:g}"
+    return short if len(short) <= SHORT or abs(255 * value - levels) > ALIKE else f"{levels}/255"
 
 
 Share = Annotated[float, Field(gt=0, lt=1)]
