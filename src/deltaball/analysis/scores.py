@@ -40,13 +40,13 @@ KEPT_LABELS = "labels are kept, as the kernel has it"
 
 
 def scores(measured: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """One row per network × score, over the distribution of the test points: of every kernel, and R2 of margins.
+    """One row per network × score: of every kernel, and R2 of margins.
 
     R2 is the mean margin, cut at δ; `per_diameter` divides it by the diameter of [0, 1]^m (paper 003's Equation 7 lacks
     that factor). R4 is of the kernel `near` with sizes drawn ∝ 1/ε. An `estimate` is of a normalised density of sizes;
     `scale` is what the paper's un-normalised integral is larger by. Beside it stands what a `constant` classifier has,
-    the most there is (postulate P1), and the estimate as a share `of_constant`. Scores of `type` 2 are about the
-    classifier and the inputs, those of type 3 about labels too.
+    the most there is (postulate P1), and the estimate as a share `of_constant`. Scores of `type` 1 are about
+    the classifier alone, those of type 2 about the inputs too, of type 3 about labels as well.
 
     `accuracy_at_least` is Proposition 6 of paper 003: the accuracy on what the kernel makes of the inputs, bounded from
     below by that on the test images and the mean ρ, both at α/2, `provided_that` labels stay.
@@ -87,7 +87,10 @@ def _name(measure: Measure) -> str | None:
 
 
 def _type(measure: Measure) -> int:
-    return 3 if measure.kernel and ("labels", "kept") in measure.kernel.parameters else 2
+    parameters = measure.kernel.parameters if measure.kernel else ()
+    if ("points", "cube") in parameters:
+        return 1
+    return 3 if ("labels", "kept") in parameters else 2
 
 
 def _words(measure: Measure) -> tuple[str, str, str]:
@@ -115,9 +118,9 @@ def _bound(row: Mapping[str, Any], measure: Measure, tests: int) -> tuple[float 
     """Proposition 6, and what it assumes; of no other score than the mean of ρ."""
     if measure.kernel is None or measure.judge != "mean" or measure.notion != "class_change":
         return None, None
-    # Of training images near a point, whatever they show, everybody knows that labels do not stay.
+    # Labels do not stay where training images are drawn whatever they show, and points of the cube have none.
     changes = measure.kernel.entry.of_images and _type(measure) == 2
-    if changes or pd.isna(row["test_accuracy"]):
+    if changes or _type(measure) == 1 or pd.isna(row["test_accuracy"]):
         return None, None
     accuracy, _ = clopper_pearson(round(row["test_accuracy"] * tests), tests, row["confidence"])
     assumed = KEPT_LABELS if _type(measure) == 3 else UNKNOWN_LABELS

@@ -36,6 +36,10 @@ KEYS = {
         axis(Literal["any", "kept"]),
         "kept draws images that have the point's label (label-aware); of noise, that of the closest training image",
     ),
+    "points": Key(
+        axis(Literal["test", "cube"]),
+        "around what is drawn: test images, or images uniform in [0, 1]^m (type 1: about the classifier alone)",
+    ),
     "empty": Key(
         axis(Literal["itself", "nearest"]),
         "what is drawn where the ball holds no training image: the point itself, or the nearest one",
@@ -48,6 +52,9 @@ SYMBOLS = {"delta": "δ", "sigma": "σ"}
 
 # Kernels that may keep the label of their point, and what they do if nothing is said.
 AWARE: dict[str, Value | None] = {"labels": "any"}
+
+# Noise, which is defined around any image.
+ANYWHERE: dict[str, Value | None] = {"points": "test"}
 
 # Kernels whose size may itself be drawn: the keys that say so, and what they are where they are left out.
 FAMILY: dict[str, Value | None] = {"density": None, "least": 0.0}
@@ -77,6 +84,8 @@ class Kernel:
             return f"norm {parameters['norm']}: it draws in {' or '.join(self.norms)}; possible there: {others}"
         if parameters.get("norm") == "linf" and parameters["delta"] > 1:
             return f"delta {parameters['delta']} in norm linf: pixels lie in [0, 1]; at most 1"
+        if parameters.get("points") == "cube" and parameters["labels"] == "kept":
+            return "labels 'kept' around points of the cube: they have no labels"
         if "density" not in self.takes:
             return None
         density, least, most = parameters["density"], parameters["least"], parameters[self.size]
@@ -131,6 +140,8 @@ class ChosenKernel:
             told.append(f"{sign} = {self.size:g}")
         if values.get("labels") == "kept":
             told.append("of the same label")
+        if values.get("points") == "cube":
+            told.append("around uniform images")
         if self.entry.of_images:
             told.append(f"{'the nearest' if values.get('empty') == 'nearest' else 'itself'} where there is none")
         return ", ".join(told)
@@ -145,7 +156,7 @@ KERNELS = {
             implementation="deltaball.local.kernels.uniform.Uniform",
             size="delta",
             norms=("linf",),
-            takes=FAMILY | AWARE,
+            takes=FAMILY | AWARE | ANYWHERE,
         ),
         Kernel(
             name="uniform_clipped",
@@ -153,21 +164,21 @@ KERNELS = {
             implementation="deltaball.local.kernels.uniform.UniformClipped",
             size="delta",
             norms=("linf", "l2", "l1"),
-            takes=FAMILY | AWARE,
+            takes=FAMILY | AWARE | ANYWHERE,
         ),
         Kernel(
             name="gaussian",
             title="Gaussian noise",
             implementation="deltaball.local.kernels.gaussian.Gaussian",
             size="sigma",
-            takes=FAMILY | AWARE,
+            takes=FAMILY | AWARE | ANYWHERE,
         ),
         Kernel(
             name="gaussian_clipped",
             title="Gaussian noise, then clipped to [0, 1]",
             implementation="deltaball.local.kernels.gaussian.GaussianClipped",
             size="sigma",
-            takes=FAMILY | AWARE,
+            takes=FAMILY | AWARE | ANYWHERE,
         ),
         Kernel(
             name="near",

@@ -184,6 +184,8 @@ class AnyMeasure(_Kernels):
             if strange:
                 raise ValueError(f"perturbation '{name}' takes no {min(strange)}; it takes {', '.join(entry.keys)}")
             self._chosen(name)
+        if "cube" in (self.points or []) and any(notion.needs_labels for notion in self.forms):
+            raise ValueError(f"points 'cube': images there have no labels, and {self.notion} needs them")
 
 
 def _check_judge(judge: Judge, notion: Notion, norms: list[str]) -> None:
