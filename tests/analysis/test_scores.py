@@ -69,7 +69,7 @@ def test_scores_are_named_as_the_papers_name_them():
     assert table.loc[kept, "type"] == 3
     assert table.loc["class_change_gaussian_0.1_cube_mean", "type"] == 1
     assert pd.isna(table.loc[kept, "score"])
-    assert table.loc["class_change_gaussian_0.1_share", "shape"] == "ρ ≥ 1 − τ"
+    assert table.loc["class_change_gaussian_0.1_share", "shape"] == "ρ ≥ 0.95"
     assert table.loc["class_change_gaussian_0.1_mean", "kernel"] == "Gaussian noise, σ = 0.1"
 
 

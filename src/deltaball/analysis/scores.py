@@ -14,9 +14,8 @@ from deltaball.study.kernels import ChosenKernel
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import NOTIONS
 
-# What is made of ρ_Q, by the judge that does.
-SHAPES = {"mean": "ρ", "share": "ρ ≥ 1 − τ", "cvar": "CVaR", "unanimous": "all draws agree"}
-WORST = "worst case"
+# H, what is made of ρ_Q.
+MEAN, WORST = "ρ", "worst case"
 
 KNOWN = ["network_id", "dataset", "grid", "method", "architecture", "kind", "test_accuracy"]
 SCORE = ["score", "type", "kernel", "shape", "range", "measure", "samples", "confidence"]
@@ -100,7 +99,19 @@ def _words(measure: Measure) -> tuple[str, str, str]:
     given = dict(measure.kernel.parameters)
     size = measure.kernel.size
     whole = f"[{given.get('least', 0):g}, {size:g}]" if "density" in given else "" if size is None else f"{size:g}"
-    return measure.kernel.words, SHAPES[measure.judge], whole
+    return measure.kernel.words, _shape(measure), whole
+
+
+def _shape(measure: Measure) -> str:
+    settings = dict(measure.settings)
+    match measure.judge:
+        case "share":
+            return f"ρ ≥ {1 - settings['tau']:g}"
+        case "cvar":
+            return f"worst {settings['tau']:g} of ρ"
+        case "unanimous":
+            return f"all {settings['draws']} draws agree"
+    return MEAN
 
 
 def _scale(kernel: ChosenKernel | None) -> float:
