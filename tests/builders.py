@@ -29,6 +29,7 @@ OBJECTIVES = {
     "adversarial": {"radius": 0.1},
     "constrained": {"radius": 0.1, "beta": 0.2, "constraint": "standard_robustness"},
     "trades": {"radius": 0.1, "beta": 6},
+    "cross_lipschitz": {"beta": 0.5},
     "mart": {"radius": 0.1, "beta": 5},
     "ibp": {"radius": 0.1, "ramp_epochs": 3},
     "crown_ibp": {"radius": 0.1, "ramp_epochs": 3},

@@ -20,6 +20,7 @@ TITLES = {
     "constrained_strong_classification_of_logits": "Constraint loss (SCR of logits)",
     "constrained_classification": "Constraint loss (CR)",
     "trades": "TRADES",
+    "cross_lipschitz": "cross-Lipschitz",
     "mart": "MART",
     "ibp": "IBP training",
     "crown_ibp": "CROWN-IBP training",

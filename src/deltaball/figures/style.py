@@ -57,6 +57,7 @@ TRAININGS = {
     "constrained_classification": "#E3A3C8",
     "trades": "#6F6F6F",
     "mart": "#9C9C9C",
+    "cross_lipschitz": "#8C6D31",
     "ibp": "#7A5195",
     "crown_ibp": "#B08FC7",
 }

@@ -153,6 +153,18 @@ OBJECTIVES: dict[str, type[Objective]] = {
             radius=_RADIUS,
         ),
         _objective(
+            "cross_lipschitz",
+            "deltaball.training.objectives.cross_lipschitz.CrossLipschitz",
+            "Cross-entropy + beta × how fast differences of logits change (Hein & Andriushchenko 2017).",
+            lambda axes: 3 if axes["slopes"] == "random" else 16,
+            12,
+            beta=(_BETA, Field(description="weight of Ω; λ in papers 000 and 003")),
+            slopes=(
+                axis(Literal["all", "random"]),
+                Field(["all"], description="of all logits, or of one random combination of them, which is cheaper"),
+            ),
+        ),
+        _objective(
             "ibp",
             "deltaball.training.objectives.certified.IntervalTraining",
             "Cross-entropy of the worst logits by interval bounds (Gowal et al. 2018).",
