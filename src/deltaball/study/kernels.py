@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from deltaball.study.axes import Positive, axis
+from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN, SEVERITIES
 from deltaball.study.neighbourhoods import NORMS
 
 Value = float | int | str
@@ -44,6 +45,10 @@ KEYS = {
         axis(Literal["itself", "nearest"]),
         "what is drawn where the ball holds no training image: the point itself, or the nearest one",
     ),
+    "severity": Key(
+        axis(Annotated[int, Field(ge=SEVERITIES[0], le=SEVERITIES[-1])]),
+        "of a corruption; MNIST-C's own if left out",
+    ),
     "least": Key(axis(Annotated[float, Field(ge=0, allow_inf_nan=False)]), "the smallest size that is drawn"),
 }
 
@@ -71,6 +76,12 @@ class Kernel:
     norms: tuple[str, ...] = ()  # of the balls in which it draws; none where there is no ball
     takes: Mapping[str, Value | None] = field(default_factory=dict)  # further keys, with what they are if left out
     of_images: bool = False  # whether it draws training images
+    corruptions: tuple[str, ...] = ()  # those that it draws in turn
+
+    @property
+    def draws(self) -> int | None:
+        """How many images of a point are drawn if nothing is said; None: as many as the judge's own default."""
+        return len(self.corruptions) or None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -142,6 +153,8 @@ class ChosenKernel:
             told.append("of the same label")
         if values.get("points") == "cube":
             told.append("around uniform images")
+        if "severity" in values:
+            told.append(f"severity {values['severity']}")
         if self.entry.of_images:
             told.append(f"{'the nearest' if values.get('empty') == 'nearest' else 'itself'} where there is none")
         return ", ".join(told)
@@ -188,6 +201,22 @@ KERNELS = {
             norms=("l2",),
             takes=FAMILY | AWARE | {"empty": "itself"},
             of_images=True,
+        ),
+        *(
+            Kernel(
+                name=one.name,
+                title=one.title,
+                implementation="deltaball.local.kernels.corrupted.Corrupted",
+                takes={} if one.severity is None else {"severity": one.severity},
+                corruptions=(one.name,),
+            )
+            for one in CORRUPTIONS.values()
+        ),
+        Kernel(
+            name="mnist_c",
+            title="the fifteen corruptions of MNIST-C in turn",
+            implementation="deltaball.local.kernels.corrupted.Corrupted",
+            corruptions=FIFTEEN,
         ),
     )
 }

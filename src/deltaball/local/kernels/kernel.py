@@ -68,4 +68,5 @@ def kernel(chosen: ChosenKernel, known: Known | None = None) -> Kernel:
     entry = KERNELS[chosen.name]
     names = {entry.size: "size", "points": "around"}
     values = {names.get(name, name): value for name, value in chosen.parameters}
+    values |= {"names": entry.corruptions} if entry.corruptions else {}
     return implementation(entry.implementation)(**values, **({"known": known} if chosen.needs_images else {}))
