@@ -108,7 +108,7 @@ def test_of_another_size_images_are_the_same_but_for_how_far_they_are_moved():
 
 def test_a_kernel_of_the_table_is_what_it_says():
     sizes = {"delta": 0.1, "sigma": 0.2}
-    for entry in KERNELS.values():
+    for entry in (one for one in KERNELS.values() if one.size):
         chosen = ChosenKernel(entry.name, tuple((key, sizes[key]) for key in [entry.size]))
         found = kernel(chosen)
         assert found.size == chosen.size == sizes[entry.size]
