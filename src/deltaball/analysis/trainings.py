@@ -12,6 +12,7 @@ TITLES = {
     BASELINE: "Baseline",
     "augmented_uniform": "Augmentation (RU)",
     "augmented_fgsm": "Augmentation (FGSM)",
+    "augmented_gaussian": "Augmentation (Gaussian)",
     "adversarial_standard_robustness": "Adversarial training",
     "adversarial_label": "Adversarial training (label)",
     "constrained_standard_robustness": "Constraint loss (SR)",

@@ -50,6 +50,7 @@ TRAININGS = {
     "baseline": "#000000",
     "augmented_uniform": "#56B4E9",
     "augmented_fgsm": "#0072B2",
+    "augmented_gaussian": "#8FB8DE",
     "adversarial_standard_robustness": "#009E73",
     "adversarial_label": "#5BA37C",
     "constrained_standard_robustness": "#E69F00",

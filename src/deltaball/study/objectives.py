@@ -104,9 +104,15 @@ OBJECTIVES: dict[str, type[Objective]] = {
             "deltaball.training.objectives.adversarial.Augmented",
             "The mean cross-entropy of the images and of perturbed copies, made anew in every step.",
             lambda axes: 1 + axes["copies"] * (2 if axes["noise"] == "fgsm" else 1),
-            noise=(axis(Literal["uniform", "fgsm"]), Field(["uniform"], description="what a copy is moved by")),
+            noise=(
+                axis(Literal["uniform", "fgsm", "gaussian"]),
+                Field(["uniform"], description="what a copy is moved by"),
+            ),
             copies=(axis(Annotated[int, Field(ge=1, le=100)]), Field([1], description="of each image")),
-            radius=_RADIUS,
+            radius=(
+                _RADIUS[0],
+                Field(description=f"{_RADIUS[1].description}; of gaussian noise its standard deviation, then clipped"),
+            ),
         ),
         _objective(
             "adversarial",
