@@ -15,13 +15,14 @@ ARCHITECTURES = {
 }
 ARCHITECTURES["vgg"] = ARCHITECTURES["cnn"]
 ARCHITECTURES |= {"resnet20": {"width": 2}, "nin": {"width": 6}, "conv5": {"filters": 4, "fc_width": 8}}
-ARCHITECTURES |= {"lenet": {}, "mnist_c_cnn": {}}
+ARCHITECTURES |= {"lenet": {}, "mnist_c_cnn": {}, "rbf_svm": {}}
 ARCHITECTURES["file"] = {"files": str(FILES / "one.safetensors")}
 METHODS = {
     "sgd": {"learning_rate": 0.01, "epochs": [5, 10]},
     "imp": {"proportion": 0.5, "iterations": 1, "learning_rate": 0.01, "epochs": 5},
     "finetune": {"rounds": 2, "adversary": "fgsm", "learning_rate": 0.01, "epochs": 5},
     "hmc": {"step_size": 0.001, "leapfrog_steps": 10, "posterior_samples": [100, 200]},
+    "svm": {},
     "given": {},
 }
 OBJECTIVES = {
@@ -29,6 +30,7 @@ OBJECTIVES = {
     "adversarial": {"radius": 0.1},
     "constrained": {"radius": 0.1, "beta": 0.2, "constraint": "standard_robustness"},
     "trades": {"radius": 0.1, "beta": 6},
+    "cross_lipschitz": {"beta": 0.5},
     "mart": {"radius": 0.1, "beta": 5},
     "ibp": {"radius": 0.1, "ramp_epochs": 3},
     "crown_ibp": {"radius": 0.1, "ramp_epochs": 3},

@@ -16,6 +16,7 @@ KERNELS = [
     {"notion": "class_change", "perturbation": "gaussian", "sigma": 0.1, "sampling": ["mean", "share"]},
     {"notion": "class_change", "perturbation": "near", "delta": 28, "density": "reciprocal", "least": 2.0},
     {"notion": "class_change", "perturbation": "near", "delta": 5, "labels": "kept"},
+    {"notion": "class_change", "perturbation": "gaussian", "sigma": 0.1, "points": "cube"},
     {"notion": "margin", "delta": 3, "norm": "l2"},
     {"notion": "margin", "delta": 0.5},
 ]
@@ -66,8 +67,9 @@ def test_scores_are_named_as_the_papers_name_them():
     assert table.loc[["margin_l2_3.0_fmn", "margin_linf_0.5_fmn"], "score"].tolist() == ["R2", "R2"]
     assert table.loc[r4, ["score", "type", "range"]].tolist() == ["R4", 2, "[2, 28]"]
     assert table.loc[kept, "type"] == 3
+    assert table.loc["class_change_gaussian_0.1_cube_mean", "type"] == 1
     assert pd.isna(table.loc[kept, "score"])
-    assert table.loc["class_change_gaussian_0.1_share", "shape"] == "ρ ≥ 1 − τ"
+    assert table.loc["class_change_gaussian_0.1_share", "shape"] == "ρ ≥ 0.95"
     assert table.loc["class_change_gaussian_0.1_mean", "kernel"] == "Gaussian noise, σ = 0.1"
 
 

@@ -165,7 +165,8 @@ def test_a_pack_larger_than_a_batch_is_measured_in_parts(
     weights = [trained.load(one.id, step).weights for one in pack for step in (1, 4)] * 5
     together = outcomes(Pack.of(plan.layers(pack[0]), weights), few.x_test, plan.measures, "cpu")
     alone = outcomes(Pack.of(plan.layers(pack[0]), weights[2:3]), few.x_test, plan.measures, "cpu")
-    for kind, (values, _) in together.items():
+    for kind, judged in together.items():
+        values = judged.outcomes
         assert values.shape == (40, 40)
         np.testing.assert_allclose(values[2], alone[kind].outcomes[0], atol=1e-6)
         np.testing.assert_allclose(values[:8], values[32:], atol=1e-6)

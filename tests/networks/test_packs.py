@@ -235,3 +235,9 @@ def test_a_large_product_and_its_gradients_are_those_in_float64(shared: bool, mo
         torch.testing.assert_close(found.double(), exact, atol=1e-4, rtol=0)
         for one, other in zip(torch.autograd.grad(found, (x, kernel), gradient), expected, strict=True):
             torch.testing.assert_close(one, other, atol=2e-4, rtol=0)
+        # A gradient by images may itself be differentiated by the weights.
+        by_images = []
+        for one in (arithmetic.product(x, kernel), (x.double() @ kernel.double()).float()):
+            (slope,) = torch.autograd.grad(one, x, gradient, create_graph=True)
+            by_images.append(torch.autograd.grad(slope.square().sum(), kernel)[0])
+        torch.testing.assert_close(*by_images, atol=1e-3, rtol=1e-4)

@@ -72,6 +72,9 @@ def test_what_is_made_of_the_same_draws_is_searched_once():
         ({"notion": "margin", "delta": 1, "sigma": None}, "cannot judge margin: it compares distances"),
         ({"notion": "softmax_variation", "sampling": "share"}, "cannot judge softmax_variation: it is about the share"),
         ({"perturbation": None, "sigma": None, "delta": 0.1, "sampling": "mean"}, "needs a perturbation to draw from"),
+        ({"points": "cube", "labels": "kept"}, "labels 'kept' around points of the cube: they have no labels"),
+        ({"points": "cube", "notion": "classification"}, "images there have no labels, and classification needs them"),
+        ({"perturbation": "near", "sigma": None, "delta": 2, "points": "cube"}, "perturbation 'near' takes no points"),
         # R2 is a mean margin, which needs the range that it is cut at.
         ({"notion": "margin", "perturbation": None, "sigma": None}, "missing key 'delta' (distances are cut at δ"),
         ({"perturbation": None, "sigma": None}, "missing key 'delta' (radii of the ball"),

@@ -3,18 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.packs import Pack
 from deltaball.study.objectives import OBJECTIVES
 from deltaball.training import draws
 from deltaball.training.objectives.cross_entropy import CrossEntropy, cross_entropy
-from deltaball.training.objectives.inner import ascended, noisy
+from deltaball.training.objectives.inner import ascended, gaussian, noisy
 from deltaball.training.objectives.objective import Batch, objective_of
 
 LINEAR = Layers((2, 3, 1), (Flatten(), Dense(3)))
 NETWORKS, IMAGES = 2, 20
-ATTACKING = [name for name in OBJECTIVES if name not in ("cross_entropy", "augmented")]
+IN_A_BALL = [name for name, entry in OBJECTIVES.items() if "radius" in entry.axis_names()]
+ATTACKING = [name for name in IN_A_BALL if name != "augmented"]
 AXES = {
     "noise": "uniform",
     "copies": 2,
@@ -69,7 +71,24 @@ def test_noise_stays_in_the_ball_and_is_another_in_every_step() -> None:
     assert (one != other).any()
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gaussian_noise_is_normal_and_clipped() -> None:
+    drawn = draws.Draws(draws.keys(["one", "other"], "cpu"), torch.tensor([0]), torch.tensor([3]))
+    numbers = drawn.normal((40_000,)).numpy()
+    assert stats.kstest(numbers[0], "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(numbers)[0, 1]) < 0.025
+    assert np.isfinite(numbers).all()
+    moved = gaussian(batch(), torch.tensor([0.0, 0.1]))
+    assert torch.equal(moved[0], batch().images[0])
+    inside = (batch().images[1] > 0.4) & (batch().images[1] < 0.6)
+    assert (moved[1] - batch().images[1])[inside].std().item() == pytest.approx(0.1, abs=0.05)
+    for size in (0.1, 5.0):
+        far = gaussian(batch(), torch.full((NETWORKS,), size))
+        assert far.min() >= 0
+        assert far.max() <= 1
+    assert (loss("augmented", batch(radius=0.3), noise="gaussian") != CrossEntropy()(pack(), batch())).all()
+
+
+@pytest.mark.parametrize("name", IN_A_BALL)
 def test_where_nothing_may_move_only_the_loss_at_the_images_is_left(name: str) -> None:
     still = batch(radius=0.0)
     networks = pack()

@@ -353,6 +353,7 @@ DIVERGING = {
     "constrained": {**ATTACKED, "constraint": "standard_robustness", "logic": "dl2"},
     "trades": ATTACKED,
     "mart": ATTACKED,
+    "cross_lipschitz": {"beta": 0.1, "slopes": "all"},
     "ibp": BOUNDED,
     "crown_ibp": BOUNDED,
 }

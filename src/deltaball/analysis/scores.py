@@ -14,9 +14,8 @@ from deltaball.study.kernels import ChosenKernel
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import NOTIONS
 
-# What is made of ρ_Q, by the judge that does.
-SHAPES = {"mean": "ρ", "share": "ρ ≥ 1 − τ", "cvar": "CVaR", "unanimous": "all draws agree"}
-WORST = "worst case"
+# H, what is made of ρ_Q.
+MEAN, WORST = "ρ", "worst case"
 
 KNOWN = ["network_id", "dataset", "grid", "method", "architecture", "kind", "test_accuracy"]
 SCORE = ["score", "type", "kernel", "shape", "range", "measure", "samples", "confidence"]
@@ -40,13 +39,13 @@ KEPT_LABELS = "labels are kept, as the kernel has it"
 
 
 def scores(measured: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """One row per network × score, over the distribution of the test points: of every kernel, and R2 of margins.
+    """One row per network × score: of every kernel, and R2 of margins.
 
     R2 is the mean margin, cut at δ; `per_diameter` divides it by the diameter of [0, 1]^m (paper 003's Equation 7 lacks
     that factor). R4 is of the kernel `near` with sizes drawn ∝ 1/ε. An `estimate` is of a normalised density of sizes;
     `scale` is what the paper's un-normalised integral is larger by. Beside it stands what a `constant` classifier has,
-    the most there is (postulate P1), and the estimate as a share `of_constant`. Scores of `type` 2 are about the
-    classifier and the inputs, those of type 3 about labels too.
+    the most there is (postulate P1), and the estimate as a share `of_constant`. Scores of `type` 1 are about
+    the classifier alone, those of type 2 about the inputs too, of type 3 about labels as well.
 
     `accuracy_at_least` is Proposition 6 of paper 003: the accuracy on what the kernel makes of the inputs, bounded from
     below by that on the test images and the mean ρ, both at α/2, `provided_that` labels stay.
@@ -87,7 +86,10 @@ def _name(measure: Measure) -> str | None:
 
 
 def _type(measure: Measure) -> int:
-    return 3 if measure.kernel and ("labels", "kept") in measure.kernel.parameters else 2
+    parameters = measure.kernel.parameters if measure.kernel else ()
+    if ("points", "cube") in parameters:
+        return 1
+    return 3 if ("labels", "kept") in parameters else 2
 
 
 def _words(measure: Measure) -> tuple[str, str, str]:
@@ -97,7 +99,19 @@ def _words(measure: Measure) -> tuple[str, str, str]:
     given = dict(measure.kernel.parameters)
     size = measure.kernel.size
     whole = f"[{given.get('least', 0):g}, {size:g}]" if "density" in given else "" if size is None else f"{size:g}"
-    return measure.kernel.words, SHAPES[measure.judge], whole
+    return measure.kernel.words, _shape(measure), whole
+
+
+def _shape(measure: Measure) -> str:
+    settings = dict(measure.settings)
+    match measure.judge:
+        case "share":
+            return f"ρ ≥ {1 - settings['tau']:g}"
+        case "cvar":
+            return f"worst {settings['tau']:g} of ρ"
+        case "unanimous":
+            return f"all {settings['draws']} draws agree"
+    return MEAN
 
 
 def _scale(kernel: ChosenKernel | None) -> float:
@@ -115,9 +129,9 @@ def _bound(row: Mapping[str, Any], measure: Measure, tests: int) -> tuple[float 
     """Proposition 6, and what it assumes; of no other score than the mean of ρ."""
     if measure.kernel is None or measure.judge != "mean" or measure.notion != "class_change":
         return None, None
-    # Of training images near a point, whatever they show, everybody knows that labels do not stay.
+    # Labels do not stay where training images are drawn whatever they show, and points of the cube have none.
     changes = measure.kernel.entry.of_images and _type(measure) == 2
-    if changes or pd.isna(row["test_accuracy"]):
+    if changes or _type(measure) == 1 or pd.isna(row["test_accuracy"]):
         return None, None
     accuracy, _ = clopper_pearson(round(row["test_accuracy"] * tests), tests, row["confidence"])
     assumed = KEPT_LABELS if _type(measure) == 3 else UNKNOWN_LABELS

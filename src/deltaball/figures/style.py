@@ -11,6 +11,7 @@ from deltaball.study import judges as study_judges
 # architectures stay apart in grey print too.
 SHADES = {"sgd": ("#0072B2", "#56B4E9"), "imp": ("#00664B", "#33C7A0"), "hmc": ("#A0457A", "#E3A3C8")}
 SHADES |= {"finetune": ("#8A4B08", "#D9A066")}
+SHADES |= {"svm": ("#8C6BB1", "#8C6BB1")}
 SHADES |= {"given": ("#4D4D4D", "#8C8C8C")}
 MARKS = {
     "fcn": "o",
@@ -21,6 +22,7 @@ MARKS = {
     "resnet20": "P",
     "conv5": ">",
     "mnist_c_cnn": "p",
+    "rbf_svm": "*",
 }
 MARKS |= {"file": "D"}
 # Attacks in blue, certificates warm, the exact answer black; a mark each.
@@ -40,14 +42,15 @@ JUDGES = {
 UNKNOWN_JUDGES = (("#009E73", "P"), ("#A0457A", "*"), ("#999999", "p"))  # of judges that have no look of their own
 SAMPLES = "#A50F15"  # the paper's red line
 NAMES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG", "lenet": "LeNet", "nin": "NiN", "resnet20": "ResNet20"}
-NAMES |= {"conv5": "Conv5", "mnist_c_cnn": "MNIST-C CNN", "file": "file"}
-METHODS = {"sgd": "SGD", "imp": "IMP", "finetune": "fine-tuning", "hmc": "HMC", "given": "GIVEN"}
+NAMES |= {"conv5": "Conv5", "mnist_c_cnn": "MNIST-C CNN", "rbf_svm": "RBF-SVM", "file": "file"}
+METHODS = {"sgd": "SGD", "imp": "IMP", "finetune": "fine-tuning", "hmc": "HMC", "svm": "SVM", "given": "GIVEN"}
 CAPACITY, DURATION = ("#8F74B8", "#D2C6E6"), ("#5BA37C", "#BFE0CC")  # the paper's purple and green box plots
 # Paper 001: trainings, the constraint losses warm; constraints; and its three metrics.
 TRAININGS = {
     "baseline": "#000000",
     "augmented_uniform": "#56B4E9",
     "augmented_fgsm": "#0072B2",
+    "augmented_gaussian": "#8FB8DE",
     "adversarial_standard_robustness": "#009E73",
     "adversarial_label": "#5BA37C",
     "constrained_standard_robustness": "#E69F00",
@@ -57,6 +60,7 @@ TRAININGS = {
     "constrained_classification": "#E3A3C8",
     "trades": "#6F6F6F",
     "mart": "#9C9C9C",
+    "cross_lipschitz": "#8C6D31",
     "ibp": "#7A5195",
     "crown_ibp": "#B08FC7",
 }

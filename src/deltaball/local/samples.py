@@ -38,10 +38,12 @@ class Mean(Judge):
         keys: Sequence[int],
         labels: torch.Tensor | None = None,
     ) -> Iterator[tuple[Around, Notion, Verdict]]:
-        reference = references(model(x.expand(len(model), *x.shape)), labels)
         for around, notions in asked.items():
+            kernel = self.kernel(around)
+            points = kernel.points(x, keys)
+            reference = references(model(points.expand(len(model), *x.shape)), labels)
             total = {notion: x.new_zeros(len(model), len(x), dtype=torch.float64) for notion in notions}
-            for images in islice(self.kernel(around).draws(x, keys), self.draws):
+            for images in islice(kernel.draws(points, keys), self.draws):
                 logits = model(images.expand(len(model), *x.shape))
                 distance = around.around(x).distance(images) if isinstance(around, Ball) else x.new_zeros(len(x))
                 for notion in notions:

@@ -131,7 +131,10 @@ def by_onednn() -> bool:
 
 
 class _Product(torch.autograd.Function):
-    """`product` by oneDNN, a call per network, so that none depends on its neighbours."""
+    """`product` by oneDNN, a call per network, so that none depends on its neighbours.
+
+    Its gradients are such products too, so that they can be differentiated in turn: the call itself has no gradient.
+    """
 
     @staticmethod
     def forward(context: Any, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
@@ -144,11 +147,10 @@ class _Product(torch.autograd.Function):
         x, kernel = context.saved_tensors
         by_x = by_kernel = None
         if context.needs_input_grad[0]:
-            by_x = torch.stack([_times(rows, own) for rows, own in zip(gradient, kernel, strict=True)])
+            by_x = _Product.apply(gradient, kernel.mT)
             by_x = by_x if x.ndim == 3 else by_x.sum(0)
         if context.needs_input_grad[1]:
-            images = x if x.ndim == 3 else [x] * len(kernel)
-            by_kernel = torch.stack([_times(rows.T, own.T) for rows, own in zip(images, gradient, strict=True)])
+            by_kernel = _Product.apply(x.mT, gradient)
         return by_x, by_kernel
 
 

@@ -39,6 +39,8 @@ from deltaball.networks.layers import (
     rule_for,
 )
 from deltaball.networks.models import Layered
+from deltaball.networks.support_vectors import SupportVectors
+from deltaball.networks.voting import support_vectors
 
 
 @dataclass(frozen=True)
@@ -226,4 +228,5 @@ FORWARD = {
     Subsample: _subsample,
     Residual: _residual,
     Flatten: _flatten,
+    SupportVectors: support_vectors,
 }

@@ -17,6 +17,8 @@ from deltaball.base.files import written_whole
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks import layers as kinds
 from deltaball.networks.layers import Conv, Dense, Layer, Layers, Shape, rule_for
+from deltaball.networks.support_vectors import EXPECTED, SupportVectors
+from deltaball.study.descending import Descending
 from deltaball.study.methods import METHODS
 from deltaball.study.objectives import DEFAULT, OBJECTIVES
 
@@ -140,7 +142,7 @@ def training(
     if METHODS[method].averages_samples:
         return _sampling(axes, layers, facts, checkpoints, device)
     kept = sum(map(len, checkpoints))
-    if not METHODS[method].trains:
+    if not issubclass(METHODS[method], Descending):
         return total(passes(layers, kept * (facts.train + facts.test)), {"checkpoint": kept})
     each = [max(one) for one in checkpoints]
     descent = epochs(method, axes, layers, facts, each, device)
@@ -247,6 +249,10 @@ def _convolution(layer: Conv, shape: Shape) -> LayerCost:
     return LayerCost("convolution", macs, math.prod(layer.output(shape)))
 
 
+def _kernels(layer: SupportVectors, shape: Shape) -> LayerCost:
+    return LayerCost("product", layer.macs(shape), EXPECTED)
+
+
 def _nothing(layer: Layer, shape: Shape) -> None:
     """Its time is in the rates of the layers before it."""
 
@@ -254,6 +260,7 @@ def _nothing(layer: Layer, shape: Shape) -> None:
 COSTS: Mapping[type[Layer], Callable[[Any, Shape], LayerCost | None]] = {
     Dense: _product,
     Conv: _convolution,
+    SupportVectors: _kernels,
     **dict.fromkeys(
         (
             kinds.Activation,

@@ -127,13 +127,19 @@ def of_entry(entry: Any, guarantee: Guarantee, at_once: int) -> Iterator[Measure
     confidence = (entry.guarantee and entry.guarantee.confidence) or guarantee.confidence
     samples = samples_needed(epsilon, confidence, estimates=at_once)
     for judge in entry.judges:
-        settings = tuple(
-            (name, value if getattr(entry, name) is None else getattr(entry, name))
-            for name, value in JUDGES[judge].settings.items()
-        )
         for notion, gamma, (norm, delta, kernel) in _each(entry):
+            settings = tuple(
+                (name, value if getattr(entry, name) is None else getattr(entry, name))
+                for name, value in _usual(judge, kernel).items()
+            )
             measure = Measure(notion.name, norm, delta, judge, gamma, settings, kernel, samples, wanted=entry.wanted)
             yield replace(measure, epsilon=epsilon * measure.highest, confidence=confidence_each(confidence, at_once))
+
+
+def _usual(judge: str, kernel: ChosenKernel | None) -> Mapping[str, float]:
+    """The settings of a judge where an entry says nothing."""
+    usual = JUDGES[judge].settings
+    return {**usual, "draws": kernel.entry.draws} if kernel and kernel.entry.draws else usual
 
 
 def _each(entry: Any) -> Iterator[tuple[Notion, float | None, Neighbourhood]]:

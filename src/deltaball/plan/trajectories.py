@@ -66,7 +66,7 @@ def _costed(identity: str, one: Wanted, facts: DatasetFacts) -> Trajectory:
         checkpoints=checkpoints,
         parents=one.parents,
         origin=one.origin,
-        parameters=network.parameters,
+        parameters=METHODS[method].parameters(axes, facts.train, network),
         # A backward pass costs two forward passes.
         flop=3.0 * network.flop * images * OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes)
         + network.flop * passes,

@@ -7,6 +7,7 @@ import pandas as pd
 
 from deltaball.analysis.enclosures import ROUNDING
 from deltaball.analysis.judges import display_name
+from deltaball.analysis.scores import MEAN, WORST
 from deltaball.figures import style
 from deltaball.study.axes import radius_text
 from deltaball.study.neighbourhoods import NORMS
@@ -67,7 +68,7 @@ def distances(table: pd.DataFrame) -> str:
 def scores(table: pd.DataFrame) -> str:
     """The mean ρ of each kernel, and R2, per data set: the median network's."""
     told = []
-    means = table[table["shape"].isin(["ρ", "worst case"])]
+    means = table[table["shape"].isin([MEAN, WORST])]
     for dataset, of_dataset in means.groupby("dataset", sort=False):
         each = of_dataset.groupby("measure", sort=False)
         named = [

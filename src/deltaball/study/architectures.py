@@ -30,7 +30,8 @@ from deltaball.networks.layers import (
     Residual,
     Subsample,
 )
-from deltaball.study.axes import Activations, Counts, Outputs, Proportions, Repeats, Strict, axis
+from deltaball.networks.support_vectors import SupportVectors
+from deltaball.study.axes import Activations, Counts, Outputs, Proportions, Rates, Repeats, Strict, axis
 
 # Of networks whose papers do not say (He et al. 2016 have these too): of the moving averages 0.9 stays in each step.
 NORMALISATION = BatchNorm(epsilon=1e-5, momentum=0.9)
@@ -48,7 +49,8 @@ class Architecture(Strict):
     # every id (version 1 is silent), so that stored weights are never taken for another's.
     VERSION: ClassVar[int] = 1
 
-    is_trained: ClassVar[bool] = True  # whether methods train its networks; else they are what they are
+    is_trained: ClassVar[bool] = True  # whether gradient descent trains its networks
+    has_bounds: ClassVar[bool] = True  # whether certificates know what its layers compute
 
     @classmethod
     def identifying(cls, axes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -236,6 +238,21 @@ class MnistCCnn(Architecture):
         return Layers(shape, (*convolutions, Dropout(0.25), *dense))
 
 
+class RbfSvm(Architecture):
+    """Axes of a support vector machine with a radial basis function as its kernel (paper 003)."""
+
+    is_trained: ClassVar[bool] = False
+    has_bounds: ClassVar[bool] = False
+
+    architecture: Literal["rbf_svm"]
+    rbf_gamma: Rates = Field([0.05], description="γ of the kernel exp(-γ |x - v|²), of pixels in [0, 1]")
+
+    @classmethod
+    def layers(cls, axes: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Layers:
+        """One against one, on the pixels as they are."""
+        return Layers(shape, (Flatten(), SupportVectors(axes["rbf_gamma"], classes)))
+
+
 def _found(names: list[str]) -> list[str]:
     """The files that names and patterns stand for, each once."""
     found: dict[str, None] = {}
@@ -298,10 +315,11 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
     "resnet20": Resnet20,
     "conv5": Conv5,
     "mnist_c_cnn": MnistCCnn,
+    "rbf_svm": RbfSvm,
     "file": File,
 }
 
-# Those of which a grid trains networks.
+# Those whose networks gradient descent trains.
 TRAINED = tuple(name for name, one in ARCHITECTURES.items() if one.is_trained)
 
 

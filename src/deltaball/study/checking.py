@@ -136,6 +136,7 @@ def _check_judges(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: s
     """Refuse what cannot judge the networks of a grid."""
     network = NetworkKind(
         layered=not grid.averages_samples,
+        has_bounds=grid.has_bounds,
         activations=_activations(measure, grid, facts),
         standardises=_standardises(measure, grid, facts),
     )

@@ -45,6 +45,9 @@ CORRUPTIONS = {
     )
 }
 
+# MNIST-C's; the first is none.
+FIFTEEN = tuple(CORRUPTIONS)[1:]
+
 
 def corruption(name: str, severity: int | None = None) -> tuple[Corruption, int | None]:
     """The corruption of that name with the severity it is asked at, by default that of MNIST-C.

@@ -177,7 +177,15 @@ class Finetune(Sgd):
     """
 
     # Those that count epochs would begin again with each round.
-    objectives: ClassVar = ("cross_entropy", "augmented", "adversarial", "constrained", "trades", "mart")
+    objectives: ClassVar = (
+        "cross_entropy",
+        "augmented",
+        "adversarial",
+        "constrained",
+        "trades",
+        "mart",
+        "cross_lipschitz",
+    )
     room: ClassVar[str] = "deltaball.training.finetuning"
     has_trunk: ClassVar[bool] = True
     one_by_one: ClassVar[bool] = True  # their training sets differ in size

@@ -28,6 +28,7 @@ class NetworkKind:
     layered: bool = True  # whether it is a list of layers; a mean over a posterior is none
     activations: tuple[str, ...] = ("relu",)
     layers: Layers | None = None  # where its size is known
+    has_bounds: bool = True  # whether its layers can be bounded and taken apart
     standardises: bool = False  # whether it divides by a deviation of an image's own numbers
 
 
@@ -56,6 +57,10 @@ NO_LAYERS = Refusal(
 NO_PIECES = Refusal(
     lambda notion, norm, network: network.standardises,
     "it divides by a deviation of an image's own numbers, which is not piecewise linear",
+)
+VECTORS = Refusal(
+    lambda notion, norm, network: not network.has_bounds,
+    "it sums kernels of support vectors, which are not piecewise linear and of which no bounds are known",
 )
 NO_CLASS = Refusal(lambda notion, norm, network: notion.reads != "margin", "what it looks for is another class")
 CURVED_SOFTMAX = Refusal(
@@ -225,7 +230,7 @@ JUDGES = {
             passes=_programs,
             settings={"alpha": 0.0, "targets": 1, "rounded_to": 0},
             shares=("norm", "delta", "reference"),
-            refusals=(NO_CLASS, NO_PROGRAM, NO_LAYERS, NO_PIECES, CURVED),
+            refusals=(NO_CLASS, NO_PROGRAM, NO_LAYERS, VECTORS, NO_PIECES, CURVED),
             seconds=PROGRAM_SECONDS,
             weakening=("alpha", "rounded_to"),
         ),
@@ -275,7 +280,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Ibp",
             passes=lambda settings, layers, notion: 8,
-            refusals=(UNLAYERED, STANDARDISED_SLOPES),
+            refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
         ),
         Judge(
             name="crown",
@@ -283,7 +288,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Crown",
             passes=_pulled_back,
-            refusals=(UNLAYERED, STANDARDISED_SLOPES),
+            refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
         ),
         Judge(
             name="alpha_crown",
@@ -291,7 +296,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.AlphaCrown",
             passes=lambda settings, layers, notion: ASCENDING * _pulled_back(settings, layers, notion),
-            refusals=(UNLAYERED, STANDARDISED_SLOPES),
+            refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
         ),
         Judge(
             name="exact",
@@ -300,7 +305,17 @@ JUDGES = {
             implementation="deltaball.local.deciding.Exact",
             passes=_pgd_and_crown,
             settings={"seconds": 60.0},
-            refusals=(UNLAYERED, STANDARDISED, CURVED_SOFTMAX, LOGITS, DISTANCE, EUCLIDEAN, CURVED_SUMS, TOO_LARGE),
+            refusals=(
+                UNLAYERED,
+                VECTORS,
+                STANDARDISED,
+                CURVED_SOFTMAX,
+                LOGITS,
+                DISTANCE,
+                EUCLIDEAN,
+                CURVED_SUMS,
+                TOO_LARGE,
+            ),
             seconds=LEFT_OPEN * SOLVING_SECONDS,
         ),
         Judge(

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from deltaball.study.axes import Positive, axis
+from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN, SEVERITIES
 from deltaball.study.neighbourhoods import NORMS
 
 Value = float | int | str
@@ -36,9 +37,17 @@ KEYS = {
         axis(Literal["any", "kept"]),
         "kept draws images that have the point's label (label-aware); of noise, that of the closest training image",
     ),
+    "points": Key(
+        axis(Literal["test", "cube"]),
+        "around what is drawn: test images, or images uniform in [0, 1]^m (type 1: about the classifier alone)",
+    ),
     "empty": Key(
         axis(Literal["itself", "nearest"]),
         "what is drawn where the ball holds no training image: the point itself, or the nearest one",
+    ),
+    "severity": Key(
+        axis(Annotated[int, Field(ge=SEVERITIES[0], le=SEVERITIES[-1])]),
+        "of a corruption; MNIST-C's own if left out",
     ),
     "least": Key(axis(Annotated[float, Field(ge=0, allow_inf_nan=False)]), "the smallest size that is drawn"),
 }
@@ -48,6 +57,9 @@ SYMBOLS = {"delta": "δ", "sigma": "σ"}
 
 # Kernels that may keep the label of their point, and what they do if nothing is said.
 AWARE: dict[str, Value | None] = {"labels": "any"}
+
+# Noise, which is defined around any image.
+ANYWHERE: dict[str, Value | None] = {"points": "test"}
 
 # Kernels whose size may itself be drawn: the keys that say so, and what they are where they are left out.
 FAMILY: dict[str, Value | None] = {"density": None, "least": 0.0}
@@ -64,6 +76,12 @@ class Kernel:
     norms: tuple[str, ...] = ()  # of the balls in which it draws; none where there is no ball
     takes: Mapping[str, Value | None] = field(default_factory=dict)  # further keys, with what they are if left out
     of_images: bool = False  # whether it draws training images
+    corruptions: tuple[str, ...] = ()  # those that it draws in turn
+
+    @property
+    def draws(self) -> int | None:
+        """How many images of a point are drawn if nothing is said; None: as many as the judge's own default."""
+        return len(self.corruptions) or None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -77,6 +95,8 @@ class Kernel:
             return f"norm {parameters['norm']}: it draws in {' or '.join(self.norms)}; possible there: {others}"
         if parameters.get("norm") == "linf" and parameters["delta"] > 1:
             return f"delta {parameters['delta']} in norm linf: pixels lie in [0, 1]; at most 1"
+        if parameters.get("points") == "cube" and parameters["labels"] == "kept":
+            return "labels 'kept' around points of the cube: they have no labels"
         if "density" not in self.takes:
             return None
         density, least, most = parameters["density"], parameters["least"], parameters[self.size]
@@ -131,6 +151,10 @@ class ChosenKernel:
             told.append(f"{sign} = {self.size:g}")
         if values.get("labels") == "kept":
             told.append("of the same label")
+        if values.get("points") == "cube":
+            told.append("around uniform images")
+        if "severity" in values:
+            told.append(f"severity {values['severity']}")
         if self.entry.of_images:
             told.append(f"{'the nearest' if values.get('empty') == 'nearest' else 'itself'} where there is none")
         return ", ".join(told)
@@ -145,7 +169,7 @@ KERNELS = {
             implementation="deltaball.local.kernels.uniform.Uniform",
             size="delta",
             norms=("linf",),
-            takes=FAMILY | AWARE,
+            takes=FAMILY | AWARE | ANYWHERE,
         ),
         Kernel(
             name="uniform_clipped",
@@ -153,21 +177,21 @@ KERNELS = {
             implementation="deltaball.local.kernels.uniform.UniformClipped",
             size="delta",
             norms=("linf", "l2", "l1"),
-            takes=FAMILY | AWARE,
+            takes=FAMILY | AWARE | ANYWHERE,
         ),
         Kernel(
             name="gaussian",
             title="Gaussian noise",
             implementation="deltaball.local.kernels.gaussian.Gaussian",
             size="sigma",
-            takes=FAMILY | AWARE,
+            takes=FAMILY | AWARE | ANYWHERE,
         ),
         Kernel(
             name="gaussian_clipped",
             title="Gaussian noise, then clipped to [0, 1]",
             implementation="deltaball.local.kernels.gaussian.GaussianClipped",
             size="sigma",
-            takes=FAMILY | AWARE,
+            takes=FAMILY | AWARE | ANYWHERE,
         ),
         Kernel(
             name="near",
@@ -177,6 +201,22 @@ KERNELS = {
             norms=("l2",),
             takes=FAMILY | AWARE | {"empty": "itself"},
             of_images=True,
+        ),
+        *(
+            Kernel(
+                name=one.name,
+                title=one.title,
+                implementation="deltaball.local.kernels.corrupted.Corrupted",
+                takes={} if one.severity is None else {"severity": one.severity},
+                corruptions=(one.name,),
+            )
+            for one in CORRUPTIONS.values()
+        ),
+        Kernel(
+            name="mnist_c",
+            title="the fifteen corruptions of MNIST-C in turn",
+            implementation="deltaball.local.kernels.corrupted.Corrupted",
+            corruptions=FIFTEEN,
         ),
     )
 }

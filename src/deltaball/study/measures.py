@@ -180,10 +180,17 @@ class AnyMeasure(_Kernels):
             lacking = next((key for key in entry.keys if key not in entry.takes and getattr(self, key) is None), None)
             if lacking:
                 raise ValueError(f"missing key '{lacking}' of perturbation '{name}'")
+            turns = len(entry.corruptions)
+            if turns > 1 and self.draws and self.draws % turns:
+                raise ValueError(
+                    f"draws {self.draws}: perturbation '{name}' takes {turns} corruptions in turn; give a multiple"
+                )
             strange = {"norm", "delta", *KEYS} & self.model_fields_set - {*entry.keys}
             if strange:
                 raise ValueError(f"perturbation '{name}' takes no {min(strange)}; it takes {', '.join(entry.keys)}")
             self._chosen(name)
+        if "cube" in (self.points or []) and any(notion.needs_labels for notion in self.forms):
+            raise ValueError(f"points 'cube': images there have no labels, and {self.notion} needs them")
 
 
 def _check_judge(judge: Judge, notion: Notion, norms: list[str]) -> None:

@@ -73,8 +73,13 @@ class Method(Strict):
 
     @classmethod
     def searching(cls, axes: Axes, points: int, layers: Layers) -> tuple[float, float]:
-        """Of looking for what a trajectory trains on: forward passes of an image, and seconds of a CPU besides."""
+        """What training takes besides descending: forward passes of an image, and seconds of a CPU."""
         return 0, 0
+
+    @classmethod
+    def parameters(cls, axes: Axes, points: int, layers: Layers) -> int:
+        """How many numbers training finds, of so many training points."""
+        return layers.parameters
 
     @classmethod
     def stored_bytes(cls, axes: Axes, parameters: int, checkpoints: tuple[int, ...]) -> int:

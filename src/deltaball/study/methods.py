@@ -4,6 +4,7 @@ Light: no array library. A new method is one class, one entry in METHODS, and a 
 function `train`.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
+from deltaball.networks.layers import Layers
 from deltaball.study.axes import WITHIN_PACK, Count, Counts, Delays, Rates, Seeds, axis
 from deltaball.study.descending import Finetune, Imp, Sgd
 from deltaball.study.method import FLOAT, Axes, Method, Training
@@ -70,6 +72,57 @@ class Hmc(Method):
             raise InputError(f"thinning = {thinnest} leaves none of {shortest} posterior_samples")
 
 
+class Svm(Method):
+    """Axes of support vector machines (paper 003): one for each pair of classes, each with a hinge loss of its own."""
+
+    architectures: ClassVar = ("rbf_svm",)
+    objectives: ClassVar = ("cross_entropy",)  # which none of them minimises
+    room: ClassVar[str] = "deltaball.training.svm"
+    one_by_one: ClassVar[bool] = True  # each has support vectors of its own
+
+    # Seconds of a CPU core per pair of images that a solver sees together.
+    SECONDS: ClassVar[float] = 3e-8
+    # Numbers of an image that are kept for each number that is found.
+    KEPT: ClassVar[int] = 100
+
+    method: Literal["svm"]
+    penalty: Rates = Field([5.0], description="C: what a training image on the wrong side of its margin costs")
+    train_points: axis(Count | None) = Field([None], description="training images seen, drawn by seed; null is all")
+    seed: Seeds = Field([0], description="draws the training images, where not all are seen")
+
+    @classmethod
+    def chain(cls, axes: Axes) -> list[Training]:
+        return [Training("svm", axes, 0)]
+
+    @classmethod
+    def images_each(cls, axes: Axes, points: int) -> int:
+        return axes["train_points"] or points
+
+    @classmethod
+    def parameters(cls, axes: Axes, points: int, layers: Layers) -> int:
+        """The multipliers of the dual problems and the intercepts; most multipliers are found to be 0."""
+        classes = layers.output[0]
+        return cls.images_each(axes, points) * (classes - 1) + math.comb(classes, 2)
+
+    @classmethod
+    def searching(cls, axes: Axes, points: int, layers: Layers) -> tuple[float, float]:
+        """Each pair of classes sees its own images, so of c classes all pairs see 2 (c - 1) / c of n² pairs."""
+        classes, seen = layers.output[0], cls.images_each(axes, points)
+        return 0, cls.SECONDS * seen**2 * 2 * (classes - 1) / classes
+
+    @classmethod
+    def stored_bytes(cls, axes: Axes, parameters: int, checkpoints: tuple[int, ...]) -> int:
+        """Bytes of support vectors and coefficients, about."""
+        return FLOAT * cls.KEPT * parameters
+
+    def check_points(self, facts: DatasetFacts) -> None:
+        most = max((count for count in self.train_points if count), default=0)
+        if most > facts.train:
+            raise InputError(f"train_points = {most}: {facts.name} has {facts.train}; null takes all")
+        if len(self.seed) > 1 and None in self.train_points:
+            raise InputError(f"seed = {self.seed}: it draws training images, and train_points = null sees all of them")
+
+
 class Given(Method):
     """Networks that nobody trains here: their weights are those of their files."""
 
@@ -92,4 +145,11 @@ class Given(Method):
         return 0
 
 
-METHODS: dict[str, type[Method]] = {"sgd": Sgd, "imp": Imp, "finetune": Finetune, "hmc": Hmc, "given": Given}
+METHODS: dict[str, type[Method]] = {
+    "sgd": Sgd,
+    "imp": Imp,
+    "finetune": Finetune,
+    "hmc": Hmc,
+    "svm": Svm,
+    "given": Given,
+}

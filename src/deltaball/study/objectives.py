@@ -104,9 +104,15 @@ OBJECTIVES: dict[str, type[Objective]] = {
             "deltaball.training.objectives.adversarial.Augmented",
             "The mean cross-entropy of the images and of perturbed copies, made anew in every step.",
             lambda axes: 1 + axes["copies"] * (2 if axes["noise"] == "fgsm" else 1),
-            noise=(axis(Literal["uniform", "fgsm"]), Field(["uniform"], description="what a copy is moved by")),
+            noise=(
+                axis(Literal["uniform", "fgsm", "gaussian"]),
+                Field(["uniform"], description="what a copy is moved by"),
+            ),
             copies=(axis(Annotated[int, Field(ge=1, le=100)]), Field([1], description="of each image")),
-            radius=_RADIUS,
+            radius=(
+                _RADIUS[0],
+                Field(description=f"{_RADIUS[1].description}; of gaussian noise its standard deviation, then clipped"),
+            ),
         ),
         _objective(
             "adversarial",
@@ -151,6 +157,18 @@ OBJECTIVES: dict[str, type[Objective]] = {
             beta=(_BETA, Field(description="weight of the divergence; 5 in the literature")),
             attack_steps=_STEPS,
             radius=_RADIUS,
+        ),
+        _objective(
+            "cross_lipschitz",
+            "deltaball.training.objectives.cross_lipschitz.CrossLipschitz",
+            "Cross-entropy + beta × how fast differences of logits change (Hein & Andriushchenko 2017).",
+            lambda axes: 3 if axes["slopes"] == "random" else 16,
+            12,
+            beta=(_BETA, Field(description="weight of Ω; λ in papers 000 and 003")),
+            slopes=(
+                axis(Literal["all", "random"]),
+                Field(["all"], description="of all logits, or of one random combination of them, which is cheaper"),
+            ),
         ),
         _objective(
             "ibp",

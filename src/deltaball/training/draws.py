@@ -43,6 +43,11 @@ class Draws:
         words = torch.stack(philox(counters, (self.keys[:, :1], self.keys[:, 1:])), dim=2)
         return ((words.flatten(1)[:, :count] >> 8) * 2.0**-24).view(-1, *shape)
 
+    def normal(self, shape: Sequence[int]) -> torch.Tensor:
+        """Standard normal numbers [K, *shape] (Box & Muller 1958), each of two uniform ones."""
+        lengths = (1 - self.uniform(shape)).log_().mul_(-2).sqrt_()
+        return self.uniform(shape).mul_(2 * math.pi).cos_().mul_(lengths)
+
 
 def keys(origins: Sequence[str], device: str) -> torch.Tensor:
     """The keys [K, 2] of trajectories, by where their random numbers come from."""

@@ -16,6 +16,8 @@ from deltaball.local.kernels.known import Known
 from deltaball.local.kernels.near import Near
 from deltaball.local.kernels.uniform import Uniform, UniformClipped
 from deltaball.local.notions import ClassChange
+from deltaball.networks.layers import Dense, Flatten, Layers
+from deltaball.networks.packs import Pack
 from deltaball.study.kernels import KERNELS, ChosenKernel
 
 EACH: dict[str, Kernel] = {
@@ -106,7 +108,7 @@ def test_of_another_size_images_are_the_same_but_for_how_far_they_are_moved():
 
 def test_a_kernel_of_the_table_is_what_it_says():
     sizes = {"delta": 0.1, "sigma": 0.2}
-    for entry in KERNELS.values():
+    for entry in (one for one in KERNELS.values() if one.size):
         chosen = ChosenKernel(entry.name, tuple((key, sizes[key]) for key in [entry.size]))
         found = kernel(chosen)
         assert found.size == chosen.size == sizes[entry.size]
@@ -123,6 +125,19 @@ def test_images_uniform_in_a_ball_are_those_that_sampling_uniform_looks_at():
     ((_, _, of_kernel),) = judge("mean", draws=20)(pack, x, {Uniform(0.2): [ClassChange()]}, range(4))
     assert torch.equal(of_ball.outcome, of_kernel.outcome)
     assert 0 < of_ball.outcome.mean() < 1
+
+
+def test_around_points_of_the_cube_the_class_is_that_of_the_point_drawn():
+    # Class 0 from 0.5 on. Of x uniform in [0, 1] and x' uniform within 0.2 of it, the class changes with probability
+    # 2 ∫₀^.2 (.2 - t) / .4 dt = 0.1, whatever the test images are.
+    pixel = Pack.of(Layers((1, 1, 1), (Flatten(), Dense(2))), [[np.float32([[4, 0]]), np.float32([-2, 0])]])
+    x, asked = torch.zeros(3000, 1, 1, 1), {Uniform(0.2, around="cube"): [ClassChange()]}
+    ((_, _, found),) = judge("mean", draws=5)(pixel, x, asked, range(3000))
+    # Within 0.2 of 0 and 1 intervals are cut, far from where classes change.
+    assert found.outcome.mean().item() == pytest.approx(0.9, abs=0.015)
+    points = Uniform(0.2, around="cube").points(x, range(3000))
+    assert stats.kstest(points.flatten().numpy(), "uniform").pvalue > 1e-3
+    assert torch.equal(points, Gaussian(0.1, around="cube").points(x + 1, range(3000)))
 
 
 # Training images of one pixel, and what they are.

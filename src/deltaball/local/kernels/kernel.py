@@ -28,6 +28,10 @@ class Kernel(ABC):
         `x` are float32 images [n, h, w, c] in [0, 1], `keys` [n] the points' own numbers.
         """
 
+    def points(self, x: torch.Tensor, keys: Sequence[int]) -> torch.Tensor:
+        """The images [n, h, w, c] around which it draws, where the test images are x."""
+        return x
+
     def sample(self, x: torch.Tensor, keys: Sequence[int], count: int) -> torch.Tensor:
         """The first `count` draws of each point, [n, count, h, w, c]."""
         return torch.stack([*islice(self.draws(x, keys), count)], 1)
@@ -62,5 +66,7 @@ class Sized(Kernel):
 def kernel(chosen: ChosenKernel, known: Known | None = None) -> Kernel:
     """The kernel that a measure asks. What is `known` is needed where `chosen.needs_images` says so."""
     entry = KERNELS[chosen.name]
-    values = {"size" if name == entry.size else name: value for name, value in chosen.parameters}
+    names = {entry.size: "size", "points": "around"}
+    values = {names.get(name, name): value for name, value in chosen.parameters}
+    values |= {"names": entry.corruptions} if entry.corruptions else {}
     return implementation(entry.implementation)(**values, **({"known": known} if chosen.needs_images else {}))

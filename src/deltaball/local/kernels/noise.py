@@ -20,10 +20,19 @@ class Noise(Sized):
     """Of another size the images are the same but for how far they are moved.
 
     With `labels` kept an image is drawn again until it has its point's label, by the nearest training image
-    (`Known.keep_label`); after 100 others in a row the point itself stands in.
+    (`Known.keep_label`); after 100 others in a row the point itself stands in. Points are test images, or of the
+    `cube`, uniform in [0, 1]^m.
     """
 
+    around: str = "test"
+
     noise_of: ClassVar[str]  # by which its numbers are drawn
+
+    def points(self, x: torch.Tensor, keys: Sequence[int]) -> torch.Tensor:
+        if self.around == "test":
+            return x
+        drawn = [generator("cube", key).random(x[0].numel(), dtype=np.float32) for key in keys]
+        return torch.from_numpy(np.stack(drawn)).view_as(x).to(x.device)
 
     def draws(self, x: torch.Tensor, keys: Sequence[int]) -> Iterator[torch.Tensor]:
         random = [(generator(self.noise_of, key), generator(self.noise_of, "size", key)) for key in keys]

@@ -9,7 +9,7 @@ from deltaball.networks.models import Layered
 from deltaball.study.constraints import parsed
 from deltaball.study.objectives import LABEL
 from deltaball.training.objectives.cross_entropy import cross_entropy, cross_entropy_each
-from deltaball.training.objectives.inner import Raised, ascended, noisy
+from deltaball.training.objectives.inner import Raised, ascended, gaussian, noisy
 from deltaball.training.objectives.objective import Batch, Objective
 
 # How far from an image TRADES and MART begin, as a share of the radius: at the image itself their loss has no slope.
@@ -19,7 +19,9 @@ BEGINNING = 0.01
 class Augmented(Objective):
     """The mean cross-entropy of the images and of copies of them: noisy, or moved by one step of FGSM.
 
-    Paper 001, Section 4's data augmentation. It is made anew in every step, and of the training images.
+    Paper 001, Section 4's data augmentation, and with Gaussian noise that of paper 003, which leaves open how many
+    images are noisy and whether they are clipped; here half are with one copy, and they are. Copies are made anew in
+    every step, and of the training images.
     """
 
     def __call__(self, networks: Layered, batch: Batch) -> torch.Tensor:
@@ -30,6 +32,8 @@ class Augmented(Objective):
         return total / (1 + copies)
 
     def _copy(self, networks: Layered, batch: Batch, radius: torch.Tensor) -> torch.Tensor:
+        if self.axes["noise"] == "gaussian":
+            return gaussian(batch, radius)
         images = noisy(batch, radius)
         if self.axes["noise"] == "uniform":
             return images

@@ -20,6 +20,12 @@ def noisy(batch: Batch, radius: torch.Tensor) -> torch.Tensor:
     return noise.mul_(over_images(radius)).add_(batch.images).clamp_(0, 1)
 
 
+def gaussian(batch: Batch, deviation: torch.Tensor) -> torch.Tensor:
+    """The images with normal noise of a standard deviation [K] in every pixel, then clipped to [0, 1]."""
+    noise = batch.draws.normal(batch.images.shape[1:])
+    return noise.mul_(over_images(deviation)).add_(batch.images).clamp_(0, 1)
+
+
 def ascended(
     networks: Layered, batch: Batch, radius: torch.Tensor, steps: int, raised: Raised, start: torch.Tensor
 ) -> torch.Tensor:
