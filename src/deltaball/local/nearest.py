@@ -30,8 +30,8 @@ from deltaball.local.regions import Region
 # on a constant background there are thousands; those that end the way to the solution first took 3 to 12 times as long.
 ADDED = 80
 
-# Simplex iterations of one search, which then ends without an answer: some seconds. On MNIST FCN 2×256 takes a median of
-# 100, and of LeNet's images within 20/255 few take more than 1,000.
+# Simplex iterations of one search, some seconds, after which it ends without an answer. On MNIST FCN 2×256 takes a
+# median of 100, and of LeNet's images within 20/255 few take more than 1,000.
 ITERATIONS = 20_000
 
 # A slack counts as violated by more than this share of its layer's largest; a pixel by this much.
