@@ -87,6 +87,22 @@ def test_rows_as_needed_give_what_all_rows_give_and_hot_starts_what_cold_ones_do
     assert compared == 112
 
 
+def test_a_search_without_an_answer_says_neither_that_there_is_none_nor_how_far_it_is():
+    pack, x, ended = drawn_pack(NETWORKS["dense"], 1, 0), images(8, 0, SMALL), 0
+    network = piecewise(pack)
+    for point in x:
+        region = Region.around(network, point.double())
+        kept = int(region.logits.argmax())
+        whole, short = (nearest(region, kept, targets(region, kept)[0], iterations=most) for most in (10_000, 2))
+        assert not math.isnan(whole.distance)
+        if whole.iterations > 2:
+            ended += 1
+            assert math.isnan(short.distance)
+            assert short.displacement.isnan().all()
+            assert short.iterations <= 2
+    assert ended
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_in_its_region_a_network_is_its_affine_function(name: str):
     pack, x = drawn_pack(NETWORKS[name], 1, 5), images(8, 5, SMALL).double()

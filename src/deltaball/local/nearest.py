@@ -26,8 +26,13 @@ import torch
 from deltaball.local.linear_programs import OPTIONS
 from deltaball.local.regions import Region
 
-# Rows that are added at once: those that end the way from the point to the solution first.
+# Rows that are added at once: those that the solution violates most, for the size of their layer. Where max-pools tie
+# on a constant background there are thousands; those that end the way to the solution first took 3 to 12 times as long.
 ADDED = 80
+
+# Simplex iterations of one search, some seconds, after which it ends without an answer. On MNIST FCN 2×256 takes a
+# median of 100, and of LeNet's images within 20/255 few take more than 1,000.
+ITERATIONS = 20_000
 
 # A slack counts as violated by more than this share of its layer's largest; a pixel by this much.
 VIOLATED, OUTSIDE = 1e-8, 1e-9
@@ -43,11 +48,13 @@ class Nearest(NamedTuple):
     """The nearest image of the target in a region."""
 
     displacement: torch.Tensor  # float64 [h, w, c]; NaN where there is none
-    distance: float  # its largest pixel; infinite where the region has no image of the target within `most`
+    # Its largest pixel; infinite where the region has no image of the target within `most`; NaN without an answer.
+    distance: float
     holding: list[int]  # the region's slacks that keep it from being nearer, the strongest first
     rows: int  # of the last program, classes and pixels included
     programs: int  # that were solved
     cold: int  # of these, from nothing, for the first solution was not proven
+    iterations: int  # of the simplex method, in all
 
 
 def nearest(
@@ -59,20 +66,22 @@ def nearest(
     begin: Sequence[int] = (),
     every_row: bool = False,
     hot: bool = True,
+    iterations: int = ITERATIONS,
 ) -> Nearest:
     """The nearest image to region.x at which `target` leads `kept` and all other classes by at least α.
 
     No further than `most`, in L∞, and in [0, 1]. The first program has the slacks `begin`, or `every_row`. Without
-    `hot` each one is solved from nothing. The class `kept` has to lead at x.
+    `hot` each one is solved from nothing. The class `kept` has to lead at x. The search gives up after so many
+    `iterations`, and where the solver's last word is not proven.
     """
     classes = len(region.logits)
     others = [kept, *(one for one in range(classes) if one not in (kept, target))]
     gradients = region.logit_gradients()
     rows, leads = gradients[target] - gradients[others], region.logits[target] - region.logits[others] - alpha
-    search = _Search(region, most, hot)
+    search = _Search(region, most, hot, iterations)
     least = _least(rows[0].numpy(), -leads[0].item(), *search.room)
     if not least <= most:
-        return search.none()
+        return search.none(math.inf)
     search.start(least, rows.numpy(), leads.numpy())
     search.add(range(len(region.slacks)) if every_row else begin)
     if every_row:
@@ -83,8 +92,8 @@ def nearest(
 class _Search:
     """The program as far as it is written. Its variables are the pixels' u and s as a share of the largest possible."""
 
-    def __init__(self, region: Region, most: float, hot: bool) -> None:
-        self.region, self.most, self.hot = region, most, hot
+    def __init__(self, region: Region, most: float, hot: bool, iterations: int) -> None:
+        self.region, self.most, self.hot, self.left = region, most, hot, iterations
         x = region.x.flatten().numpy()
         self.room = x, 1 - x  # how far each pixel can fall, and rise
         self.values = region.slacks.numpy()
@@ -95,11 +104,14 @@ class _Search:
         self.within = np.zeros(len(self.values), bool)
         self.bounded = np.zeros(len(x), bool), np.zeros(len(x), bool)
         self.matrix: list[np.ndarray] = []  # [rows, d + 1]
-        self.programs = self.cold = 0
+        self.programs = self.cold = self.iterations = 0
 
-    def none(self) -> Nearest:
-        nothing = torch.full_like(self.region.x, torch.nan)
-        return Nearest(nothing, math.inf, [], len(self.slacks), self.programs, self.cold)
+    def none(self, distance: float) -> Nearest:
+        return self._ended(torch.full_like(self.region.x, torch.nan), distance, [])
+
+    def _ended(self, displacement: torch.Tensor, distance: float, holding: list[int]) -> Nearest:
+        effort = len(self.slacks), self.programs, self.cold, self.iterations
+        return Nearest(displacement, distance, holding, *effort)
 
     def start(self, least: float, rows: np.ndarray, leads: np.ndarray) -> None:
         """Write the classes' rows, where the distance is known to be `least` or more."""
@@ -136,9 +148,11 @@ class _Search:
         shape = self.region.x.shape
         while True:
             solution = self._solve()
-            if solution is None or not self.least <= self.most * (1 + GAP) * solution[0][-1]:
-                return self.none()
+            if isinstance(solution, float):
+                return self.none(solution)
             values, multipliers = solution
+            if not self.least <= self.most * (1 + GAP) * values[-1]:
+                return self.none(math.inf)
             distance = self.least / values[-1]
             displacement = distance * values[:-1]
             image = self.region.x + torch.from_numpy(displacement).view(shape)
@@ -152,16 +166,13 @@ class _Search:
             self.add(self._first(violated, slacks))
         holding = [slack for slack in np.argsort(-multipliers) if multipliers[slack] > HOLDS]
         found = [self.slacks[row] for row in holding if self.slacks[row] >= 0]
-        return Nearest(
-            torch.from_numpy(displacement).view(shape), distance, found, len(self.slacks), self.programs, self.cold
-        )
+        return self._ended(torch.from_numpy(displacement).view(shape), distance, found)
 
     def _first(self, violated: np.ndarray, slacks: np.ndarray) -> np.ndarray:
-        """Of the violated slacks those that become 0 first on the way from x, and all that are so at x already."""
+        """Of the violated slacks those that are furthest below 0."""
         which = np.flatnonzero(violated)
         if len(which) > ADDED:
-            passed = slacks[which] / (np.abs(self.values[which]) - slacks[which])
-            which = which[np.argpartition(passed, ADDED)[:ADDED]]
+            which = which[np.argpartition(slacks[which] / self.scales[which], ADDED)[:ADDED]]
         return which
 
     def _write(self, rows: np.ndarray, values: np.ndarray, slacks: list[int]) -> None:
@@ -176,21 +187,23 @@ class _Search:
             height, np.zeros(height), np.full(height, np.inf), starts[-1], starts[:-1], places[1], matrix[places]
         )
 
-    def _solve(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Variables [d + 1] and multipliers [rows]; None where s is surely too small."""
+    def _solve(self) -> tuple[np.ndarray, np.ndarray] | float:
+        """Variables [d + 1] and multipliers [rows]; infinite where s is surely too small; NaN without an answer."""
         self.programs += 1
         for cold in (not self.hot, True):
             if cold:
                 self.solver.clearSolver()
+            self.solver.setOptionValue("simplex_iteration_limit", self.left - self.iterations)
             self.solver.run()
+            self.iterations += self.solver.getInfo().simplex_iteration_count
             if self.solver.getModelStatus() == highspy.HighsModelStatus.kObjectiveBound:
-                return None
+                return math.inf
             solution = self.solver.getSolution()
             values, duals = np.array(solution.col_value), np.array(solution.row_dual)
             if self._proven(values, duals):
-                break
+                return values, np.abs(duals)
             self.cold += 1
-        return values, np.abs(duals)
+        return math.nan
 
     def _proven(self, values: np.ndarray, duals: np.ndarray) -> bool:
         """Whether a solution keeps all rows, and none can be larger."""

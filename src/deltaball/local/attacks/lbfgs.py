@@ -1,19 +1,17 @@
 """The closest image of another class by L-BFGS-B: the first of attacks, and the baseline of paper 002."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 from scipy.optimize import Bounds, minimize
 from torch.nn import functional
 
-from deltaball.local.attacks.attack import Attack, by_reference
+from deltaball.local.attacks.closest import Nearest, NearestViolation
 from deltaball.local.attacks.confirming import Confirming
-from deltaball.local.balls import GEOMETRY, Ball
+from deltaball.local.balls import GEOMETRY
 from deltaball.local.losses import margin
-from deltaball.local.notions import Notion
 from deltaball.local.points import Points
 from deltaball.local.references import Reference
 
@@ -23,42 +21,31 @@ REMEMBERED, LOOKS = 15, 150
 # and what it finds is as far away (medians of the ratios: 0.995 to 0.999).
 GAINED = 1e-4
 
-# C begins here and is raised by such factors until the minimum is not of the target; then it is bisected until it is
-# known to so much, or, where that is more, to such a share.
-FIRST, FACTOR, WIDTH, SHARE = 0.01, 10.0, 0.001, 0.001
+# C begins here and is raised by such factors until the minimum is not of the target, or C is as large as float32 bears;
+# then it is bisected until it is known to so much, or, where that is more, to such a share.
+FIRST, FACTOR, LARGEST, WIDTH, SHARE = 0.01, 10.0, 1e8, 0.001, 0.001
 
 
 @dataclass(frozen=True)
-class Lbfgs(Attack):
+class Lbfgs(NearestViolation):
     """The attack of Szegedy et al. 2014 as in Tabacof and Valle 2016 ("Exploring the space of adversarial images").
 
     L-BFGS-B minimises C ‖r‖₂² + the cross-entropy of a target class at x + r, in [0, 1], for the largest C at which the
     minimum is of the target; each search begins at the last minimum that was. Targets, α and rounding are those of
     `LinearRegion`. Of all minima of a target the closest in the ball's norm counts.
 
-    The search knows no radius, so one serves all balls of a norm. It takes one point of one network after the other.
+    It takes one point of one network after the other.
     """
 
     alpha: float = 0.0
     targets: int = 1
     rounded_to: int = 0
 
-    def run(
-        self, points: Points, asked: Mapping[Ball, Sequence[Notion]]
-    ) -> Iterator[tuple[Ball, Sequence[Notion], torch.Tensor]]:
-        closest = cache(lambda norm, reference: self._closest(points, norm, reference))
-        for ball, notions in asked.items():
-            for reference, against in by_reference(points, notions):
-                images = closest(ball.norm, reference)
-                inside = points.around(ball).contains(images)
-                yield ball, against, torch.where(inside[..., None, None, None], images, points.images)
-
-    def _closest(self, points: Points, norm: str, reference: Reference) -> torch.Tensor:
-        """[K, n, h, w, c]; the point itself where nothing was found."""
+    def nearest(self, points: Points, norm: str, reference: Reference, lead: float) -> Nearest:
         images = points.images.clone()
         leads = margin(reference.logits, reference.classes)
         for k in range(len(points.model)):
-            confirming = Confirming(points.model.one(k), self.alpha, self.rounded_to)
+            confirming = Confirming(points.model.one(k), max(lead, self.alpha), self.rounded_to)
             found: dict[int, torch.Tensor] = {}  # by key, for points that fill up repeat others
             for place, key in enumerate(points.keys):
                 if key not in found:
@@ -70,13 +57,13 @@ class Lbfgs(Attack):
                     lengths[0] = torch.inf
                     found[key] = minima[int(lengths.argmin())]
                 images[k, place] = found[key]
-        return images
+        return Nearest(images)
 
 
 def _minima(confirming: Confirming, x: torch.Tensor, target: int) -> Iterator[torch.Tensor]:
     """The minima [h, w, c] that were of the target, of all C that were tried."""
     begin, low, high = x, 0.0, FIRST
-    while True:
+    while high < LARGEST:
         minimum = confirming.first(_minimum(confirming, x, target, high, begin)[None], target)
         if minimum is None:
             break

@@ -25,7 +25,8 @@ class LinearRegion(Attack):
     what is of the point's class again is lost.
 
     Where the region holds no such image ρ̂ is infinite. That is no robustness, and no error: there may be one in the
-    next region. The point itself is handed back, as by any attack that finds nothing in a ball.
+    next region. The point itself is handed back, as by any attack that finds nothing in a ball; so it is where the
+    solver gives up, of which `Nearest` knows.
 
     In L∞ only. Linear programs are solved for one point of one network after the other, and for each ball anew.
     """
