@@ -46,7 +46,23 @@ def guaranteed(**changed: Any) -> dict:
 
 
 BROKEN = {
-    "unknown key": (study(colour="red"), ["colour", "'red'", "possible: analysis, compute, convergence, data"]),
+    "unknown key": (study(colour="red"), ["colour", "'red'", "possible: analysis, autoencoders, compute"]),
+    "penalty of a plain auto-encoder": (
+        study(autoencoders=[{"name": "one", "dataset": "mnist5k", "kind": "plain", "penalty": 3}]),
+        ["autoencoders[0]", "penalty 3 is for kind wasserstein"],
+    ),
+    "auto-encoder of other data": (
+        study(autoencoders=[{"name": "one", "dataset": "cifar10"}]),
+        ["autoencoders[0] (one).dataset", "no grid uses 'cifar10'", "mnist5k"],
+    ),
+    "two auto-encoders of a name": (
+        study(autoencoders=[{"name": "one", "dataset": "mnist5k", "seed": seed} for seed in (0, 1)]),
+        ["autoencoders", "'one' is listed twice"],
+    ),
+    "minibatch of an auto-encoder": (
+        study(autoencoders=[{"name": "one", "dataset": "mnist5k", "batch_size": 5000}]),
+        ["autoencoders[0] (one).batch_size = 5000", "mnist5k has 4000 training images"],
+    ),
     "misspelt optional key": (study(descripton="x"), ["descripton", "did you mean 'description'?"]),
     "misspelt section": ({**without("guarantee"), "garantee": {}}, ["'garantee'", "did you mean 'guarantee'?"]),
     "misspelt axis": (

@@ -10,6 +10,7 @@ from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Layers
 from deltaball.plan import costs, memory
+from deltaball.plan.autoencoders import AutoEncoding, autoencoding
 from deltaball.plan.identities import Identity
 from deltaball.plan.measures import Experiment, Measure, measures, of_entry
 from deltaball.plan.networks import CheckpointId, Network, Shard, Trajectory
@@ -48,6 +49,11 @@ class Plan:
         parents = {self.shard_of[parent] for one in shard.trajectories for parent, _ in one.parents}
         trunks = {self.shard_of[one.trunk[0]] for one in self.networks_of(shard.trajectories) if one.trunk}
         return sorted((parents | trunks) - {shard.id})
+
+    def autoencoders(self, dataset: str) -> list[AutoEncoding]:
+        """The auto-encoders of a data set."""
+        facts = self.facts[dataset]
+        return [autoencoding(one, facts) for one in self.study.autoencoders if one.dataset == dataset]
 
     @cached_property
     def measures(self) -> list[Measure]:

@@ -54,6 +54,7 @@ def write(plan: Plan, study_path: Path) -> Path:
             **_near(found, pictures),
             **_scores(found),
             **_of_methods(found, pictures, networks),
+            autoencoders=_autoencoders(plan),
             explored=explorer.explored(plan, networks, measured, frames.load_examples(plan)),
             library=explorer.library(),
             every_table=[_whole(name, table, stages.tables(plan)[name]) for name, table in found.items()],
@@ -155,6 +156,12 @@ def _of_methods(found: dict[str, pd.DataFrame], pictures: dict[str, Any], networ
         "pruning_tests": records(found["pruning_tests"]),
         "pruning_figures": _of_kind(pictures, "pruning"),
     }
+
+
+def _autoencoders(plan: Plan) -> list[Any]:
+    """The pictures of auto-encoders that are trained."""
+    paths = [plan.study.folder / "autoencoders" / f"{one.name}.png" for one in plan.study.autoencoders]
+    return [picture(path) for path in paths if path.exists()]
 
 
 def _footer(

@@ -42,6 +42,13 @@ def check(study: Study, source: str) -> None:
         except InputError as problem:
             raise InputError(f"{where}.{problem}") from None
         _check_adversary(grid, found, where)
+    for index, one in enumerate(study.autoencoders):
+        where = f"{source}: autoencoders[{index}] ({one.name})"
+        if one.dataset not in facts:
+            raise InputError(f"{where}.dataset: no grid uses '{one.dataset}'; {alternatives(one.dataset, facts)}")
+        if one.batch_size > facts[one.dataset].train:
+            count = facts[one.dataset].train
+            raise InputError(f"{where}.batch_size = {one.batch_size}: {one.dataset} has {count} training images")
     for index, measure in enumerate(study.measures):
         where = f"{source}: measures[{index}]"
         grids = _check_measure(study, measure, facts, where)

@@ -5,15 +5,16 @@ value or a list of values; the grid's networks are the product of its axes.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
 from deltaball.base.errors import shown
 from deltaball.data import catalogue
 from deltaball.data.catalogue import DatasetFacts
+from deltaball.study.autoencoders import AutoEncoder
 from deltaball.study.axes import Name, Positive, Seed, Share, Strict, axis, distinct, radius
-from deltaball.study.grids import AnyGrid, Grid, count_matching
+from deltaball.study.grids import AnyGrid, count_matching
 from deltaball.study.measures import ENTRIES, Convergence, notion_tag, tagged
 from deltaball.study.papers import PAPERS
 
@@ -60,9 +61,9 @@ def _folder(path: str) -> str:
 Folder = Annotated[str, AfterValidator(_folder)]
 
 
-def _named_apart(grids: list[Grid]) -> list[Grid]:
-    distinct([grid.name for grid in grids])
-    return grids
+def _named_apart(entries: list[Any]) -> list[Any]:
+    distinct([one.name for one in entries])
+    return entries
 
 
 PAPER = "004"
@@ -85,6 +86,9 @@ class Study(Strict):
     analysis: Analysis = Analysis()
     measures: list[tagged(ENTRIES, notion_tag)] = Field(min_length=1)
     convergence: list[Convergence] = Field([])
+    autoencoders: Annotated[list[AutoEncoder], AfterValidator(_named_apart)] = Field(
+        [], description="trained beside the networks, once per data set and seed; they have no rows"
+    )
     grids: Annotated[list[AnyGrid], Field(min_length=1), AfterValidator(_named_apart)]
 
     @property
