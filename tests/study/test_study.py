@@ -55,6 +55,19 @@ BROKEN = {
         study(autoencoders=[{"name": "one", "dataset": "cifar10"}]),
         ["autoencoders[0] (one).dataset", "no grid uses 'cifar10'", "mnist5k"],
     ),
+    "auto-encoder that is not there": (
+        study(measures=[{"notion": "class_change", "perturbation": "on_manifold", "sigma": 0.1, "autoencoder": "one"}]),
+        ["measures[0].autoencoder: there is no 'one'", "list it under autoencoders"],
+    ),
+    "auto-encoder of another grid": (
+        study(
+            grid(),
+            grid(name="other", dataset="cifar10"),
+            autoencoders=[{"name": "one", "dataset": "mnist5k"}],
+            measures=[{"notion": "class_change", "perturbation": "on_manifold", "sigma": 0.1, "autoencoder": "one"}],
+        ),
+        ["measures[0].autoencoder: 'one' is of mnist5k, and grid 'other' of cifar10", "only"],
+    ),
     "two auto-encoders of a name": (
         study(autoencoders=[{"name": "one", "dataset": "mnist5k", "seed": seed} for seed in (0, 1)]),
         ["autoencoders", "'one' is listed twice"],

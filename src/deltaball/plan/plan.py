@@ -62,9 +62,9 @@ class Plan:
     @cached_property
     def experiments(self) -> list["Experiment"]:
         """The study's convergence experiments."""
-        found = []
-        for entry in self.study.convergence:
-            measures = list(of_entry(entry.measure, self.study.guarantee, self.study.estimates_at_once()))
+        found, study = [], self.study
+        for entry in study.convergence:
+            measures = list(of_entry(entry.measure, study.guarantee, study.estimates_at_once(), study.autoencoders))
             networks = tuple(one for one in self.networks if measures[0].applies_to(one))
             found.append(Experiment(tuple(measures), networks, tuple(sorted(entry.epsilon, reverse=True)), entry.draws))
         return found

@@ -4,6 +4,8 @@ Each is trained once per data set and seed, and shared by whatever needs it. It 
 in the tables, and no measure concerns it.
 """
 
+import hashlib
+import json
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -37,6 +39,14 @@ class AutoEncoder(Strict):
         if self.kind == "plain":
             return 0.0
         return LAMBDA if self.penalty is None else self.penalty
+
+    @property
+    def label(self) -> str:
+        """What measures call it in the tables: its name, and a hash of all else but the data set that its weights
+        depend on, so that outcomes of another one are not taken for its own."""
+        axes = self.model_dump(exclude={"name", "dataset", "penalty"}) | {"weight": self.weight}
+        text = json.dumps(axes, sort_keys=True, separators=(",", ":"))
+        return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     @model_validator(mode="after")
     def _penalised(self) -> "AutoEncoder":

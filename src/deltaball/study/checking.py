@@ -118,7 +118,14 @@ def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, Datase
     grids = [grid for grid in study.grids if count_matching(measure.wanted, grid)]
     if not grids:
         raise InputError(f"{where}.only: no network has all of {shown(measure.wanted)} at once")
+    datasets = {one.name: one.dataset for one in study.autoencoders}
     for grid in grids:
+        for name in measure.autoencoder or ():
+            if datasets[name] != grid.dataset:
+                raise InputError(
+                    f"{where}.autoencoder: '{name}' is of {datasets[name]}, and grid '{grid.name}' of {grid.dataset}; "
+                    "leave it out by `only`"
+                )
         _check_judges(measure, grid, facts[grid.dataset], where)
         _check_sizes(measure, grid, facts[grid.dataset], where)
     return grids

@@ -7,9 +7,9 @@ value or a list of values; the grid's networks are the product of its axes.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from deltaball.base.errors import shown
+from deltaball.base.errors import alternatives, shown
 from deltaball.data import catalogue
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.study.autoencoders import AutoEncoder
@@ -86,10 +86,22 @@ class Study(Strict):
     analysis: Analysis = Analysis()
     measures: list[tagged(ENTRIES, notion_tag)] = Field(min_length=1)
     convergence: list[Convergence] = Field([])
+    grids: Annotated[list[AnyGrid], Field(min_length=1), AfterValidator(_named_apart)]
     autoencoders: Annotated[list[AutoEncoder], AfterValidator(_named_apart)] = Field(
         [], description="trained beside the networks, once per data set and seed; they have no rows"
     )
-    grids: Annotated[list[AnyGrid], Field(min_length=1), AfterValidator(_named_apart)]
+
+    @model_validator(mode="after")
+    def _known_autoencoders(self) -> "Study":
+        there = [one.name for one in self.autoencoders]
+        asked = {f"measures[{place}]": one for place, one in enumerate(self.measures)}
+        asked |= {f"convergence[{place}].measure": one.measure for place, one in enumerate(self.convergence)}
+        for where, measure in asked.items():
+            unknown = next((name for name in measure.autoencoder or () if name not in there), None)
+            if unknown is not None:
+                known = alternatives(unknown, there) if there else "the study has none; list it under autoencoders"
+                raise ValueError(f"{where}.autoencoder: there is no '{unknown}'; {known}")
+        return self
 
     @property
     def folder(self) -> Path:

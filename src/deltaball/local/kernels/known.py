@@ -1,9 +1,11 @@
-"""What kernels may know besides the points: the training images, and whose labels are whose."""
+"""What kernels may know besides the points: the training images, whose labels are whose, and auto-encoders."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from deltaball.networks.autoencoders import AutoEncoder
 
 # Training images whose distances are taken at once.
 AT_ONCE = 4096
@@ -16,6 +18,7 @@ class Known:
     images: np.ndarray  # float32 [m, h, w, c]
     labels: np.ndarray  # int64 [m]
     of_points: np.ndarray | None = None  # int64 [n]
+    autoencoders: Mapping[str, AutoEncoder] = field(default_factory=dict)  # by their labels
 
     def distances(self, x: np.ndarray) -> np.ndarray:
         """The L2 distance of images [n, h, w, c] to each training image, float64 [n, m]."""
