@@ -47,11 +47,7 @@ class Pixels:
 
 
 NOTHING = np.empty(0)
-ON_MANIFOLD = OnManifold(
-    2.0, known=Known(NOTHING, NOTHING, autoencoders={"own": Pixels(1, 1, 1)}), autoencoder="own"
-)
-    2.0, known=Known(np.empty(0), np.empty(0), autoencoders={"own": Pixels(1, 1, 1)}), autoencoder="own"
-)
+ON_MANIFOLD = OnManifold(2.0, known=Known(NOTHING, NOTHING, autoencoders={"own": Pixels(1, 1, 1)}), autoencoder="own")
 PIXEL = torch.full((2000, 1, 1, 1), 0.5)  # a point of one pixel, many times: each has draws of its own
 
 
