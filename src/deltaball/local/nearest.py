@@ -71,8 +71,8 @@ def nearest(
     """The nearest image to region.x at which `target` leads `kept` and all other classes by at least α.
 
     No further than `most`, in L∞, and in [0, 1]. The first program has the slacks `begin`, or `every_row`. Without
-    `hot` each one is solved from nothing. x need not lie in the region, but in [0, 1], and may not be of the target
-    there. The search gives up after so many `iterations`, and where the solver's last word is not proven.
+    `hot` each one is solved from nothing. x need not lie in the region; where it does and is of the target, there is
+    none to be found. The search gives up after so many `iterations`, and where the solver's last word is not proven.
     """
     classes = len(region.logits)
     others = [kept, *(one for one in range(classes) if one not in (kept, target))]
@@ -81,11 +81,12 @@ def nearest(
     search = _Search(region, most, hot, iterations)
     violated = search.violated(region.slacks.numpy())  # of a region in which x does not lie
     needed, lacking = torch.cat([rows, region.gradients(violated)]), torch.cat([leads, region.slacks[violated]])
-    least = max(
+    bounds = [
         _least(row, -value, *search.room)
         for row, value in zip(needed.numpy(), lacking.tolist(), strict=True)
         if value < 0
-    )
+    ]
+    least = max(bounds, default=math.inf)
     if not least <= most:
         return search.none(math.inf)
     search.start(least, rows.numpy(), leads.numpy())
