@@ -8,6 +8,7 @@ import torch
 
 from deltaball.base.draws import generator
 from deltaball.local.kernels.kernel import Sized
+from deltaball.plan.batches import IMAGES_MULTIPLE
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,13 @@ class OnManifold(Sized):
     def draws(self, x: torch.Tensor, keys: Sequence[int]) -> Iterator[torch.Tensor]:
         model = self.known.autoencoders[self.autoencoder]
         random = [(generator("on manifold", key), generator("on manifold", "size", key)) for key in keys]
+        # So many at a time whatever the pack, for products of other sizes may round differently.
         with torch.no_grad():
-            codes = model.encode(x)
+            codes = torch.cat([model.encode(part) for part in x.split(IMAGES_MULTIPLE)])
         while True:
             noise = np.stack([own.standard_normal(codes.shape[1], dtype=np.float32) for own, _ in random])
             sizes = self.sizes([own for _, own in random]).astype(np.float32)[:, None]
+            moved = codes + torch.from_numpy(sizes * noise).to(x.device)
             with torch.no_grad():
-                yield model.decode(codes + torch.from_numpy(sizes * noise).to(x.device))
+                images = torch.cat([model.decode(part) for part in moved.split(IMAGES_MULTIPLE)])
+            yield images
