@@ -9,6 +9,7 @@ from deltaball.base.errors import InputError
 from deltaball.base.guarantees import confidence_each, samples_needed
 from deltaball.plan.networks import Network
 from deltaball.study.autoencoders import AutoEncoder
+from deltaball.study.corruptions import QUANTITIES
 from deltaball.study.grids import count_matching, matches
 from deltaball.study.judges import JUDGES
 from deltaball.study.kernels import ChosenKernel
@@ -81,6 +82,13 @@ class Measure:
     def is_share(self) -> bool:
         """Whether each outcome is 0 or 1; those of a sample are shares of its images."""
         return NOTIONS[self.notion].is_share and self.sampling is None
+
+    @property
+    def corrupts(self) -> bool:
+        """Whether it is agreement or accuracy under corruption."""
+        if self.kernel is None or self.judge != "mean":
+            return False
+        return bool(self.kernel.entry.corruptions) and self.notion in QUANTITIES
 
     @property
     def highest(self) -> float:

@@ -44,6 +44,9 @@ class Analysis(Strict):
     within: axis(radius(Positive)) = Field(
         [20 / 255], description="ε of adversarial frequency and severity, where margins are measured that far"
     )
+    reference: Name | None = Field(
+        None, description="the grid whose networks' mean error under each corruption is the unit of mCE"
+    )
 
 
 def _not_the_store(name: str) -> str:
@@ -101,6 +104,14 @@ class Study(Strict):
             if unknown is not None:
                 known = alternatives(unknown, there) if there else "the study has none; list it under autoencoders"
                 raise ValueError(f"{where}.autoencoder: there is no '{unknown}'; {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _reference_is_there(self) -> "Study":
+        names = [grid.name for grid in self.grids]
+        if self.analysis.reference is not None and self.analysis.reference not in names:
+            wrong = self.analysis.reference
+            raise ValueError(f"analysis.reference: no grid '{wrong}'; {alternatives(wrong, names)}")
         return self
 
     @property
