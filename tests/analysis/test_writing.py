@@ -228,6 +228,20 @@ def test_one_kind_of_measure_alone_has_tables_and_a_report(measure: dict[str, An
     page_without_pictures(plan)
 
 
+@pytest.mark.parametrize("paper", ["004", "001"])
+def test_kernels_alone_have_scores_and_a_report(paper: str, tmp_path: Path) -> None:
+    entry = {"perturbation": "gaussian", "sigma": [0.1, 0.2]}
+    asked = [{"notion": "class_change", **entry, "sampling": ["mean", "cvar"]}, {"notion": "classification", **entry}]
+    plan = of_every_method(tmp_path, measures=asked, paper=paper)
+    write_tables(plan)
+    assert tables_of(plan)["correlations"].empty  # which are about the worst images of balls
+    found = pd.read_csv(plan.study.folder / "tables/scores.csv")
+    assert set(found["measure"]) == {one.name for one in plan.measures if one.notion == "class_change"}
+    said = page_without_pictures(plan).read_text(encoding="utf-8")
+    assert "Gaussian noise, σ = 0.1" in said
+    assert "provided that Q keeps the" in said
+
+
 def test_an_experiment_of_one_network_one_epsilon_and_two_draws_is_reported(tmp_path: Path) -> None:
     experiment = {"measure": FEW["measures"][0], "epsilon": 0.2, "draws": 2}
     plan = planned(constant("fcn", "sgd"), results=str(tmp_path), convergence=[experiment], **FEW)

@@ -104,6 +104,20 @@ def test_intervals_cover_as_often_as_they_say(score: str, network: str):
         assert (ends[:, 0] <= ends[:, 1] + 1e-12).all()
 
 
+@pytest.mark.parametrize("score", TRUTHS)
+def test_intervals_cover_where_draws_are_of_several_corruptions_in_turn(score: str):
+    # Of 50 draws each fifth is of a corruption of its own: ρ is the mean over these, at and below the edge.
+    random = np.random.default_rng([len(score), 5])
+    kinds = np.array([[1, 1, 1, 1, 0.5], [1, 1, 1, 0.9, 0.55], [1, 1, 1, 1, 1]])
+    points = kinds[random.integers(0, 3, (STUDIES, POINTS))]
+    seen = (random.binomial(10, points).sum(-1) / 50).astype(np.float32)
+    truth = TRUTHS[score](kinds.mean(1)).mean()
+    wide = np.array([EACH[score].interval(one, epsilon_reached(POINTS, CONFIDENCE)) for one in seen])
+    for ends in (wide, np.stack(EACH[score].tight_interval(seen, CONFIDENCE), 1)):
+        covered = int(((ends[:, 0] <= truth + 1e-9) & (truth <= ends[:, 1] + 1e-9)).sum())
+        assert stats.binom.cdf(covered, STUDIES, CONFIDENCE) > 1e-3
+
+
 def test_what_all_draws_agree_on_is_no_less_than_what_all_images_do():
     random = np.random.default_rng(2)
     rho = random.choice([1.0, 0.99], (STUDIES, POINTS), p=[0.4, 0.6])

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from builders import grid
@@ -11,6 +12,7 @@ from drawn_figures import page_without_pictures
 from synthetic_tables import both_sides, write_tables
 
 from deltaball.analysis import writing
+from deltaball.figures import autoencoding
 from deltaball.plan.plan import Plan
 from deltaball.tables import frames
 from deltaball.workflow import stages
@@ -94,6 +96,20 @@ def test_how_near_violations_are_is_told_per_kind_and_per_network(tmp_path: Path
     each = rows(said.split("How near is a violation?", 1)[1], "Network by network")
     assert len(each) == len(table)
     assert each[0][0] == table["network_id"].iloc[0]
+
+
+def test_auto_encoders_that_are_trained_are_shown(tmp_path: Path) -> None:
+    plan = small(tmp_path, autoencoders=[{"name": name, "dataset": "mnist5k"} for name in ("one", "other")])
+    write_tables(plan)
+    assert "Auto-encoders" not in page(plan)
+    images = {"test images": np.zeros((2, 5, 4, 1))}
+    (plan.study.folder / "autoencoders").mkdir()
+    path = plan.study.folder / "autoencoders/one.png"
+    autoencoding.draw(images, {"error": np.ones(3), "discrepancy": np.ones(3)}, "one: small", "what it does.", path)
+    said = page(plan)
+    assert '<h2 id="autoencoders">' in said
+    assert "one: small: what it does. <code>autoencoders/one.png</code>" in said
+    assert "other.png" not in said
 
 
 def test_draws_and_their_spread_are_told(tmp_path: Path) -> None:

@@ -36,6 +36,21 @@ def test_a_measure_is_named_by_its_kernel_and_what_is_not_usual():
     assert names(delta=0.1, sampling="uniform") == ["class_change_linf_0.1_uniform"]
 
 
+def test_an_auto_encoder_is_named_with_what_its_weights_depend_on():
+    entry = {"notion": "class_change", "perturbation": "on_manifold", "sigma": 0.1, "autoencoder": "one"}
+
+    def named(**changed: object) -> str:
+        coders = [{"name": "one", "dataset": "mnist5k", **changed}]
+        (measure,) = planned(grid(epochs=5), measures=[entry], autoencoders=coders).measures
+        assert measure.where == "decoded codes with Gaussian noise, σ = 0.1, auto-encoder one"
+        return measure.name
+
+    names = {named(), named(kind="plain"), named(seed=1), named(epochs=3)}
+    assert len(names) == 4
+    assert all(re.fullmatch("class_change_on_manifold_0.1_one-[0-9a-f]{8}_mean", name) for name in names)
+    assert named(penalty=10) == named()
+
+
 def test_estimates_are_counted_with_all_their_kernels():
     entry = {"perturbation": ["gaussian", "gaussian_clipped"], "sigma": [0.1, 0.2], "sampling": ["mean", "share"]}
     plan = planned(grid(epochs=[5, 6]), measures=[{"notion": "class_change", **entry}])
@@ -92,5 +107,10 @@ def test_the_page_about_them_says_what_can_be_asked(root: Path):
     page = (root / "docs/studies.md").read_text(encoding="utf-8")
     section = page.partition("### Perturbations and scores\n")[2].partition("\n## ")[0]
     examples = [one for block in re.findall(r"```yaml\n(.*?)```", section, re.S) for one in yaml.safe_load(block)]
-    asked = {one.kernel.name for one in planned(grid(epochs=5), measures=examples).measures if one.kernel}
-    assert asked <= set(KERNELS) == set(re.findall(r"^\| `(\w+)` \|", section.partition("`sampling` says")[0], re.M))
+    coders = [{"name": "manifold", "dataset": "mnist5k"}]
+    plan = planned(grid(epochs=5), measures=examples, autoencoders=coders)
+    asked = {one.kernel.name for one in plan.measures if one.kernel}
+    named = set(re.findall(r"^\| `(\w+)` \|", section.partition("`sampling` says")[0], re.M))
+    # Corruptions have a page of their own.
+    assert asked <= named <= set(KERNELS)
+    assert {name for name, one in KERNELS.items() if not one.corruptions} <= named

@@ -46,7 +46,36 @@ def guaranteed(**changed: Any) -> dict:
 
 
 BROKEN = {
-    "unknown key": (study(colour="red"), ["colour", "'red'", "possible: analysis, compute, convergence, data"]),
+    "unknown key": (study(colour="red"), ["colour", "'red'", "possible: analysis, autoencoders, compute"]),
+    "penalty of a plain auto-encoder": (
+        study(autoencoders=[{"name": "one", "dataset": "mnist5k", "kind": "plain", "penalty": 3}]),
+        ["autoencoders[0]", "penalty 3 is for kind wasserstein"],
+    ),
+    "auto-encoder of other data": (
+        study(autoencoders=[{"name": "one", "dataset": "cifar10"}]),
+        ["autoencoders[0] (one).dataset", "no grid uses 'cifar10'", "mnist5k"],
+    ),
+    "auto-encoder that is not there": (
+        study(measures=[{"notion": "class_change", "perturbation": "on_manifold", "sigma": 0.1, "autoencoder": "one"}]),
+        ["measures[0].autoencoder: there is no 'one'", "list it under autoencoders"],
+    ),
+    "auto-encoder of another grid": (
+        study(
+            grid(),
+            grid(name="other", dataset="cifar10"),
+            autoencoders=[{"name": "one", "dataset": "mnist5k"}],
+            measures=[{"notion": "class_change", "perturbation": "on_manifold", "sigma": 0.1, "autoencoder": "one"}],
+        ),
+        ["measures[0].autoencoder: 'one' is of mnist5k, and grid 'other' of cifar10", "only"],
+    ),
+    "two auto-encoders of a name": (
+        study(autoencoders=[{"name": "one", "dataset": "mnist5k", "seed": seed} for seed in (0, 1)]),
+        ["autoencoders", "'one' is listed twice"],
+    ),
+    "minibatch of an auto-encoder": (
+        study(autoencoders=[{"name": "one", "dataset": "mnist5k", "batch_size": 5000}]),
+        ["autoencoders[0] (one).batch_size = 5000", "mnist5k has 4000 training images"],
+    ),
     "misspelt optional key": (study(descripton="x"), ["descripton", "did you mean 'description'?"]),
     "misspelt section": ({**without("guarantee"), "garantee": {}}, ["'garantee'", "did you mean 'guarantee'?"]),
     "misspelt axis": (
@@ -140,8 +169,11 @@ BROKEN = {
         {**study(grid("fcn", "hmc")), "measures": measured(certificate="crown")["measures"]},
         ["measures[0].certificate", "fcn-hmc", "posterior"],
     ),
-    "steps of fgsm": (measured(steps=10), ["measures[0]", "steps 10 is for one of ensemble, fmn, pgd", "['fgsm']"]),
-    "steps of two attacks": (measured(attack=["pgd", "fmn"], steps=10), ["measures[0]", "steps 10", "fmn, pgd"]),
+    "steps of fgsm": (measured(steps=10), ["measures[0]", "steps 10 is for one of", "fmn", "pgd", "['fgsm']"]),
+    "steps of two attacks": (
+        measured(attack=["pgd", "fmn"], steps=10),
+        ["measures[0]", "steps 10 is for one of", "fmn", "pgd"],
+    ),
     "restarts of none": (measured(attack="fmn", restarts=2), ["measures[0]", "restarts 2", "pgd"]),
     "exact for networks that are too large": (
         {

@@ -115,8 +115,8 @@ def _judged(measured: pd.DataFrame, outcomes: pd.DataFrame | None) -> Iterator[l
         return
     values = outcomes.set_index(["network_id", "measure"])["values"]
     worst = measured[measured["attack"].notna() | measured["certificate"].notna()]
-    alike = worst[[NOTIONS[notion].curve == CHANGE for notion in worst["notion"]]]
-    sought = alike[[NOTIONS[notion].is_distance for notion in alike["notion"]]]
+    alike = worst[worst["notion"].map(lambda notion: NOTIONS[notion].curve == CHANGE).astype(bool)]
+    sought = alike[alike["notion"].map(lambda notion: NOTIONS[notion].is_distance).astype(bool)]
     keys = ["network_id", "norm"]
     alike = alike[alike.set_index(keys).index.isin(sought.set_index(keys).index)]
     by_norm: dict[tuple[str, str], list[Said]] = defaultdict(list)

@@ -18,7 +18,7 @@ from deltaball.study.notions import NOTIONS
 MEAN, WORST = "ρ", "worst case"
 
 KNOWN = ["network_id", "dataset", "grid", "method", "architecture", "kind", "test_accuracy"]
-SCORE = ["score", "type", "kernel", "shape", "range", "measure", "samples", "confidence"]
+SCORE = ["score", "type", "notion", "gamma", "kernel", "shape", "range", "measure", "samples", "confidence"]
 ENDS = ["lower", "upper", "tight_lower", "tight_upper"]
 VALUE = [
     "estimate",
@@ -69,7 +69,16 @@ def is_score(measure: Measure) -> bool:
 def _row(row: Mapping[str, Any], measure: Measure, plan: Plan) -> Iterator[Any]:
     facts = plan.facts[row["dataset"]]
     yield from (row[name] for name in KNOWN)
-    yield from (_name(measure), _type(measure), *_words(measure), row["measure"], row["samples"], row["confidence"])
+    yield from (
+        _name(measure),
+        _type(measure),
+        measure.notion,
+        measure.gamma,
+        *_words(measure),
+        row["measure"],
+        row["samples"],
+        row["confidence"],
+    )
     yield from (row[name] for name in ("estimate", *ENDS, "inequality", "tight_inequality", "side"))
     yield from (measure.highest, row["estimate"] / measure.highest, _scale(measure.kernel))
     yield None if measure.kernel else row["estimate"] / _diameter(measure.norm, math.prod(facts.shape))

@@ -26,6 +26,7 @@ TITLES = {
     "ibp": "IBP training",
     "crown_ibp": "CROWN-IBP training",
 }
+UNNAMED = ("sgd", "finetune", "svm")  # methods that a network's kind tells otherwise, or need not tell
 LONGEST = 32  # letters of a constraint that a user wrote
 
 
@@ -74,7 +75,7 @@ def _told(networks: pd.DataFrame) -> list[pd.Series]:
 
 
 def _kind(architecture: str, method: str, training: str, tuned: str, rounds: int | None) -> str:
-    parts = [architecture.upper(), *([method.upper()] if method not in ("sgd", "finetune") else [])]
+    parts = [architecture.upper().replace("_", "-"), *([method.upper()] if method not in UNNAMED else [])]
     if training != BASELINE:
         parts.append(title(training))
     if tuned == NOTHING:

@@ -4,6 +4,7 @@ from deltaball.analysis.bayes import bayes
 from deltaball.analysis.completeness import completeness, monotonicity
 from deltaball.analysis.convergence import spread
 from deltaball.analysis.correlations import correlations
+from deltaball.analysis.corruptions import corruptions, errors
 from deltaball.analysis.diagnostics import diagnostics
 from deltaball.analysis.distances import cumulative, distances
 from deltaball.analysis.enclosures import enclosures
@@ -67,6 +68,9 @@ def write_tables(plan: Plan) -> None:
         written["distance_curves"] = cumulative(every, lists, settings.within)
     if "scores" in stages.tables(plan):
         written["scores"] = scores(every, plan)
+    if "corruptions" in stages.tables(plan):
+        written["corruptions"] = corruptions(every, plan)
+        written["corruption_errors"] = errors(written["corruptions"], settings.reference)
     if "metrics" in stages.tables(plan):
         written["metrics"] = metrics(every)
     folder = plan.study.folder / "tables"

@@ -6,6 +6,7 @@ N · M images. The mean needs no more than that (H the identity). For the others
 hide.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Protocol
@@ -52,7 +53,9 @@ class AtLeast:
     with probability at least β. So if they do for a share q of all points, (q - β) / (1 - β) ≤ P(ρ_Q ≥ 1 - τ) ≤ q / β.
     `interval` takes the best c for either end, because the inequality of Dvoretzky, Kiefer & Wolfowitz (with Massart's
     constant) bounds q for all c at once, by Hoeffding's ε. `tight_interval` bounds it by Clopper & Pearson for two c
-    that are fixed beforehand.
+    that are fixed beforehand. Draws may be of several corruptions in turn, each with a probability of its own: k
+    scatters less then (Hoeffding 1956), and what is said of β holds for c ≥ M(1 - τ) + 1 or c = M below, and for
+    c ≤ M(1 - τ) above, so that no other c is taken.
     """
 
     draws: int
@@ -66,20 +69,33 @@ class AtLeast:
 
     def interval(self, values: np.ndarray, epsilon: float) -> tuple[float, float]:
         shares = self._shares(values[None])[0]
-        return float(self._least(shares - epsilon).max()), float(self._most(shares + epsilon).min())
+        lower = self._bounded_below(shares[self._high] - epsilon, self._high)
+        upper = self._bounded_above(shares[self._low] + epsilon, self._low)
+        return float(lower.max()), float(upper.min())
 
     def tight_interval(self, values: np.ndarray, confidence: float) -> Ends:
         agreeing, samples = self._agreeing(values), values.shape[-1]
-        low = min(int(np.argmax(self._beyond <= SLIP)) or self.draws, self.draws)
-        high = int(np.flatnonzero(self._beyond >= 1 - SLIP)[-1])
+        low = next((c for c in self._high if self._beyond[c] <= SLIP), self.draws)
+        high = max(c for c in self._low if self._beyond[c] >= 1 - SLIP)
         lower, _ = clopper_pearson((agreeing >= low).sum(-1), samples, confidence)
         _, upper = clopper_pearson((agreeing >= high).sum(-1), samples, confidence)
-        return self._least(lower, low), self._most(upper, high)
+        return self._bounded_below(lower, low), self._bounded_above(upper, high)
 
     @cached_property
     def _beyond(self) -> np.ndarray:
         """[M + 1]: P(Bin(M, 1 - τ) ≥ c) for c = 0, …, M."""
         return stats.binom.sf(np.arange(-1, self.draws), self.draws, 1 - self.tau)
+
+    @cached_property
+    def _high(self) -> list[int]:
+        """The c's of lower ends, rising."""
+        edge = self.draws * (1 - self.tau)
+        return [c for c in range(1, self.draws + 1) if c >= edge + 1 or c == self.draws]
+
+    @cached_property
+    def _low(self) -> list[int]:
+        """Those of upper ends."""
+        return [c for c in range(self.draws + 1) if c <= self.draws * (1 - self.tau)]
 
     def _agreeing(self, values: np.ndarray) -> np.ndarray:
         return np.rint(values.astype(np.float64) * self.draws).astype(int)
@@ -90,17 +106,13 @@ class AtLeast:
         counts = np.stack([np.bincount(row, minlength=self.draws + 1) for row in agreeing])
         return counts[:, ::-1].cumsum(1)[:, ::-1] / values.shape[1]
 
-    def _least(self, shares: np.ndarray, of: slice | int = slice(None)) -> np.ndarray:
-        # Where β is 1 nothing is learned.
-        beta = self._beyond[of]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = (shares - beta) / (1 - beta)
-        return np.clip(np.where(beta < 1, found, 0.0), 0, 1)
+    def _bounded_below(self, shares: np.ndarray, counts: Sequence[int] | int) -> np.ndarray:
+        """What is at least the share of points with ρ_Q ≥ 1 - τ, if of so many `counts` or more draws agree."""
+        beta = self._beyond[counts]
+        return np.clip((shares - beta) / (1 - beta), 0, 1)
 
-    def _most(self, shares: np.ndarray, of: slice | int = slice(None)) -> np.ndarray:
-        beta = self._beyond[of]
-        with np.errstate(divide="ignore", over="ignore"):
-            return np.clip(np.where(beta > 0, shares / beta, 1.0), 0, 1)
+    def _bounded_above(self, shares: np.ndarray, counts: Sequence[int] | int) -> np.ndarray:
+        return np.clip(shares / self._beyond[counts], 0, 1)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from deltaball.analysis.convergence import spread
+from deltaball.analysis.corruptions import corruptions as corrupted
 from deltaball.analysis.distances import cumulative
 from deltaball.analysis.enclosures import enclosures
 from deltaball.analysis.scores import scores
@@ -28,6 +29,7 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
         bayes,
         chains,
         convergence,
+        corruptions,
         diagnostics,
         distances,
         enclosure,
@@ -46,7 +48,7 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
     scattered = spread(planned, draws)
     lists = frames.load_outcomes(plan) if "distances" in stages.tables(plan) else None
     near = cumulative(measured, lists, plan.study.analysis.within)
-    scored = scores(measured, plan)
+    scored, under = scores(measured, plan), corrupted(measured, plan)
     return {
         "figure1": partial(paper.figure1, plan=plan, draws=draws, spread=scattered),
         "figure2": partial(paper.figure2, plan=plan, networks=networks, measured=measured),
@@ -71,6 +73,8 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
             enclosed=enclosures(networks, robustness, curves),
         ),
         "distances": partial(distances.draw, plan=plan, networks=networks, curves=near),
+        "corruptions": partial(corruptions.heat_map, plan=plan, networks=networks, corrupted=under),
+        "severities": partial(corruptions.severities, plan=plan, networks=networks, corrupted=under),
         "margins": partial(margins.draw, plan=plan, networks=networks, curves=near, scores=scored),
         "convergence": partial(convergence.draw, plan=plan, draws=draws, spread=scattered),
     }

@@ -143,6 +143,29 @@ def margins(shown: pd.DataFrame) -> str:
     return f"Mean margin, R2: {'; '.join(told)}."
 
 
+def corruptions(shown: pd.DataFrame) -> str:
+    """Which corruption costs most, on average over kinds, and which kind keeps most."""
+    told = []
+    single = shown[~shown["corruption"].isin(["identity", "mnist_c"])]
+    for quantity, members in single.groupby("quantity", sort=False):
+        over = members.groupby(["kind", "title"])["estimate"].mean().unstack()
+        by_title, by_kind = over.mean(), over.mean(axis=1)
+        told.append(
+            f"{quantity} is lowest under {by_title.idxmin()}, {100 * by_title.min():.0f} % on average over kinds; the "
+            f"mean over corruptions is highest for {by_kind.idxmax()}, {100 * by_kind.max():.0f} %"
+        )
+    return f"Under corruption {'; '.join(told)}." if told else NOTHING
+
+
+def severities(shown: pd.DataFrame) -> str:
+    """How much each corruption costs from its least severity that was measured to its greatest."""
+    told = []
+    for (quantity, title), members in shown.groupby(["quantity", "title"], sort=False):
+        means = members.groupby("severity")["estimate"].mean()
+        told.append(f"{title} from {100 * means.iloc[0]:.0f} to {100 * means.iloc[-1]:.0f} % {quantity}")
+    return f"From the least severity to the greatest, means over networks: {'; '.join(told)}."
+
+
 def convergence(spread: pd.DataFrame) -> str:
     """How many draws kept the promise."""
     draws = int(spread["draws"].sum())

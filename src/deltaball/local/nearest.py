@@ -71,19 +71,26 @@ def nearest(
     """The nearest image to region.x at which `target` leads `kept` and all other classes by at least α.
 
     No further than `most`, in L∞, and in [0, 1]. The first program has the slacks `begin`, or `every_row`. Without
-    `hot` each one is solved from nothing. The class `kept` has to lead at x. The search gives up after so many
-    `iterations`, and where the solver's last word is not proven.
+    `hot` each one is solved from nothing. x need not lie in the region; where it does and is of the target, there is
+    none to be found. The search gives up after so many `iterations`, and where the solver's last word is not proven.
     """
     classes = len(region.logits)
     others = [kept, *(one for one in range(classes) if one not in (kept, target))]
     gradients = region.logit_gradients()
     rows, leads = gradients[target] - gradients[others], region.logits[target] - region.logits[others] - alpha
     search = _Search(region, most, hot, iterations)
-    least = _least(rows[0].numpy(), -leads[0].item(), *search.room)
+    violated = search.violated(region.slacks.numpy())  # of a region in which x does not lie
+    needed, lacking = torch.cat([rows, region.gradients(violated)]), torch.cat([leads, region.slacks[violated]])
+    bounds = [
+        _least(row, -value, *search.room)
+        for row, value in zip(needed.numpy(), lacking.tolist(), strict=True)
+        if value < 0
+    ]
+    least = max(bounds, default=math.inf)
     if not least <= most:
         return search.none(math.inf)
     search.start(least, rows.numpy(), leads.numpy())
-    search.add(range(len(region.slacks)) if every_row else begin)
+    search.add(range(len(region.slacks)) if every_row else [*begin, *violated.tolist()])
     if every_row:
         search.add_pixels(np.ones(len(search.room[0]), bool), np.ones(len(search.room[1]), bool))
     return search.solved()
@@ -113,6 +120,14 @@ class _Search:
         effort = len(self.slacks), self.programs, self.cold, self.iterations
         return Nearest(displacement, distance, holding, *effort)
 
+    def violated(self, slacks: np.ndarray) -> torch.Tensor:
+        """Of the slacks that are violated, and have no row, those that are furthest below 0, in ascending order."""
+        shares = slacks / self.scales
+        which = np.flatnonzero((shares < -VIOLATED) & ~self.within)
+        if len(which) > ADDED:
+            which = np.sort(which[np.argpartition(shares[which], ADDED)[:ADDED]])
+        return torch.from_numpy(which)
+
     def start(self, least: float, rows: np.ndarray, leads: np.ndarray) -> None:
         """Write the classes' rows, where the distance is known to be `least` or more."""
         self.least, pixels = least, len(self.room[0])
@@ -127,7 +142,7 @@ class _Search:
         self.solver.changeColCost(pixels, -1.0)
         self._write(rows, leads, [-1] * len(rows))
 
-    def add(self, which: Sequence[int]) -> None:
+    def add(self, which: Sequence[int] | torch.Tensor) -> None:
         chosen = np.unique(np.asarray(which, np.int64))
         chosen = chosen[~self.within[chosen]]
         if len(chosen):
@@ -157,23 +172,16 @@ class _Search:
             displacement = distance * values[:-1]
             image = self.region.x + torch.from_numpy(displacement).view(shape)
             slacks = self.region.at(image)[1].numpy()
-            violated = (slacks < -VIOLATED * self.scales) & ~self.within
+            violated = self.violated(slacks)
             outside = [-displacement > self.room[0] + OUTSIDE, displacement > self.room[1] + OUTSIDE]
             outside = [which & ~bounded for which, bounded in zip(outside, self.bounded, strict=True)]
-            if not violated.any() and not any(which.any() for which in outside):
+            if not len(violated) and not any(which.any() for which in outside):
                 break
             self.add_pixels(*outside)
-            self.add(self._first(violated, slacks))
+            self.add(violated)
         holding = [slack for slack in np.argsort(-multipliers) if multipliers[slack] > HOLDS]
         found = [self.slacks[row] for row in holding if self.slacks[row] >= 0]
         return self._ended(torch.from_numpy(displacement).view(shape), distance, found)
-
-    def _first(self, violated: np.ndarray, slacks: np.ndarray) -> np.ndarray:
-        """Of the violated slacks those that are furthest below 0."""
-        which = np.flatnonzero(violated)
-        if len(which) > ADDED:
-            which = which[np.argpartition(slacks[which] / self.scales[which], ADDED)[:ADDED]]
-        return which
 
     def _write(self, rows: np.ndarray, values: np.ndarray, slacks: list[int]) -> None:
         """Add rows · u + values · s ≥ 0, each scaled to 1."""

@@ -9,9 +9,11 @@ The slacks of all units at any image cost one forward pass, the gradients of som
 Jacobian of all, which may have millions of rows, is never made.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -70,9 +72,10 @@ class Region:
         self._rows_at_once = max(1, AT_ONCE // numbers)
 
     @classmethod
-    def around(cls, network: Pack, x: torch.Tensor) -> "Region":
-        """The region in which x lies. On the border between several it is one of these."""
-        return cls(network, x, _passed(network, x, None)[2])
+    def around(cls, network: Pack, x: torch.Tensor, image: torch.Tensor | None = None) -> "Region":
+        """The region in which `image` lies, or x itself. On the border between several it is one of these."""
+        at = x if image is None else image
+        return cls(network, x, _passed(network, at, None)[2])
 
     def at(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The region's affine functions at an image [h, w, c], that need not lie in it: logits and slacks [N]."""
@@ -91,6 +94,14 @@ class Region:
     def logit_gradients(self) -> torch.Tensor:
         """Of all logits: [classes, d]."""
         return self._pulled_back(self._logits, torch.arange(len(self.logits)))
+
+    def beyond(self, slack: int) -> "Region":
+        """The neighbouring region: on the other side of where one unit's piece ends."""
+        pieces, ends = [*self.pieces], [*accumulate(self.sizes)]
+        layer, place = [*_piecewise(self.network.layers)], bisect_right(ends, slack)
+        crossed = CROSSED[type(layer[place])]
+        pieces[place] = crossed(pieces[place], slack - (ends[place] - self.sizes[place]), self.sizes[place])
+        return Region(self.network, self.x, tuple(pieces))
 
     def _pulled_back(self, part: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
         if not len(which) or not part.requires_grad:
@@ -126,6 +137,15 @@ def _passed(
 
 def _joined(parts: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts) if parts else like.new_empty(0)
+
+
+def _piecewise(layers: Layers) -> Iterator[Layer]:
+    """The layers that have pieces, in the order of `_Held`."""
+    for layer, shape in layers.walk():
+        for branch in layer.branches(shape):
+            yield from _piecewise(branch)
+        if type(layer) in PIECEWISE:
+            yield layer
 
 
 def _on(layer: Activation | LeakyReLU, x: torch.Tensor) -> torch.Tensor:
@@ -177,10 +197,39 @@ def _seen(layer: MaxPool, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.tensor([pixels + pixels[:1] * (most - len(pixels)) for pixels in found])
 
 
+def _other_side(on: torch.Tensor, slack: int, slacks: int) -> torch.Tensor:
+    return _with(on, slack, ~on.flatten()[slack])
+
+
+def _over_the_bound(part: torch.Tensor, slack: int, slacks: int) -> torch.Tensor:
+    unit = slack % part.numel()
+    bound = -1 if slack < part.numel() else 1
+    return _with(part, unit, 0 if part.flatten()[unit] else bound)
+
+
+def _other_winner(winner: torch.Tensor, slack: int, slacks: int) -> torch.Tensor:
+    channels, numbers = winner.shape[-1], slacks // winner.numel()
+    window, number = divmod(slack // channels, numbers)
+    return _with(winner, window * channels + slack % channels, number)
+
+
+def _with(pieces: torch.Tensor, unit: int, piece: int | torch.Tensor) -> torch.Tensor:
+    changed = pieces.flatten().clone()
+    changed[unit] = piece
+    return changed.view_as(pieces)
+
+
 # Of each layer that has pieces: which piece what enters is on; and what leaves, with the slacks, on a given piece.
 PIECEWISE: dict[type[Layer], tuple[Callable[..., torch.Tensor], Callable[..., Any]]] = {
     Activation: (_on, _half),
     LeakyReLU: (_on, _half),
     Clamp: (_part, _cut),
     MaxPool: (_winner, _largest),
+}
+# And a layer's pieces beyond where one of its slacks, by its number among them all, is 0.
+CROSSED: dict[type[Layer], Callable[..., torch.Tensor]] = {
+    Activation: _other_side,
+    LeakyReLU: _other_side,
+    Clamp: _over_the_bound,
+    MaxPool: _other_winner,
 }

@@ -8,6 +8,8 @@ from typing import Any
 from deltaball.base.errors import InputError
 from deltaball.base.guarantees import confidence_each, samples_needed
 from deltaball.plan.networks import Network
+from deltaball.study.autoencoders import AutoEncoder
+from deltaball.study.corruptions import QUANTITIES
 from deltaball.study.grids import count_matching, matches
 from deltaball.study.judges import JUDGES
 from deltaball.study.kernels import ChosenKernel
@@ -82,6 +84,13 @@ class Measure:
         return NOTIONS[self.notion].is_share and self.sampling is None
 
     @property
+    def corrupts(self) -> bool:
+        """Whether it is agreement or accuracy under corruption."""
+        if self.kernel is None or self.judge != "mean":
+            return False
+        return bool(self.kernel.entry.corruptions) and self.notion in QUANTITIES
+
+    @property
     def highest(self) -> float:
         """The largest value an outcome can have; the smallest is 0."""
         return NOTIONS[self.notion].highest(self.delta)
@@ -108,7 +117,7 @@ def measures(study: Study) -> list[Measure]:
     found: list[Measure] = []
     places: list[int] = []  # of the entries that ask for them
     for place, entry in enumerate(study.measures):
-        for measure in of_entry(entry, study.guarantee, study.estimates_at_once()):
+        for measure in of_entry(entry, study.guarantee, study.estimates_at_once(), study.autoencoders):
             for twin, earlier in zip(found, places, strict=True):
                 if twin == measure and _overlap(study, twin, measure):
                     raise InputError(
@@ -121,19 +130,29 @@ def measures(study: Study) -> list[Measure]:
     return found
 
 
-def of_entry(entry: Any, guarantee: Guarantee, at_once: int) -> Iterator[Measure]:
-    """The measures of an entry, where so many estimates share one α."""
+def of_entry(
+    entry: Any, guarantee: Guarantee, at_once: int, autoencoders: Sequence[AutoEncoder] = ()
+) -> Iterator[Measure]:
+    """The measures of an entry, where so many estimates share one α, and kernels may be of these auto-encoders."""
     epsilon = (entry.guarantee and entry.guarantee.epsilon) or guarantee.epsilon
     confidence = (entry.guarantee and entry.guarantee.confidence) or guarantee.confidence
     samples = samples_needed(epsilon, confidence, estimates=at_once)
     for judge in entry.judges:
-        for notion, gamma, (norm, delta, kernel) in _each(entry):
+        for notion, gamma, (norm, delta, named) in _each(entry):
+            kernel = _labelled(named, autoencoders) if named and named.entry.of_codes else named
             settings = tuple(
                 (name, value if getattr(entry, name) is None else getattr(entry, name))
                 for name, value in _usual(judge, kernel).items()
             )
             measure = Measure(notion.name, norm, delta, judge, gamma, settings, kernel, samples, wanted=entry.wanted)
             yield replace(measure, epsilon=epsilon * measure.highest, confidence=confidence_each(confidence, at_once))
+
+
+def _labelled(kernel: ChosenKernel, autoencoders: Sequence[AutoEncoder]) -> ChosenKernel:
+    """A kernel that names an auto-encoder, with the label of this one."""
+    labels = {one.name: one.label for one in autoencoders}
+    told = [(key, labels[value] if key == "autoencoder" else value) for key, value in kernel.parameters]
+    return ChosenKernel(kernel.name, tuple(told))
 
 
 def _usual(judge: str, kernel: ChosenKernel | None) -> Mapping[str, float]:

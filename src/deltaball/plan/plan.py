@@ -10,6 +10,7 @@ from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Layers
 from deltaball.plan import costs, memory
+from deltaball.plan.autoencoders import AutoEncoding, autoencoding
 from deltaball.plan.identities import Identity
 from deltaball.plan.measures import Experiment, Measure, measures, of_entry
 from deltaball.plan.networks import CheckpointId, Network, Shard, Trajectory
@@ -49,6 +50,11 @@ class Plan:
         trunks = {self.shard_of[one.trunk[0]] for one in self.networks_of(shard.trajectories) if one.trunk}
         return sorted((parents | trunks) - {shard.id})
 
+    def autoencoders(self, dataset: str) -> list[AutoEncoding]:
+        """The auto-encoders of a data set."""
+        facts = self.facts[dataset]
+        return [autoencoding(one, facts) for one in self.study.autoencoders if one.dataset == dataset]
+
     @cached_property
     def measures(self) -> list[Measure]:
         return measures(self.study)
@@ -56,9 +62,9 @@ class Plan:
     @cached_property
     def experiments(self) -> list["Experiment"]:
         """The study's convergence experiments."""
-        found = []
-        for entry in self.study.convergence:
-            measures = list(of_entry(entry.measure, self.study.guarantee, self.study.estimates_at_once()))
+        found, study = [], self.study
+        for entry in study.convergence:
+            measures = list(of_entry(entry.measure, study.guarantee, study.estimates_at_once(), study.autoencoders))
             networks = tuple(one for one in self.networks if measures[0].applies_to(one))
             found.append(Experiment(tuple(measures), networks, tuple(sorted(entry.epsilon, reverse=True)), entry.draws))
         return found

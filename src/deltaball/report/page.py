@@ -23,7 +23,7 @@ from deltaball.workflow import stages
 
 # The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
 PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "distances", "margins", "bayes", "pruning")
-PLACED += ("metrics",)
+PLACED += ("metrics", "corruptions", "severities")
 PLACED += tuple(name for figures in stages.PAPERS_FIGURES.values() for name in figures)
 ENCLOSURES_SHOWN = 500
 MISSING_SHOWN = 200
@@ -52,8 +52,9 @@ def write(plan: Plan, study_path: Path) -> Path:
             **_trends(found, pictures, measured, robustness),
             **_proven(found, pictures),
             **_near(found, pictures),
-            **_scores(found),
+            **_scores(found, pictures),
             **_of_methods(found, pictures, networks),
+            autoencoders=_autoencoders(plan),
             explored=explorer.explored(plan, networks, measured, frames.load_examples(plan)),
             library=explorer.library(),
             every_table=[_whole(name, table, stages.tables(plan)[name]) for name, table in found.items()],
@@ -132,11 +133,12 @@ def _near(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[str,
     }
 
 
-def _scores(found: dict[str, pd.DataFrame]) -> dict[str, Any]:
+def _scores(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[str, Any]:
     there = found.get("scores", pd.DataFrame())
     return {
         "scores": records(there.head(ENCLOSURES_SHOWN)),
         "scores_in_all": len(there),
+        "corruption_figures": _of_kind(pictures, "corruptions", "severities"),
         "scores_told": sentences.scores(there) if len(there) else "",
     }
 
@@ -155,6 +157,12 @@ def _of_methods(found: dict[str, pd.DataFrame], pictures: dict[str, Any], networ
         "pruning_tests": records(found["pruning_tests"]),
         "pruning_figures": _of_kind(pictures, "pruning"),
     }
+
+
+def _autoencoders(plan: Plan) -> list[Any]:
+    """The pictures of auto-encoders that are trained."""
+    paths = [plan.study.folder / "autoencoders" / f"{one.name}.png" for one in plan.study.autoencoders]
+    return [picture(path) for path in paths if path.exists()]
 
 
 def _footer(

@@ -68,7 +68,7 @@ def distances(table: pd.DataFrame) -> str:
 def scores(table: pd.DataFrame) -> str:
     """The mean ρ of each kernel, and R2, per data set: the median network's."""
     told = []
-    means = table[table["shape"].isin([MEAN, WORST])]
+    means = table[table["shape"].isin([MEAN, WORST]) & table["notion"].isin(["class_change", "margin"])]
     for dataset, of_dataset in means.groupby("dataset", sort=False):
         each = of_dataset.groupby("measure", sort=False)
         named = [

@@ -35,13 +35,17 @@ def run(study: Path, grids: Sequence[str], device: str | None, time_limit: str |
         libraries.prepare_torch(device)
         launch.check_writable(folder)
         launch.tell(products.remove_damaged(planned))
-        from deltaball.run import completeness, merging, preparing  # they import torch, which had to be prepared
+        # They import torch, which had to be prepared.
+        from deltaball.run import autoencoding, completeness, merging, preparing
 
         there = [merging.own_piece(planned)] if (folder / "networks.parquet").exists() else []
         finished = merging.finished_shards(planned, there[0]) if there else set()
         shards = [shard for shard in _shards_of(planned, grids) if shard.id not in finished]
         wanted = [network for shard in shards for network in planned.networks_of(shard.trajectories)]
         preparing.check_there(planned, Store(planned.study.store), wanted)
+        for name in sorted({one.dataset for one in wanted}):
+            if planned.autoencoders(name):
+                autoencoding.prepare(planned, preparing.prepared(planned, name))
         # Keras takes its backend when it is imported.
         if any(METHODS[one.method].on_jax for shard in shards for one in shard.trajectories):
             libraries.prepare_jax()

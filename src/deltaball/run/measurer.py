@@ -19,6 +19,7 @@ from deltaball.plan.plan import Plan
 from deltaball.run import needs
 from deltaball.store.store import Store
 from deltaball.study.judges import JUDGES
+from deltaball.training.autoencoders import trained
 from deltaball.workflow.resources import forward_seconds
 
 TELLING = 0.01  # share of the work from which on its pace says how long the rest takes
@@ -70,7 +71,14 @@ class Measurer:
         samples = max((count for wanted in self.asked.values() for count in wanted.values()), default=0)
         drawn = points.draw_points(dataset.facts, samples, self.seed)
         self.images, self.labels = dataset.x_test[drawn], dataset.y_test[drawn]
-        self.known = Known(dataset.x_train, dataset.y_train)
+        asked = {measure for wanted in self.asked.values() for measure in wanted}
+        labels = {dict(one.kernel.parameters).get("autoencoder") for one in asked if one.kernel}
+        coders = {
+            one.entry.label: trained(one, dataset, store, plan.study.compute.device)
+            for one in plan.autoencoders(dataset.facts.name)
+            if one.entry.label in labels
+        }
+        self.known = Known(dataset.x_train, dataset.y_train, autoencoders=coders)
 
     def progress(self, packs: Iterable[Sequence[Trajectory]]) -> MeasuringProgress:
         """What measuring these packs is to be counted by, if it is to be told."""

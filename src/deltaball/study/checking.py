@@ -42,6 +42,13 @@ def check(study: Study, source: str) -> None:
         except InputError as problem:
             raise InputError(f"{where}.{problem}") from None
         _check_adversary(grid, found, where)
+    for index, one in enumerate(study.autoencoders):
+        where = f"{source}: autoencoders[{index}] ({one.name})"
+        if one.dataset not in facts:
+            raise InputError(f"{where}.dataset: no grid uses '{one.dataset}'; {alternatives(one.dataset, facts)}")
+        if one.batch_size > facts[one.dataset].train:
+            count = facts[one.dataset].train
+            raise InputError(f"{where}.batch_size = {one.batch_size}: {one.dataset} has {count} training images")
     for index, measure in enumerate(study.measures):
         where = f"{source}: measures[{index}]"
         grids = _check_measure(study, measure, facts, where)
@@ -111,7 +118,14 @@ def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, Datase
     grids = [grid for grid in study.grids if count_matching(measure.wanted, grid)]
     if not grids:
         raise InputError(f"{where}.only: no network has all of {shown(measure.wanted)} at once")
+    datasets = {one.name: one.dataset for one in study.autoencoders}
     for grid in grids:
+        for name in measure.autoencoder or ():
+            if datasets[name] != grid.dataset:
+                raise InputError(
+                    f"{where}.autoencoder: '{name}' is of {datasets[name]}, and grid '{grid.name}' of {grid.dataset}; "
+                    "leave it out by `only`"
+                )
         _check_judges(measure, grid, facts[grid.dataset], where)
         _check_sizes(measure, grid, facts[grid.dataset], where)
     return grids

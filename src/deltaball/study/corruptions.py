@@ -45,6 +45,10 @@ CORRUPTIONS = {
     )
 }
 
+# What a notion says of corrupted images, where it says either. Agreement with the prediction for the clean image is
+# robustness, whatever the labels.
+QUANTITIES = {"class_change": "agreement", "classification": "accuracy"}
+
 # MNIST-C's; the first is none.
 FIFTEEN = tuple(CORRUPTIONS)[1:]
 

@@ -184,6 +184,8 @@ def _pgd_and_crown(settings: Settings, layers: Layers, notion: Notion) -> float:
 
 # Of a linear program in a region: rows that are pulled back, and what the solver takes, about.
 ROWS, PROGRAM_SECONDS = 150, 0.03
+# Of a walk, programs that are solved, about, however many it may.
+WALKED = 5
 
 
 def _programs(settings: Settings, layers: Layers, notion: Notion) -> float:
@@ -263,6 +265,19 @@ JUDGES = {
             settings={"steps": 100},
             shares=("norm", "reference"),
             refusals=(NO_CLASS,),
+        ),
+        Judge(
+            name="walk",
+            title="the walk through regions",
+            says="finds",
+            implementation="deltaball.local.attacks.walk.Walk",
+            passes=lambda settings, layers, notion: (
+                _gradient_steps({"steps": settings["steps"]}, layers, notion) + 2 * ROWS * settings["programs"]
+            ),
+            settings={"programs": 20, "steps": 100},
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS, NO_PROGRAM, NO_LAYERS, NO_PIECES, CURVED),
+            seconds=WALKED * PROGRAM_SECONDS,
         ),
         Judge(
             name="pgd",

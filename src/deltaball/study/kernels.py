@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from deltaball.study.axes import Positive, axis
+from deltaball.study.axes import Name, Positive, axis
 from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN, SEVERITIES
 from deltaball.study.neighbourhoods import NORMS
 
@@ -28,7 +28,8 @@ class Key:
 
 # Besides `norm` and `delta`, which balls have too.
 KEYS = {
-    "sigma": Key(axis(Positive), "standard deviation of the noise of a kernel, in pixel units"),
+    "sigma": Key(axis(Positive), "standard deviation of the noise of a kernel, in pixel units; of codes, in theirs"),
+    "autoencoder": Key(axis(Name), "of the study: its encoder's codes are moved, by sigma, and decoded"),
     "density": Key(
         axis(Literal["uniform", "reciprocal"]),
         "draws the kernel's size (delta, sigma) too, anew for each image: evenly on [least, size], or ∝ 1/size",
@@ -76,6 +77,7 @@ class Kernel:
     norms: tuple[str, ...] = ()  # of the balls in which it draws; none where there is no ball
     takes: Mapping[str, Value | None] = field(default_factory=dict)  # further keys, with what they are if left out
     of_images: bool = False  # whether it draws training images
+    of_codes: bool = False  # whether it moves the codes of an auto-encoder
     corruptions: tuple[str, ...] = ()  # those that it draws in turn
 
     @property
@@ -86,7 +88,8 @@ class Kernel:
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of a study file that it takes, in the order of its name in tables."""
-        return (*(["norm"] if self.norms else []), *([self.size] if self.size else []), *self.takes)
+        needed = (*(["norm"] if self.norms else []), *([self.size] if self.size else []))
+        return (*needed, *(["autoencoder"] if self.of_codes else []), *self.takes)
 
     def refuses(self, parameters: Mapping[str, Any]) -> str | None:
         """Why there is no such kernel, given the values of its keys; None where there is."""
@@ -129,8 +132,8 @@ class ChosenKernel:
 
     @property
     def needs_images(self) -> bool:
-        """Whether it needs the training images, or labels."""
-        return self.entry.of_images or ("labels", "kept") in self.parameters
+        """Whether it needs the training images, labels, or an auto-encoder of them."""
+        return self.entry.of_images or self.entry.of_codes or ("labels", "kept") in self.parameters
 
     @property
     def size(self) -> float | None:
@@ -149,6 +152,8 @@ class ChosenKernel:
             told.append(f"{sign} {law} on [{values.get('least', 0):g}, {self.size:g}]")
         elif self.size is not None:
             told.append(f"{sign} = {self.size:g}")
+        if "autoencoder" in values:
+            told.append(f"auto-encoder {values['autoencoder'].rpartition('-')[0]}")
         if values.get("labels") == "kept":
             told.append("of the same label")
         if values.get("points") == "cube":
@@ -201,6 +206,14 @@ KERNELS = {
             norms=("l2",),
             takes=FAMILY | AWARE | {"empty": "itself"},
             of_images=True,
+        ),
+        Kernel(
+            name="on_manifold",
+            title="decoded codes with Gaussian noise",
+            implementation="deltaball.local.kernels.on_manifold.OnManifold",
+            size="sigma",
+            takes=FAMILY,
+            of_codes=True,
         ),
         *(
             Kernel(

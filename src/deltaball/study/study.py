@@ -5,15 +5,16 @@ value or a list of values; the grid's networks are the product of its axes.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from deltaball.base.errors import shown
+from deltaball.base.errors import alternatives, shown
 from deltaball.data import catalogue
 from deltaball.data.catalogue import DatasetFacts
+from deltaball.study.autoencoders import AutoEncoder
 from deltaball.study.axes import Name, Positive, Seed, Share, Strict, axis, distinct, radius
-from deltaball.study.grids import AnyGrid, Grid, count_matching
+from deltaball.study.grids import AnyGrid, count_matching
 from deltaball.study.measures import ENTRIES, Convergence, notion_tag, tagged
 from deltaball.study.papers import PAPERS
 
@@ -43,6 +44,9 @@ class Analysis(Strict):
     within: axis(radius(Positive)) = Field(
         [20 / 255], description="ε of adversarial frequency and severity, where margins are measured that far"
     )
+    reference: Name | None = Field(
+        None, description="the grid whose networks' mean error under each corruption is the unit of mCE"
+    )
 
 
 def _not_the_store(name: str) -> str:
@@ -60,9 +64,9 @@ def _folder(path: str) -> str:
 Folder = Annotated[str, AfterValidator(_folder)]
 
 
-def _named_apart(grids: list[Grid]) -> list[Grid]:
-    distinct([grid.name for grid in grids])
-    return grids
+def _named_apart(entries: list[Any]) -> list[Any]:
+    distinct([one.name for one in entries])
+    return entries
 
 
 PAPER = "004"
@@ -86,6 +90,29 @@ class Study(Strict):
     measures: list[tagged(ENTRIES, notion_tag)] = Field(min_length=1)
     convergence: list[Convergence] = Field([])
     grids: Annotated[list[AnyGrid], Field(min_length=1), AfterValidator(_named_apart)]
+    autoencoders: Annotated[list[AutoEncoder], AfterValidator(_named_apart)] = Field(
+        [], description="trained beside the networks, once per data set and seed; they have no rows"
+    )
+
+    @model_validator(mode="after")
+    def _known_autoencoders(self) -> "Study":
+        there = [one.name for one in self.autoencoders]
+        asked = {f"measures[{place}]": one for place, one in enumerate(self.measures)}
+        asked |= {f"convergence[{place}].measure": one.measure for place, one in enumerate(self.convergence)}
+        for where, measure in asked.items():
+            unknown = next((name for name in measure.autoencoder or () if name not in there), None)
+            if unknown is not None:
+                known = alternatives(unknown, there) if there else "the study has none; list it under autoencoders"
+                raise ValueError(f"{where}.autoencoder: there is no '{unknown}'; {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _reference_is_there(self) -> "Study":
+        names = [grid.name for grid in self.grids]
+        if self.analysis.reference is not None and self.analysis.reference not in names:
+            wrong = self.analysis.reference
+            raise ValueError(f"analysis.reference: no grid '{wrong}'; {alternatives(wrong, names)}")
+        return self
 
     @property
     def folder(self) -> Path:

@@ -86,7 +86,10 @@ def measuring(plan: Plan, shard: Shard) -> Request:
             needed[work] = max(needed[work], samples * passes(one, layers))
             seconds += samples * JUDGES[one.judge].seconds
         seconds += sum(needed.values()) * forward
-    return _request(plan, shard, seconds / 60, max(_measuring_bytes(plan, pack) for pack in shard.packs))
+    near = any(one.kernel and one.kernel.entry.of_images for wanted in asked.values() for one in wanted)
+    # The order of all training images around each point, and their distances.
+    known = 2 * FLOAT * IMAGES_AT_ONCE["cpu"] * plan.facts[shard.dataset].train if near else 0
+    return _request(plan, shard, seconds / 60, known + max(_measuring_bytes(plan, pack) for pack in shard.packs))
 
 
 def forward_seconds(plan: Plan, trajectory: Trajectory) -> float:

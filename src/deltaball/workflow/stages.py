@@ -49,6 +49,12 @@ DISTANCES = {
 # The table of studies with kernels or distances.
 SCORES = {"scores": "robustness scores in the words of papers 000 and 003: kernel, shape, range"}
 
+# Those of studies with corruptions.
+CORRUPTED = {
+    "corruptions": "agreement and accuracy by corruption and severity",
+    "corruption_errors": "mean corruption error (mCE) beside a reference, and the plain mean of accuracies",
+}
+
 # The figures of each paper, each a target of Snakemake, and what a study lacks that has no such figure.
 PAPERS_FIGURES = {
     "004": {
@@ -82,6 +88,8 @@ FIGURES = (
     "convergence",
     "distances",
     "margins",
+    "corruptions",
+    "severities",
     "diagnostics",
 )
 
@@ -96,7 +104,7 @@ def figures(plan: Plan) -> list[str]:
     set and notion that is attacked a trade-off (but for paper 001), the measure over each hyper-parameter, the effect
     of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where certificates
     are asked too; per data set the traces of its chains, the convergence of its experiments, the curves of distances
-    to violations and of margins, and the residuals of its regressions.
+    to violations and of margins, networks under corruptions and over severities, and the residuals of its regressions.
     """
     found = [name for name in PAPERS_FIGURES[plan.study.paper] if _has(plan, name)]
     if plan.study.paper == "001":
@@ -121,6 +129,10 @@ def figures(plan: Plan) -> list[str]:
             found.append(f"convergence_{dataset}")
         if _seeks_distances(plan, grids):
             found += [f"distances_{dataset}", f"margins_{dataset}"]
+        if _severities(plan, grids):
+            found.append(f"corruptions_{dataset}")
+        if any(len(one) > 1 for one in _severities(plan, grids).values()):
+            found.append(f"severities_{dataset}")
         if notions(grids, True):
             found.append(f"diagnostics_{dataset}")
     return found
@@ -141,13 +153,24 @@ def tables(plan: Plan) -> dict[str, str]:
     decided = any(JUDGES[one.judge].says == "decides" for one in plan.measures)
     found = TABLES | (MISSES if decided else {}) | (DISTANCES if _seeks_distances(plan, plan.study.grids) else {})
     scored = any(one.kernel or NOTIONS[one.notion].is_distance for one in plan.measures)
-    return found | (SCORES if scored else {}) | PAPERS_TABLES.get(plan.study.paper, {})
+    corrupted = CORRUPTED if _severities(plan, plan.study.grids) else {}
+    return found | (SCORES if scored else {}) | corrupted | PAPERS_TABLES.get(plan.study.paper, {})
 
 
 def _seeks_distances(plan: Plan, grids: list[Grid]) -> bool:
     """Whether the distance to the closest violation is sought for networks of these grids."""
     seeking = [one for one in plan.measures if NOTIONS[one.notion].is_distance and JUDGES[one.judge].says != "proves"]
     return any(count_matching(one.wanted, grid) for one in seeking for grid in grids)
+
+
+def _severities(plan: Plan, grids: list[Grid]) -> dict[tuple[str, str], set[Any]]:
+    """The severities at which networks of these grids are measured, by notion and corruption."""
+    found: dict[tuple[str, str], set[Any]] = {}
+    for one in plan.measures:
+        if one.corrupts and any(count_matching(one.wanted, grid) for grid in grids):
+            severity = dict(one.kernel.parameters).get("severity")
+            found.setdefault((one.notion, one.kernel.name), set()).add(severity)
+    return found
 
 
 def paper_figure(plan: Plan, name: str) -> str:

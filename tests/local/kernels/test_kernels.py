@@ -8,14 +8,17 @@ import torch
 from attack_cases import deep_pack, digits
 from scipy import stats
 
+from deltaball.base.draws import generator
 from deltaball.local.balls import Ball
 from deltaball.local.judges import judge
 from deltaball.local.kernels.gaussian import Gaussian, GaussianClipped
 from deltaball.local.kernels.kernel import Kernel, Sized, kernel
 from deltaball.local.kernels.known import Known
 from deltaball.local.kernels.near import Near
+from deltaball.local.kernels.on_manifold import OnManifold
 from deltaball.local.kernels.uniform import Uniform, UniformClipped
 from deltaball.local.notions import ClassChange
+from deltaball.networks.autoencoders import AutoEncoder, Coders
 from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.packs import Pack
 from deltaball.study.kernels import KERNELS, ChosenKernel
@@ -28,6 +31,23 @@ EACH: dict[str, Kernel] = {
     "reciprocal": Gaussian(0.3, "reciprocal", 0.01),
     "evenly": UniformClipped(0.3, "uniform", norm="l2"),
 }
+
+
+class Pixels:
+    """An auto-encoder that loses nothing: an image's code is its pixels."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        return codes.unflatten(1, self.shape)
+
+
+NOTHING = np.empty(0)
+ON_MANIFOLD = OnManifold(2.0, known=Known(NOTHING, NOTHING, autoencoders={"own": Pixels(1, 1, 1)}), autoencoder="own")
 PIXEL = torch.full((2000, 1, 1, 1), 0.5)  # a point of one pixel, many times: each has draws of its own
 
 
@@ -63,6 +83,7 @@ def test_draws_are_the_same_on_every_machine():
         (Uniform(0.2), stats.uniform(0.3, 0.4)),
         (Uniform(0.8), stats.uniform(0, 1)),  # [-0.3, 1.3] is cut
         (Gaussian(2.0), stats.norm(0.5, 2.0)),
+        (ON_MANIFOLD, stats.norm(0.5, 2.0)),  # of codes
         (UniformClipped(0.2, norm="l1"), stats.uniform(0.3, 0.4)),
         (UniformClipped(0.2, norm="l2"), stats.uniform(0.3, 0.4)),
     ],
@@ -100,6 +121,26 @@ def test_a_family_draws_its_size(one: Sized, law: stats.rv_continuous):
     assert stats.kstest(sizes.ravel(), law.cdf).pvalue > 1e-3
 
 
+def test_on_the_manifold_images_are_decoded_codes_with_noise():
+    coders = Coders((8, 8, 1), latent=3, filters=2)
+    model = AutoEncoder.of(coders, coders.initial(np.random.default_rng(0)))
+    known, x = Known(np.empty(0), np.empty(0), autoencoders={"own": model}), digits(32)
+    near, far = (OnManifold(size, known=known, autoencoder="own").sample(x, range(32), 2) for size in (1e-6, 1.0))
+    reconstructed = model.decode(model.encode(x))
+    torch.testing.assert_close(near[:, 0], reconstructed, atol=1e-5, rtol=0)
+    noise = np.stack([generator("on manifold", key).standard_normal((2, 3), dtype=np.float32) for key in range(32)])
+    for draw in range(2):
+        torch.testing.assert_close(far[:, draw], model.decode(model.encode(x) + torch.from_numpy(noise[:, draw])))
+    assert 0 < far.min() < far.max() < 1
+    # The same beside others, as many as measuring looks at together.
+    both, keys = torch.cat([digits(32, 1), x]), [*range(64, 96), *range(32)]
+    whole = OnManifold(1.0, known=known, autoencoder="own").sample(both, keys, 2)
+    torch.testing.assert_close(whole[32:], far, atol=1e-6, rtol=0)
+    reciprocal = OnManifold(1.0, "reciprocal", 0.01, known=known, autoencoder="own").sample(x, range(32), 2)
+    apart = [(one - reconstructed[:, None]).square().mean() for one in (reciprocal, far)]
+    assert 0 < apart[0] < apart[1]
+
+
 def test_of_another_size_images_are_the_same_but_for_how_far_they_are_moved():
     x = digits(2)
     near, far = (drawn(Gaussian(sigma), x) - x[:, None].numpy() for sigma in (0.1, 0.3))
@@ -109,12 +150,14 @@ def test_of_another_size_images_are_the_same_but_for_how_far_they_are_moved():
 def test_a_kernel_of_the_table_is_what_it_says():
     sizes = {"delta": 0.1, "sigma": 0.2}
     for entry in (one for one in KERNELS.values() if one.size):
-        chosen = ChosenKernel(entry.name, tuple((key, sizes[key]) for key in [entry.size]))
+        own = [("autoencoder", "pixels")] if entry.of_codes else []
+        chosen = ChosenKernel(entry.name, (*((key, sizes[key]) for key in [entry.size]), *own))
         found = kernel(chosen)
         assert found.size == chosen.size == sizes[entry.size]
-        assert f"{entry.name}_{chosen.size}" == chosen.label
-        if entry.of_images:
-            found = kernel(chosen, Known(digits(9).numpy(), np.arange(9)))
+        assert chosen.label == "_".join([entry.name, str(chosen.size), *(value for _, value in own)])
+        if chosen.needs_images:
+            coders = {"pixels": Pixels(8, 8, 1)}
+            found = kernel(chosen, Known(digits(9).numpy(), np.arange(9), autoencoders=coders))
         x = digits(2)
         assert found.sample(x, range(2), 3).shape == (2, 3, *x.shape[1:])
 

@@ -9,13 +9,15 @@ import torch
 
 from deltaball.base.draws import generator
 from deltaball.local.kernels.kernel import Sized
-from deltaball.plan.batches import IMAGES_MULTIPLE
+
+# Points whose distances to all training images are held at once.
+AT_ONCE = 64
 
 
 class _Near(NamedTuple):
     """Training images in the order of their distances from a point, as far as they are in its largest ball."""
 
-    distances: np.ndarray
+    distances: np.ndarray  # float32
     images: np.ndarray  # places among the training images, int32
 
 
@@ -34,21 +36,21 @@ class Near(Sized):
 
     def draws(self, x: torch.Tensor, keys: Sequence[int]) -> Iterator[torch.Tensor]:
         random = [(generator("near", key), generator("near", "size", key)) for key in keys]
-        near = [*self._near(x.cpu().numpy())]
+        points = x.cpu().numpy()
+        near = [*self._near(points)]
         while True:
-            images = x.clone()
+            images = points.copy()
             sizes = self.sizes([own for _, own in random])
             for place, (own, size) in enumerate(zip(near, sizes, strict=True)):
                 # One number of each point for each image, so that balls of any sizes draw from the same numbers.
                 share, count = random[place][0].random(), np.searchsorted(own.distances, size, "right")
                 if count or (self.empty == "nearest" and len(own.images)):
-                    drawn = self.known.images[own.images[int(share * max(1, count))]]
-                    images[place] = torch.from_numpy(drawn).to(x.device)
-            yield images
+                    images[place] = self.known.images[own.images[int(share * max(1, count))]]
+            yield torch.from_numpy(images).to(x.device)
 
     def _near(self, x: np.ndarray) -> Iterator[_Near]:
-        for start in range(0, len(x), IMAGES_MULTIPLE):
-            rows = slice(start, start + IMAGES_MULTIPLE)
+        for start in range(0, len(x), AT_ONCE):
+            rows = slice(start, start + AT_ONCE)
             distances = self.known.distances(x[rows])
             if self.labels == "kept":
                 distances = np.where(self.known.labels != self.known.of_points[rows, None], np.inf, distances)
@@ -57,4 +59,4 @@ class Near(Sized):
                 order = np.argpartition(own, inside - 1)[:inside] if 0 < inside < len(own) else np.arange(inside)
                 # Equal distances keep the order of the training split.
                 order = order[np.lexsort((order, own[order]))]
-                yield _Near(own[order], order.astype(np.int32))
+                yield _Near(own[order].astype(np.float32), order.astype(np.int32))

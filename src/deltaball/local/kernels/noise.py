@@ -40,7 +40,7 @@ class Noise(Sized):
             while True:
                 yield self._moved(x, random)
         points = x.cpu().numpy()
-        apart = self.known.apart(points)
+        _, apart = self.known.nearest(points, self.known.of_points)
         while True:
             images, left = x.clone(), np.arange(len(x))
             for _ in range(TRIES):

@@ -1,0 +1,21 @@
+"""Rows of networks measured under corruptions, with estimates that a test chooses."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from deltaball.plan.plan import Plan
+
+
+def measured(plan: Plan, estimates: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+    """`estimates` are those of each network, by the measure's name; of other measures 0.7."""
+    known = {"test_accuracy": 0.95, "objective": "cross_entropy", "confidence": 0.95, "samples": 738}
+    known |= dict.fromkeys(("noise", "against", "constraint", "adversary", "rounds"))
+    rows = []
+    for place, network in enumerate(plan.networks):
+        for one in plan.measures:
+            estimate = estimates.get(one.name, (0.7, 0.7))[place]
+            ends = dict.fromkeys(("lower", "upper", "tight_lower", "tight_upper"), estimate)
+            rows.append({"network_id": network.id, **network.groups, **known, "measure": one.name, **ends})
+            rows[-1] |= {"estimate": estimate, "notion": one.notion}
+    return pd.DataFrame(rows)
