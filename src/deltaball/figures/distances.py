@@ -101,6 +101,7 @@ def arranged(titles: Sequence[str], looks: Mapping[str, tuple[object, str]]) -> 
     panels = list(axes[1:].flat)[: len(titles)]
     for panel, title in zip(panels, titles, strict=True):
         panel.set_axis_on()
+        panel.set_ylim(0, min(1.02 * shown["upper"].max(), 1))
         panel.set_title(title, loc="left")
     return figure, panels
 
@@ -118,7 +119,6 @@ def _lines(panel: Axes, members: pd.DataFrame, looks: dict, within: list[float])
         if one <= furthest:
             panel.axvline(one, color="0.5", linewidth=0.8)
     panel.set_xlim(0, furthest)
-    panel.set_ylim(0, min(panel.get_ylim()[1], 1))
     panel.yaxis.set_major_formatter(PercentFormatter(1))
 
 
