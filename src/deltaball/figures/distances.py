@@ -52,7 +52,10 @@ def wanted(plan: Plan, networks: pd.DataFrame) -> pd.Series:
 
 
 def _caption(shown: pd.DataFrame) -> str:
-    half = [epsilon_reached(*row) for row in shown[["samples", "confidence"]].drop_duplicates().itertuples(index=False)]
+    halves = [
+        epsilon_reached(*row) for row in shown[["samples", "confidence"]].drop_duplicates().itertuples(index=False)
+    ]
+    half = " to ".join(f"{one:.3f}" for one in sorted({min(halves), max(halves)}))
     several = shown.groupby(["by", "norm", "kind"])["network_id"].nunique().max() > 1
     found = shown["attack"].notna()
     side = " A judge that misses violations draws a curve below the truth's." if found.any() else ""
@@ -60,7 +63,7 @@ def _caption(shown: pd.DataFrame) -> str:
     return (
         f"The share of N = {listed(shown['samples'], str)} test points with a violation no farther than ε, as each "
         f"judge finds it; where it finds none, a point counts as beyond.{side} Shaded: each network's whole curve at "
-        f"once, ± {max(half):.3f} with confidence {listed(shown['confidence'], confidence_text)} (Dvoretzky, Kiefer "
+        f"once, ± {half} with confidence {listed(shown['confidence'], confidence_text)} (Dvoretzky, Kiefer "
         f"and Wolfowitz){',' if several else ''}{lines} Grey: the ε of the tables."
     )
 
@@ -76,6 +79,7 @@ def _panels(plan: Plan, shown: pd.DataFrame) -> Figure:
     figure, axes = arranged([title for title, _ in panels], looks)
     for panel, (_, members) in zip(axes, panels, strict=True):
         _lines(panel, members, looks, plan.study.analysis.within)
+        panel.set_ylim(0, min(1.02 * shown["upper"].max(), 1))
         panel.set_xlabel("ε, in pixel units")
     for panel in axes[::COLUMNS]:
         panel.set_ylabel("φ(ε), share of points")
@@ -101,7 +105,6 @@ def arranged(titles: Sequence[str], looks: Mapping[str, tuple[object, str]]) -> 
     panels = list(axes[1:].flat)[: len(titles)]
     for panel, title in zip(panels, titles, strict=True):
         panel.set_axis_on()
-        panel.set_ylim(0, min(1.02 * shown["upper"].max(), 1))
         panel.set_title(title, loc="left")
     return figure, panels
 
