@@ -48,7 +48,7 @@ def study(
     for tuned, (program, lbfgs, fmn) in shares.items():
         for seed in range(seeds):
             about = {"network_id": f"{tuned} {seed}", "cluster": str(seed), "dataset": "mnist", "architecture": "lenet"}
-            about |= {"grid": tuned, "objective": "cross_entropy", "kind": f"LENET {tuned}", "epochs": 5, "seed": seed}
+            about |= {"grid": tuned, "objective": "cross_entropy", "kind": f"LeNet {tuned}", "epochs": 5, "seed": seed}
             about |= {"parameters": 431_080, "status": "trained", "train_accuracy": 0.99, **AXES[tuned]}
             about |= {"test_accuracy": (0.99 if tuned == "original" else accuracy) + 1e-5 * generator.normal()}
             if tuned != "original":
@@ -176,9 +176,9 @@ def test_what_a_network_is_tuned_on_is_named() -> None:
     ).assign(**dict.fromkeys(("noise", "against", "constraint")))
     assert tuned_on(networks).to_list() == ["original", "original", "pgd", "nothing", "imp"]
     assert kinds(networks).to_list() == [
-        "LENET",
-        "LENET",
-        "LENET, fine-tuned by PGD, T = 2",
-        "LENET, trained on without examples, T = 1",
-        "LENET, IMP",
+        "LeNet",
+        "LeNet",
+        "LeNet, fine-tuned by PGD, T = 2",
+        "LeNet, trained on without examples, T = 1",
+        "LeNet, IMP",
     ]

@@ -4,6 +4,10 @@ import pandas as pd
 
 from deltaball.analysis.judges import display_name
 
+# How pictures and pages name them.
+ARCHITECTURES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG", "lenet": "LeNet", "nin": "NiN", "resnet20": "ResNet20"}
+ARCHITECTURES |= {"conv5": "Conv5", "mnist_c_cnn": "MNIST-C CNN", "rbf_svm": "RBF-SVM", "file": "file"}
+METHODS = {"sgd": "SGD", "imp": "IMP", "finetune": "fine-tuning", "hmc": "HMC", "svm": "SVM", "given": "GIVEN"}
 BASELINE = "baseline"
 ORIGINAL, NOTHING = "original", "nothing"  # what a network that is not fine-tuned, or without an example, is tuned on
 # By objective, the axis that says which training it is.
@@ -75,7 +79,7 @@ def _told(networks: pd.DataFrame) -> list[pd.Series]:
 
 
 def _kind(architecture: str, method: str, training: str, tuned: str, rounds: int | None) -> str:
-    parts = [architecture.upper().replace("_", "-"), *([method.upper()] if method not in UNNAMED else [])]
+    parts = [ARCHITECTURES[architecture], *([METHODS[method]] if method not in UNNAMED else [])]
     if training != BASELINE:
         parts.append(title(training))
     if tuned == NOTHING:

@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.style
 
+from deltaball.analysis import trainings
 from deltaball.study import judges as study_judges
 
 # Okabe & Ito's colours, told apart by colour-blind readers; the two shades differ in lightness, so that
@@ -42,9 +43,7 @@ JUDGES = {
 }
 UNKNOWN_JUDGES = (("#009E73", "P"), ("#A0457A", "*"), ("#999999", "p"))  # of judges that have no look of their own
 SAMPLES = "#A50F15"  # the paper's red line
-NAMES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG", "lenet": "LeNet", "nin": "NiN", "resnet20": "ResNet20"}
-NAMES |= {"conv5": "Conv5", "mnist_c_cnn": "MNIST-C CNN", "rbf_svm": "RBF-SVM", "file": "file"}
-METHODS = {"sgd": "SGD", "imp": "IMP", "finetune": "fine-tuning", "hmc": "HMC", "svm": "SVM", "given": "GIVEN"}
+NAMES, METHODS = trainings.ARCHITECTURES, trainings.METHODS
 CAPACITY, DURATION = ("#8F74B8", "#D2C6E6"), ("#5BA37C", "#BFE0CC")  # the paper's purple and green box plots
 # Paper 001: trainings, the constraint losses warm; constraints; and its three metrics.
 TRAININGS = {
