@@ -53,3 +53,16 @@ def test_a_variation_is_drawn_the_other_way_round(tmp_path: Path) -> None:
     _, said = drawn(plan, "enclosure_mnist5k_class_change")
     proved = "its lower end is what IBP, CROWN and the exact answer proved"
     assert f"{proved}, its upper end what FGSM, FMN and PGD left" in said
+
+
+def test_sides_that_never_meet_are_said_to(tmp_path: Path) -> None:
+    measures = [
+        {"notion": "class_change", "delta": [0.01, 0.02], "attack": "fgsm"},
+        {"notion": "class_change", "delta": 0.005, "certificate": "crown"},
+    ]
+    plan = small(tmp_path, measures=measures)
+    write_tables(plan)
+    shown, said = drawn(plan, "enclosure_mnist5k_class_change")
+    assert shown.empty
+    assert "yet" not in said
+    assert "certificates are asked for at δ = 0.005 and attacks at δ = 0.01, 0.02" in said

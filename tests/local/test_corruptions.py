@@ -312,7 +312,7 @@ def test_an_image_is_corrupted_alike_in_any_company(name: str, channels: int, si
 
 
 def test_images_that_change_are_of_another_version():
-    """Kept images and measured rows are those of a version: where these digests change, so must VERSION."""
+    """Kept images are those of a version: where these digests change, so must VERSION."""
     images = np.concatenate([ramp(), ramp().transpose(0, 2, 1, 3), pixel()])
     digests = {
         name: hashlib.sha256(corrupted(name, images, range(3)).tobytes()).hexdigest()[:12] for name in CORRUPTIONS

@@ -24,6 +24,7 @@ from deltaball.study.methods import METHODS
 from deltaball.study.reading import load
 from deltaball.study.study import Study
 from deltaball.training.svm import fitted
+from deltaball.workflow import resources
 
 GAMMA, PENALTY = 0.05, 5.0
 
@@ -176,6 +177,17 @@ def test_certificates_are_refused_with_the_reason(certificate: str, tmp_path: Pa
     )
     with pytest.raises(InputError, match=f"'{certificate}' cannot judge .* sums kernels of support vectors"):
         load(path)
+
+
+def test_a_job_asks_for_the_memory_of_a_pairs_kernel():
+    asked = {}
+    for dataset in ("mnist5k", "mnist"):
+        plan = planned(grid("rbf_svm", "svm", dataset=dataset))
+        (shard,) = plan.shards.values()
+        asked[dataset] = [one(plan, shard).megabytes for one in (resources.training, resources.measuring)]
+    # 12,000 images of a pair: 12 bytes × 12,000²; support vectors of 784 numbers, some 20,000.
+    assert asked["mnist"][0] - asked["mnist5k"][0] > 1700
+    assert asked["mnist"][1] - asked["mnist5k"][1] > 3 * 60
 
 
 def test_there_is_no_keras_file_of_a_machine():

@@ -24,14 +24,14 @@ def described(measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def metrics(measured: pd.DataFrame) -> pd.DataFrame:
-    """A row per data set, network, training and constraint at each radius: means over trainings, with 95 % intervals.
+    """A row per data set, network (small ones first), training and constraint at each radius: means, 95 % intervals.
 
     Security is what the strongest attack leaves, and so bounds the truth from above; satisfaction is what the strongest
     certificate proves, and bounds it from below (where it decides every point, it is the truth); accuracy is the share
     of random images. Intervals are of trainings and test points together (`training_claims.mean`); one that is missing
     is of a single training.
     """
-    rows = described(measured)
+    rows = described(measured).sort_values("parameters", kind="stable")
     shares = rows[rows["notion"].notna()]
     parts = {
         "security": judged(shares),

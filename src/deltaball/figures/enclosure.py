@@ -48,10 +48,11 @@ def draw(
     # A margin is where the class changes: curves.parquet counts it there.
     notions = [one.name for one in NOTIONS.values() if one.curve == notion]
     took_part = measured[measured["network_id"].isin(shown["network_id"]) & measured["notion"].isin(notions)]
-    note = _caption(shown, took_part) if len(shown) else "nothing is measured from both sides yet."
+    never = _never_meeting(plan, notion)
+    note = _caption(shown, took_part) if len(shown) else never or "nothing is measured from both sides yet."
     figure = _panels(shown) if len(shown) else empty()
     title = f"{dataset}: {NOTIONS[notion].title}: how much is proven?"
-    told = readings.enclosure(shown) if len(shown) else readings.NOTHING
+    told = readings.enclosure(shown) if len(shown) else "Nothing is enclosed." if never else readings.NOTHING
     finish(figure, name, title, f"{count}{'. ' if len(shown) else ': '}{note}", shown, folder, told)
 
 
@@ -71,6 +72,21 @@ def _caption(shown: pd.DataFrame, measured: pd.DataFrame) -> str:
         f"are shorter than ε = {listed(shown['epsilon'])}.{decided} Grey: the interval for the whole input "
         f"distribution at confidence {listed(shown['confidence'], confidence_text)}, for each network and δ alone, one "
         f"end from each side.{fgsm}"
+    )
+
+
+def _never_meeting(plan: Plan, notion: str) -> str:
+    """That the plan asks for no δ from both sides, if so."""
+    attacked, certified = (
+        {one.delta for one in plan.measures if one.notion == notion and getattr(one, side)}
+        for side in ("attack", "certificate")
+    )
+    if attacked & certified:
+        return ""
+    return (
+        f"certificates are asked for at δ = {listed(pd.Series(sorted(certified)))} and attacks at "
+        f"δ = {listed(pd.Series(sorted(attacked)))}: what bounds one ball from one side says nothing of another's "
+        f"other side, so nothing is enclosed."
     )
 
 

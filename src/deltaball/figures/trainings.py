@@ -248,8 +248,9 @@ def three_metrics(name: str, networks: pd.DataFrame, measured: pd.DataFrame, fol
 
 def _situations(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     balls = {norm: "" if norm == "linf" else f"{label} " for norm, label in NORMS.items()}
-    for (network, norm, delta), members in rows.groupby(["network", "norm", "delta"], sort=True):
-        yield f"{network}, {balls[norm]}δ = {delta:g}", members
+    for network, of_network in rows.groupby("network", sort=False):
+        for (norm, delta), members in of_network.groupby(["norm", "delta"]):
+            yield f"{network}, {balls[norm]}δ = {delta:g}", members
 
 
 def _marks(panel: Axes, members: pd.DataFrame, order: Sequence[str]) -> None:

@@ -87,6 +87,11 @@ class Method(Strict):
         return (1 + cls.moments(axes)) * FLOAT * parameters * len(checkpoints)
 
     @classmethod
+    def workspace(cls, axes: Axes, points: int, layers: Layers) -> int:
+        """Bytes that training one trajectory holds besides weights and a batch."""
+        return 0
+
+    @classmethod
     def moments(cls, axes: Axes) -> int:
         """How many numbers an optimizer keeps of each weight."""
         return 2 if axes.get("optimizer") == "adam" else 0

@@ -17,7 +17,7 @@ from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.study.descending import Finetune
 from deltaball.study.judges import JUDGES
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import METHODS, Svm
 
 # Of it 1.5 is how far the estimate itself may be off (benchmarks/costs.py), and 2 how much slower than the machine that
 # the rates are from another one may be, or one whose disk and memory others use too.
@@ -113,12 +113,18 @@ def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     if METHODS[one.method].averages_samples:  # drawn since its last checkpoint, as float32 and as it is written
         copies += 2 * one.checkpoints[-1]
     if plan.study.compute.device == "cuda":  # the host has what goes to the store and what comes from there
-        return FLOAT * len(pack) * copies * one.parameters + _augmented_bytes(plan, one)
+        return FLOAT * len(pack) * copies * one.parameters + _besides(plan, one)
     sizes = plan.layers(one).activations
     step = one.axes.get("batch_size", 0) * (sizes[0] + 3 * sum(sizes))
     # Without gradients, a layer's input and its output are all that is kept.
     evaluation = EVALUATION_BATCH * 3 * max(sizes)
-    return FLOAT * len(pack) * (copies * one.parameters + max(step, evaluation)) + _augmented_bytes(plan, one)
+    return FLOAT * len(pack) * (copies * one.parameters + max(step, evaluation)) + _besides(plan, one)
+
+
+def _besides(plan: Plan, one: Trajectory) -> float:
+    """What a method holds besides weights and a batch."""
+    points = plan.facts[one.dataset].train
+    return METHODS[one.method].workspace(one.axes, points, plan.layers(one)) + _augmented_bytes(plan, one)
 
 
 def _augmented_bytes(plan: Plan, one: Trajectory) -> float:
@@ -136,6 +142,8 @@ def _measuring_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     networks = sum(len(trajectory.checkpoints) for trajectory in pack)
     if METHODS[one.method].averages_samples:  # one network at a time, all its samples
         networks = one.checkpoints[-1]
+    if METHODS[one.method] is Svm:  # in float32 and in float64
+        return 3 * one.stored_bytes
     if plan.study.compute.device == "cuda":
         return FLOAT * 2 * networks * one.parameters
     sizes = plan.layers(one).activations
