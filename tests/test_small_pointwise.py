@@ -1,0 +1,84 @@
+"""The tables of paper 002's small study in the repository: complete, and what its scorecard is made of."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deltaball.analysis.convergence import spread
+from deltaball.analysis.distances import cumulative, distances
+from deltaball.analysis.scorecard import VERDICTS, scorecard
+from deltaball.data.catalogue import CATALOGUE
+from deltaball.plan import loading
+from deltaball.plan.plan import Plan
+from deltaball.run import merging, pieces
+from deltaball.tables import frames
+from deltaball.workflow import stages
+
+EXACT = "exact-10"
+
+
+@pytest.fixture
+def plan(root: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    monkeypatch.chdir(root)
+    return loading.planned(Path("studies/small-pointwise.yaml"))
+
+
+def test_every_planned_network_is_trained_and_measured_on_the_catalogues_data(plan: Plan) -> None:
+    networks, robustness = frames.load(plan)
+    assert set(networks["status"]) == {"trained"}
+    assert set(networks["data_sha256"]) == {CATALOGUE["mnist"].fingerprint}
+    assert merging.finished_shards(plan, pieces.of_folder(plan.study.folder)) == set(plan.shards)
+    assert len(robustness) == sum(len(plan.measures_of(network)) for network in plan.networks)
+    assert "-dirty" not in (plan.study.folder / "PROVENANCE.md").read_text()
+
+
+def test_the_control_learned_from_no_example(plan: Plan) -> None:
+    networks, _ = frames.load(plan)
+    learned = networks.groupby("grid")["examples_learned"].sum()
+    assert learned["fcn-nothing"] == 0
+    assert learned["fcn-lp"] > 0
+
+
+def test_the_tables_that_are_shipped_are_made_of_its_outcomes(plan: Plan) -> None:
+    networks, robustness = frames.load(plan)
+    measured, outcomes = frames.measured(networks, robustness), frames.load_outcomes(plan)
+    settings, draws = plan.study.analysis, spread(networks, frames.load_curves(plan)[1])
+    near = distances(measured, outcomes, settings.within)
+    values = settings.equivalence_margin, plan.study.guarantee.confidence
+    claims = scorecard(measured, draws, *values, plan.study.paper, near)
+    curves = cumulative(measured, outcomes, settings.within)
+    made_of = {"scorecard": claims, "distances": near, "distance_curves": curves}
+    for name, made in made_of.items():
+        shipped = pd.read_csv(plan.study.folder / f"tables/{name}.csv")
+        text = [column for column in made if made[column].dtype.kind not in "fiu"]
+        assert made[text].astype("str").replace({"None": "nan", "<NA>": "nan"}).equals(shipped[text].astype("str")), (
+            name
+        )
+        numbers = [column for column in made if column not in text]
+        pd.testing.assert_frame_equal(
+            made[numbers].astype(float), shipped[numbers].astype(float), rtol=1e-6, atol=1e-9, check_dtype=False
+        )
+    assert set(claims["verdict"]) <= set(VERDICTS)
+
+
+def test_no_attack_finds_what_the_exact_answer_excludes(plan: Plan) -> None:
+    """ρ ≤ ρ̂ at every point that is decided: a violation within 20/255 is one of the ball."""
+    outcomes = frames.load_outcomes(plan).set_index(["network_id", "measure"])["values"]
+    decided = [key for key in outcomes.index if key[1].endswith(EXACT)]
+    assert len(decided) == 3
+    for network, measure in decided:
+        robust = np.asarray(outcomes[network, measure]) == 1
+        for one in plan.measures:
+            if one.attack and one.notion == "margin":
+                found = np.asarray(outcomes[network, one.name]) < one.delta
+                assert not (robust & found[: len(robust)]).any()
+
+
+def test_every_figure_of_the_study_is_there(plan: Plan) -> None:
+    assert "distances_mnist" in stages.figures(plan)
+    for name in stages.figures(plan):
+        for kind in ("png", "svg", "csv"):
+            assert (plan.study.folder / f"figures/{name}.{kind}").stat().st_size > 0
+    assert sum(path.stat().st_size for path in plan.study.folder.glob("*.*")) < 6e6
