@@ -63,8 +63,8 @@ def verdicts(model: Model, kind: NetworkKind, norm: str, x: torch.Tensor, says: 
     """What all judges of these sorts say of the images, by judge and notion."""
     ball, said = Ball(norm, RADII[norm]), {}
     for name, entry in JUDGES.items():
-        if name == "alpha_crown" and kind.layered and any(isinstance(one, Conv) for one in model.layers):
-            continue  # it takes seconds; `certificates/test_optimised.py` holds it against samples
+        if name in ("alpha_crown", "walk") and kind.layered and any(isinstance(one, Conv) for one in model.layers):
+            continue  # it takes seconds; `certificates/test_optimised.py` and `test_walk.py` hold them to the truth
         if name == "lbfgs":
             continue  # it takes minutes; `attacks/test_lbfgs.py` asks the same of a few points
         served = [one for one in NOTIONS.values() if entry.says in says and not entry.refuses(one, norm, kind)]

@@ -35,13 +35,14 @@ from deltaball.plan.plan import Plan
 from deltaball.study.notions import NOTIONS
 
 CAPACITY_BINS = 5
-# The axis along a method's trajectories, and how captions count it; networks of files are one by one.
+# The axis along a method's trajectories, and how captions count it; networks of files and machines are one by one.
 Colour = tuple[float, float, float]
 
 LENGTHS = {
     "sgd": ("epochs", "epochs of training"),
     "hmc": ("posterior_samples", "samples of the posterior"),
     "finetune": ("rounds", "rounds of fine-tuning"),
+    "svm": ("penalty", "penalty C"),
     "given": ("file", "file"),
 }
 

@@ -154,8 +154,8 @@ def _gradient_steps(settings: Settings, layers: Layers, notion: Notion) -> float
 
 
 def _ways_of_classes(settings: Settings, layers: Layers, notion: Notion) -> float:
-    """A gradient and some 16 images on the way to each class."""
-    return 19 * layers.output[0] + 30
+    """A gradient and eleven images on the way to each class."""
+    return 14 * layers.output[0] + 30
 
 
 def _several(settings: Settings, layers: Layers, notion: Notion) -> float:

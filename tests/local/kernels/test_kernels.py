@@ -170,6 +170,15 @@ def test_images_uniform_in_a_ball_are_those_that_sampling_uniform_looks_at():
     assert 0 < of_ball.outcome.mean() < 1
 
 
+@pytest.mark.parametrize("one", EACH.values(), ids=EACH)
+def test_a_constant_classifier_keeps_the_class_of_every_image(one: Kernel):
+    x = digits(4)
+    constant = [np.zeros((x[0].numel(), 3), np.float32), np.float32([0, 1, 0])]
+    pack = Pack.of(Layers(tuple(x.shape[1:]), (Flatten(), Dense(3))), [constant])
+    ((_, _, found),) = judge("mean", draws=5)(pack, x, {one: [ClassChange()]}, range(4))
+    assert (found.outcome == 1).all()
+
+
 def test_around_points_of_the_cube_the_class_is_that_of_the_point_drawn():
     # Class 0 from 0.5 on. Of x uniform in [0, 1] and x' uniform within 0.2 of it, the class changes with probability
     # 2 ∫₀^.2 (.2 - t) / .4 dt = 0.1, whatever the test images are.

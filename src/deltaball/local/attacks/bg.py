@@ -7,6 +7,7 @@ import torch
 
 from deltaball.local.attacks.closest import Closest, Nearest, NearestViolation
 from deltaball.local.balls import GEOMETRY
+from deltaball.local.losses import hair
 from deltaball.local.points import Points
 from deltaball.local.references import Reference
 
@@ -25,8 +26,8 @@ class Bg(NearestViolation):
     here all are tried, and the closest image counts.
     """
 
-    outwards: int = 8
-    halvings: int = 8
+    outwards: int = 6
+    halvings: int = 5
 
     def nearest(self, points: Points, norm: str, reference: Reference, lead: float) -> Nearest:
         found = Closest(points, GEOMETRY[norm], reference, lead)
@@ -37,7 +38,8 @@ class Bg(NearestViolation):
         """Show the networks images on the way to every other class."""
         around = found.geometry(found.points.x, found.largest)
         for slope, lacking in _ways(found):
-            linear = around.level(slope, lacking)
+            # A hair behind the border, or no forward pass would see the change.
+            linear = around.level(slope, lacking + 2 * hair(found.points.logits))
             near, far = torch.zeros_like(linear), torch.full_like(linear, torch.inf)
             level = linear
             for step in range(self.outwards + self.halvings):
