@@ -37,7 +37,7 @@ def imports() -> Counter[tuple[str, str]]:
             importer, target = (name.split(".")[1] if "." in name else "" for name in (module, imported))
             if importer in order() and target in order() and importer != target:
                 counts[importer, target] += 1
-    return counts
+    return Counter({pair: counts[pair] for pair in sorted(counts)})  # drawn in one order, so that one file comes out
 
 
 def draw(names: list[str], counts: Counter[tuple[str, str]]) -> Figure:
