@@ -53,6 +53,7 @@ from deltaball.networks.layers import (
     walk,
 )
 from deltaball.networks.packs import FORWARD, Pack, Pass, logits
+from deltaball.networks.support_vectors import SupportVectors
 from deltaball.plan import costs
 from deltaball.plan.costs import COSTS, layer_costs
 from deltaball.study.checking import standardises
@@ -121,6 +122,8 @@ NETWORKS: dict[type[Layer], list[tuple[Layer, ...]]] = {
     ],
     Flatten: [END, (Conv(2, 2), RELU, *END)],
 }
+# What stands in no other network, and has a test of its own: vector machines (training/test_svm.py).
+ELSEWHERE = {SupportVectors}
 CASES = [Layers(SHAPE, network) for networks in NETWORKS.values() for network in networks]
 TABLES = {
     "FORWARD": FORWARD,
@@ -164,7 +167,7 @@ def test_every_layer_has_an_example_and_every_table_has_layers_alone():
     for kind, networks in NETWORKS.items():
         assert all(kind in map(type, network) for network in networks)
     for table in TABLES.values():
-        assert set(table) <= every
+        assert set(table) <= every | ELSEWHERE
 
 
 # ---- what layers know of themselves ----
@@ -393,13 +396,13 @@ ASKED: dict[str, Callable[[Pack], object]] = {
 
 @pytest.mark.parametrize("what", ASKED)
 def test_a_layer_without_a_rule_is_refused_by_name(what: str):
-    with pytest.raises(InputError, match=f"no {what} for layer Mirror; possible: Dense, Conv, Activation"):
+    with pytest.raises(InputError, match=f"no {what} for layer Mirror; possible: Dense, Conv, "):
         ASKED[what](model_with(Mirror()))
 
 
-@pytest.mark.parametrize(("what", "possible"), [("forward pass", "relu, tanh, sigmoid"), ("exact answer", "relu")])
-def test_an_activation_without_a_rule_is_refused_by_name(what: str, possible: str):
-    with pytest.raises(InputError, match=f"no {what} for activation wave; possible: {possible}$"):
+@pytest.mark.parametrize("what", ["forward pass", "exact answer"])
+def test_an_activation_without_a_rule_is_refused_by_name(what: str):
+    with pytest.raises(InputError, match=f"no {what} for activation wave; possible: relu, tanh, sigmoid$"):
         ASKED[what](model_with(Activation("wave")))
 
 
