@@ -32,7 +32,13 @@ def papers(scorecard: pd.DataFrame, plan: Plan) -> list[dict[str, Any]]:
         _claim(rules[name], records(rows), values, tests) for name, rows in scorecard.groupby("claim", sort=False)
     ]
     sections = [
-        {"section": section, "title": stated["sections"][section], "claims": members, "means": meaning(members)}
+        {
+            "section": section,
+            "numbered": not section.islower(),  # a part of the paper by its number or letter, and no word of ours
+            "title": stated["sections"][section],
+            "claims": members,
+            "means": meaning(members),
+        }
         for section, members in _by_section(claims, list(stated["sections"]))
     ]
     deviations = [*_trained_otherwise(stated.get("trained", {}), plan), *stated.get("deviations", [])]
