@@ -34,6 +34,9 @@ ADDED = 80
 # median of 100, and of LeNet's images within 20/255 few take more than 1,000.
 ITERATIONS = 20_000
 
+# Slacks of less than this share of their layer's largest are likely to be violated by the next solution.
+HARDLY_KEPT = 0.01
+
 # A slack counts as violated by more than this share of its layer's largest; a pixel by this much.
 VIOLATED, OUTSIDE = 1e-8, 1e-9
 
@@ -42,6 +45,10 @@ GAP = 1e-6
 
 # Multipliers, of 1 in all, from which a row holds the solution.
 HOLDS = 1e-7
+
+
+# Of a variable or row in a basis: at its lower end, in between, at its upper end.
+STATES = [highspy.HighsBasisStatus.kLower, highspy.HighsBasisStatus.kBasic, highspy.HighsBasisStatus.kUpper]
 
 
 class Nearest(NamedTuple):
@@ -82,17 +89,19 @@ def nearest(
     violated = search.violated(region.slacks.numpy())  # of a region in which x does not lie
     needed, lacking = torch.cat([rows, region.gradients(violated)]), torch.cat([leads, region.slacks[violated]])
     bounds = [
-        _least(row, -value, *search.room)
-        for row, value in zip(needed.numpy(), lacking.tolist(), strict=True)
+        (_least(row, -value, *search.room), place)
+        for place, (row, value) in enumerate(zip(needed.numpy(), lacking.tolist(), strict=True))
         if value < 0
     ]
-    least = max(bounds, default=math.inf)
+    least, strongest = max(bounds, default=(math.inf, 0))
     if not least <= most:
         return search.none(math.inf)
     search.start(least, rows.numpy(), leads.numpy())
-    search.add(range(len(region.slacks)) if every_row else [*begin, *violated.tolist()])
     if every_row:
-        search.add_pixels(np.ones(len(search.room[0]), bool), np.ones(len(search.room[1]), bool))
+        every = np.ones(len(search.room[0]), bool)
+        search.add(range(len(region.slacks)), every, every)
+    else:
+        search.begin(needed[strongest].numpy(), strongest, [*violated.tolist(), *begin])
     return search.solved()
 
 
@@ -121,9 +130,13 @@ class _Search:
         return Nearest(displacement, distance, holding, *effort)
 
     def violated(self, slacks: np.ndarray) -> torch.Tensor:
-        """Of the slacks that are violated, and have no row, those that are furthest below 0, in ascending order."""
+        """Of the slacks that are violated, and have no row, those that are furthest below 0, in ascending order.
+
+        With them come some that are hardly kept.
+        """
         shares = slacks / self.scales
-        which = np.flatnonzero((shares < -VIOLATED) & ~self.within)
+        shares[self.within] = np.inf
+        which = np.flatnonzero(shares < (HARDLY_KEPT if shares.min(initial=np.inf) < -VIOLATED else -VIOLATED))
         if len(which) > ADDED:
             which = np.sort(which[np.argpartition(shares[which], ADDED)[:ADDED]])
         return torch.from_numpy(which)
@@ -142,22 +155,47 @@ class _Search:
         self.solver.changeColCost(pixels, -1.0)
         self._write(rows, leads, [-1] * len(rows))
 
-    def add(self, which: Sequence[int] | torch.Tensor) -> None:
+    def begin(self, strongest: np.ndarray, place: int, which: Sequence[int]) -> None:
+        """Begin at the nearest image that keeps one row alone, and write what that image violates, and some slacks.
+
+        The row is the `strongest`, `place` of the classes' rows or, after them, of `which`. Without the other rows the
+        image is optimal, so the dual simplex method starts there.
+        """
+        falls, rises = (
+            steps & (room < self.least) for steps, room in zip((strongest < 0, strongest > 0), self.room, strict=True)
+        )
+        displacement = np.clip(self.least * np.sign(strongest), -self.room[0], self.room[1])
+        violated = self.violated(self.slacks_at(displacement))
+        classes = len(self.slacks)
+        self.add([*which, *violated.tolist()], falls, rises)
+        pixels = self.bounded[0] | self.bounded[1]
+        held = np.ones(len(self.slacks), int)
+        held[classes : classes + pixels.sum()] = 0
+        held[place if place < classes else self.slacks.index(which[place - classes])] = 0
+        ends = np.append(np.where(pixels, 1, np.where(strongest > 0, 2, 0)), 1)
+        start = highspy.HighsBasis()
+        start.col_status, start.row_status = ([STATES[one] for one in part.tolist()] for part in (ends, held))
+        self.solver.setBasis(start)
+
+    def add(self, which: Sequence[int] | torch.Tensor, fallen: np.ndarray, risen: np.ndarray) -> None:
+        """Write for some pixels that they stay above 0, for some that they stay below 1, and some slacks."""
+        rows, values, slacks = [], [], []
+        for sign, room, pixels, bounded in zip((1.0, -1.0), self.room, (fallen, risen), self.bounded, strict=True):
+            pixels = np.flatnonzero(pixels & ~bounded & (room > 0))
+            bounded[pixels] = True
+            rows.append(np.zeros((len(pixels), len(room))))
+            rows[-1][np.arange(len(pixels)), pixels] = sign
+            values.append(room[pixels])
+            slacks += [-1] * len(pixels)
         chosen = np.unique(np.asarray(which, np.int64))
         chosen = chosen[~self.within[chosen]]
-        if len(chosen):
-            self.within[chosen] = True
-            rows = self.region.gradients(torch.from_numpy(chosen)).numpy()
-            self._write(rows, self.values[chosen], chosen.tolist())
+        self.within[chosen] = True
+        rows.append(self.region.gradients(torch.from_numpy(chosen)).numpy())
+        self._write(np.concatenate(rows), np.concatenate([*values, self.values[chosen]]), [*slacks, *chosen.tolist()])
 
-    def add_pixels(self, fallen: np.ndarray, risen: np.ndarray) -> None:
-        """Write for some pixels that they stay above 0, and for some that they stay below 1."""
-        for sign, room, which, bounded in zip((1.0, -1.0), self.room, (fallen, risen), self.bounded, strict=True):
-            which = np.flatnonzero(which & ~bounded & (room > 0))
-            bounded[which] = True
-            rows = np.zeros((len(which), len(room)))
-            rows[np.arange(len(which)), which] = sign
-            self._write(rows, room[which], [-1] * len(which))
+    def slacks_at(self, displacement: np.ndarray) -> np.ndarray:
+        image = self.region.x + torch.from_numpy(displacement).view_as(self.region.x)
+        return self.region.at(image)[1].numpy()
 
     def solved(self) -> Nearest:
         shape = self.region.x.shape
@@ -170,15 +208,12 @@ class _Search:
                 return self.none(math.inf)
             distance = self.least / values[-1]
             displacement = distance * values[:-1]
-            image = self.region.x + torch.from_numpy(displacement).view(shape)
-            slacks = self.region.at(image)[1].numpy()
-            violated = self.violated(slacks)
+            violated = self.violated(self.slacks_at(displacement))
             outside = [-displacement > self.room[0] + OUTSIDE, displacement > self.room[1] + OUTSIDE]
             outside = [which & ~bounded for which, bounded in zip(outside, self.bounded, strict=True)]
             if not len(violated) and not any(which.any() for which in outside):
                 break
-            self.add_pixels(*outside)
-            self.add(violated)
+            self.add(violated, *outside)
         holding = [slack for slack in np.argsort(-multipliers) if multipliers[slack] > HOLDS]
         found = [self.slacks[row] for row in holding if self.slacks[row] >= 0]
         return self._ended(torch.from_numpy(displacement).view(shape), distance, found)
@@ -189,11 +224,9 @@ class _Search:
         matrix /= np.abs(matrix).max(1, initial=1e-30, keepdims=True)
         self.matrix.append(matrix)
         self.slacks += slacks
-        height, starts = len(matrix), np.append(0, np.count_nonzero(matrix, 1).cumsum())
-        places = np.nonzero(matrix)
-        self.solver.addRows(
-            height, np.zeros(height), np.full(height, np.inf), starts[-1], starts[:-1], places[1], matrix[places]
-        )
+        (height, width), places = matrix.shape, np.flatnonzero(matrix)
+        starts, ends = np.searchsorted(places, np.arange(height) * width), (np.zeros(height), np.full(height, np.inf))
+        self.solver.addRows(height, *ends, len(places), starts, places % width, matrix.ravel()[places])
 
     def _solve(self) -> tuple[np.ndarray, np.ndarray] | float:
         """Variables [d + 1] and multipliers [rows]; infinite where s is surely too small; NaN without an answer."""
@@ -217,9 +250,10 @@ class _Search:
         """Whether a solution keeps all rows, and none can be larger."""
         if self.solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return False
-        matrix = np.concatenate(self.matrix)
-        kept = (matrix @ values > -GAP).all() and (values > self.low - GAP).all() and (values < self.high + GAP).all()
-        reduced = np.maximum(duals, 0) @ matrix
+        kept = all((rows @ values > -GAP).all() for rows in self.matrix)
+        kept = kept and (values > self.low - GAP).all() and (values < self.high + GAP).all()
+        parts = np.split(np.maximum(duals, 0), np.cumsum([len(rows) for rows in self.matrix])[:-1])
+        reduced = sum(part @ rows for part, rows in zip(parts, self.matrix, strict=True))
         reduced[-1] += 1
         largest = (np.maximum(reduced * self.low, reduced * self.high)).sum()
         return kept and largest - values[-1] < GAP
