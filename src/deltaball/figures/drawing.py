@@ -7,6 +7,7 @@ from deltaball.analysis.convergence import spread
 from deltaball.analysis.corruptions import corruptions as corrupted
 from deltaball.analysis.distances import cumulative
 from deltaball.analysis.enclosures import enclosures
+from deltaball.analysis.overestimates import points
 from deltaball.analysis.scores import scores
 from deltaball.figures import style
 from deltaball.plan.plan import Plan
@@ -35,6 +36,7 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
         enclosure,
         hyperparameters,
         margins,
+        overestimates,
         paper,
         pruning,
         tradeoff,
@@ -76,5 +78,6 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
         "corruptions": partial(corruptions.heat_map, plan=plan, networks=networks, corrupted=under),
         "severities": partial(corruptions.severities, plan=plan, networks=networks, corrupted=under),
         "margins": partial(margins.draw, plan=plan, networks=networks, curves=near, scores=scored),
+        "overestimates": partial(overestimates.draw, compared=points(measured, lists)),
         "convergence": partial(convergence.draw, plan=plan, draws=draws, spread=scattered),
     }

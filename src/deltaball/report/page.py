@@ -22,7 +22,17 @@ from deltaball.tables import frames
 from deltaball.workflow import stages
 
 # The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
-PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "distances", "margins", "bayes", "pruning")
+PLACED = (
+    "tradeoff",
+    "hyperparameters",
+    "enclosure",
+    "convergence",
+    "distances",
+    "margins",
+    "overestimates",
+    "bayes",
+    "pruning",
+)
 PLACED += ("metrics", "corruptions", "severities")
 PLACED += tuple(name for figures in stages.PAPERS_FIGURES.values() for name in figures)
 ENCLOSURES_SHOWN = 500
@@ -129,7 +139,8 @@ def _near(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[str,
         "near_told": sentences.distances(there) if len(there) else "",
         "near_each": records(there.head(ENCLOSURES_SHOWN)),
         "near_in_all": len(there),
-        "near_figures": _of_kind(pictures, "distances", "margins"),
+        "near_figures": _of_kind(pictures, "distances", "margins", "overestimates"),
+        "overestimates": records(found["overestimates"]) if "overestimates" in found else [],
     }
 
 

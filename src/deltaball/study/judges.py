@@ -48,6 +48,7 @@ STANDARDISED_SLOPES = Refusal(
     lambda notion, norm, network: network.standardises and notion.bounds_slopes,
     "it divides by a deviation of the image's own numbers, and there are no bounds of how fast that moves",
 )
+NO_DISTANCE = Refusal(lambda notion, norm, network: not notion.is_distance, "it is a distance that it seeks; ask exact")
 DISTANCE = Refusal(lambda notion, norm, network: notion.is_distance, "it is a distance, and not the worst of one ball")
 NO_PROGRAM = Refusal(lambda notion, norm, network: norm != "linf", "its linear program is of distances in linf")
 NO_LAYERS = Refusal(
@@ -198,6 +199,9 @@ LOOKS, LOOKING_SECONDS = 150, 0.001
 # The share of points that neither PGD nor CROWN settles, and what branch and bound takes for each.
 LEFT_OPEN, SOLVING_SECONDS = 0.25, 0.2
 
+# Of an exact distance: balls that are decided, about, and what each takes.
+BISECTED, BISECTING_SECONDS = 3, 0.5
+
 # Weakest first, attacks before certificates: where there is room for one, the last is shown. FMN seeks the closest
 # violation and PGD the worst point of a ball, so PGD says more about each ball.
 JUDGES = {
@@ -332,6 +336,27 @@ JUDGES = {
                 TOO_LARGE,
             ),
             seconds=LEFT_OPEN * SOLVING_SECONDS,
+        ),
+        Judge(
+            name="exact_distance",
+            title="the exact distance",
+            says="decides",
+            implementation="deltaball.local.deciding.ExactDistance",
+            passes=lambda settings, layers, notion: (
+                _gradient_steps({"steps": 100}, layers, notion) + BISECTED * _pulled_back(settings, layers, notion)
+            ),
+            settings={"precision": 0.01, "seconds": 60.0},
+            refusals=(
+                UNLAYERED,
+                VECTORS,
+                STANDARDISED,
+                NO_DISTANCE,
+                EUCLIDEAN,
+                CURVED_SUMS,
+                TOO_LARGE,
+            ),
+            seconds=BISECTED * BISECTING_SECONDS,
+            weakening=("precision",),
         ),
         Judge(
             name="uniform",
