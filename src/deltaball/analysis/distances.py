@@ -63,7 +63,7 @@ class Said(NamedTuple):
         if not self.is_distance:
             return np.where(self.outcomes == 1, delta, 0.0)
         values = np.nan_to_num(self.outcomes.astype(np.float64))
-        least = values * (1 - settings(self.row["certificate"]).get("precision", 0.0))
+        least = values * (1 - settings(self.row["certificate"]).get("tolerance", 0.0))
         return np.where(values >= delta * (1 - ROUNDING), delta, least * (1 - ROUNDING))
 
 

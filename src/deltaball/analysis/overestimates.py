@@ -56,9 +56,9 @@ def overestimates(compared: pd.DataFrame) -> pd.DataFrame:
     for key, members in compared.groupby(OF, sort=False):
         row = dict(zip(OF, key, strict=True))
         found = members.loc[np.isfinite(members["ratio"].astype(float)), "ratio"].astype(float)
-        precision = settings(row["certificate"])["precision"]
+        tolerance = settings(row["certificate"])["tolerance"]
         row |= {"networks": members["network_id"].nunique(), "points": len(members)}
-        row |= {"near": (found * (1 - precision) <= 1 + ROUNDING).sum() / len(members)}
+        row |= {"near": (found * (1 - tolerance) <= 1 + ROUNDING).sum() / len(members)}
         row |= {"missed": 1 - len(found) / len(members), "median": found.median()}
         rows.append(row | {"most": found.quantile(MOST), "largest": found.max()})
     return pd.DataFrame(rows, columns=COLUMNS)

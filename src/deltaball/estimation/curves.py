@@ -121,7 +121,7 @@ def _of_known_distances(delta: float, measure: Measure, values: np.ndarray, atta
     """What distances of which the truth falls short by a known share at most say at δ, on one side."""
     if attacks:
         return np.where(reached(values, delta), 0.0, 1.0)  # NaN is not
-    least = values * (1 - dict(measure.settings)["precision"]) * (1 - ROUNDING)
+    least = values * (1 - dict(measure.settings)["tolerance"]) * (1 - ROUNDING)
     beyond = (values >= measure.delta * (1 - ROUNDING)) & (delta <= measure.delta)
     return np.where(beyond | (least > delta), 1.0, 0.0)
 

@@ -71,12 +71,12 @@ class Exact(Judge):
 class ExactDistance(Judge):
     """How far the closest image of another class is: bisection over exact answers, from the image that FMN finds on.
 
-    The outcome is the distance of an image that was found, of which it is proven that none is nearer than `precision`,
+    The outcome is the distance of an image that was found, of which it is proven that none is nearer than `tolerance`,
     as a share, allows; or the radius of the ball if that has none. What an answer of `seconds` leaves wider is
     undecided.
     """
 
-    precision: float = 0.01
+    tolerance: float = 0.01
     seconds: float = 60.0
 
     def __call__(
@@ -101,9 +101,9 @@ class ExactDistance(Judge):
         self, network: Layered, x: torch.Tensor, ball: Ball, images: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Outcomes [n] for one network, and the closest violations [n, h, w, c]; NaN where there is none."""
-        found = exact_distance.distances(network, x, images, ball.norm, self.precision, self.seconds, most=ball.delta)
+        found = exact_distance.distances(network, x, images, ball.norm, self.tolerance, self.seconds, most=ball.delta)
         lower, upper = found.lower, found.upper.clamp(max=ball.delta)
-        known = upper - lower <= self.precision * upper * (1 + exact_distance.ROUNDING)
+        known = upper - lower <= self.tolerance * upper * (1 + exact_distance.ROUNDING)
         witness = torch.where(found.upper.isinf()[:, None, None, None], torch.nan, found.witness)
         return upper.where(known, torch.nan).float(), witness
 

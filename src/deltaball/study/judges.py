@@ -200,7 +200,7 @@ LOOKS, LOOKING_SECONDS = 150, 0.001
 LEFT_OPEN, SOLVING_SECONDS = 0.25, 0.2
 
 # Of an exact distance: balls that are decided, about, and what each takes.
-BISECTED, BISECTING_SECONDS = 3, 0.5
+BISECTED, BISECTING_SECONDS = 3, 0.1
 
 # Weakest first, attacks before certificates: where there is room for one, the last is shown. FMN seeks the closest
 # violation and PGD the worst point of a ball, so PGD says more about each ball.
@@ -345,7 +345,7 @@ JUDGES = {
             passes=lambda settings, layers, notion: (
                 _gradient_steps({"steps": 100}, layers, notion) + BISECTED * _pulled_back(settings, layers, notion)
             ),
-            settings={"precision": 0.01, "seconds": 60.0},
+            settings={"tolerance": 0.01, "seconds": 60.0},
             refusals=(
                 UNLAYERED,
                 VECTORS,
@@ -356,7 +356,7 @@ JUDGES = {
                 TOO_LARGE,
             ),
             seconds=BISECTED * BISECTING_SECONDS,
-            weakening=("precision",),
+            weakening=("tolerance",),
         ),
         Judge(
             name="uniform",
