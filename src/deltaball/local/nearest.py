@@ -8,7 +8,9 @@ Bastani et al. 2016 ("Measuring neural net robustness with constraints", Equatio
     maximise s subject to a·u + c s ≥ 0 for every row, and |u| ≤ 1,
 
 which has no rows for |d| ≤ t, a solution always (u = 0, s = 0), and the distance t = 1 / s. It begins with the classes'
-rows alone. Rows that its solution violates are added until there are none: the last solution is that of all rows.
+rows, and where the strongest of them alone would have the image. A pixel that ends at 0 or 1 there needs a bound and no
+row, with v = u - r s in place of u, where r is its end; its |u| ≤ 1 is then a row, seldom violated. Rows that a
+solution violates are added until there are none: the last solution is that of all rows.
 
 The solver is not trusted: its multipliers bound s from above by weak duality, and where that bound and its s differ the
 program is solved again from nothing (HiGHS was seen to end at a wrong optimum after a hot start). What is found is an
@@ -35,7 +37,7 @@ ADDED = 80
 ITERATIONS = 20_000
 
 # Slacks of less than this share of their layer's largest are likely to be violated by the next solution.
-HARDLY_KEPT = 0.01
+HARDLY_KEPT = 0.005
 
 # A slack counts as violated by more than this share of its layer's largest; a pixel by this much.
 VIOLATED, OUTSIDE = 1e-8, 1e-9
@@ -96,17 +98,23 @@ def nearest(
     least, strongest = max(bounds, default=(math.inf, 0))
     if not least <= most:
         return search.none(math.inf)
-    search.start(least, rows.numpy(), leads.numpy())
+    search.least = least
     if every_row:
         every = np.ones(len(search.room[0]), bool)
-        search.add(range(len(region.slacks)), every, every)
+        search.start(rows.numpy(), leads.numpy())
+        search.add(range(len(region.slacks)), (every, every, ~every))
     else:
+        search.cut(needed[strongest].numpy())
+        search.start(rows.numpy(), leads.numpy())
         search.begin(needed[strongest].numpy(), strongest, [*violated.tolist(), *begin])
     return search.solved()
 
 
 class _Search:
-    """The program as far as it is written. Its variables are the pixels' u and s as a share of the largest possible."""
+    """The program as far as it is written.
+
+    Its variables are s, as a share of the largest possible, and the pixels' u; where a pixel is cut, u less its end.
+    """
 
     def __init__(self, region: Region, most: float, hot: bool, iterations: int) -> None:
         self.region, self.most, self.hot, self.left = region, most, hot, iterations
@@ -118,8 +126,12 @@ class _Search:
         self.scales = torch.cat(largest).numpy() if largest else self.values
         self.slacks: list[int] = []  # row by row, -1 for those of classes and pixels
         self.within = np.zeros(len(self.values), bool)
-        self.bounded = np.zeros(len(x), bool), np.zeros(len(x), bool)
-        self.matrix: list[np.ndarray] = []  # [rows, d + 1]
+        # Of which pixels it is written that they stay above 0, that they stay below 1, and that |u| ≤ 1.
+        self.bounded = np.zeros(len(x), bool), np.zeros(len(x), bool), np.ones(len(x), bool)
+        self.ends = np.zeros(len(x))  # where pixels are cut, at the largest s
+        self.least = 0.0  # the distance is known to be no smaller
+        self.matrix: list[np.ndarray] = []  # [rows, d + 1], and the least value of each row
+        self.floors: list[np.ndarray] = []
         self.programs = self.cold = self.iterations = 0
 
     def none(self, distance: float) -> Nearest:
@@ -141,16 +153,25 @@ class _Search:
             which = np.sort(which[np.argpartition(shares[which], ADDED)[:ADDED]])
         return torch.from_numpy(which)
 
-    def start(self, least: float, rows: np.ndarray, leads: np.ndarray) -> None:
-        """Write the classes' rows, where the distance is known to be `least` or more."""
-        self.least, pixels = least, len(self.room[0])
-        low, high = (np.where(room > 0, 1.0, 0.0) for room in self.room)
-        self.low, self.high = np.append(-low, 0.0), np.append(high, 1.0)
+    def cut(self, strongest: np.ndarray) -> None:
+        """Cut the pixels that end at 0 or 1 in the nearest image that keeps the `strongest` row alone."""
+        ways = (-1.0, strongest < 0), (1.0, strongest > 0)
+        for (sign, moves), room, bounded in zip(ways, self.room, self.bounded, strict=False):
+            cut = moves & (room > 0) & (room < self.least)
+            self.ends[cut] = sign * room[cut] / self.least
+            bounded[cut], self.bounded[2][cut] = True, False
+
+    def start(self, rows: np.ndarray, leads: np.ndarray) -> None:
+        """Write the classes' rows."""
+        pixels, (low, high) = len(self.ends), (np.where(room > 0, 1.0, 0.0) for room in self.room)
+        low = np.where(self.ends < 0, 0.0, -low - self.ends.clip(min=0))
+        high = np.where(self.ends > 0, 0.0, high - self.ends.clip(max=0))
+        self.low, self.high = np.append(low, 0.0), np.append(high, 1.0)
         self.solver = highspy.Highs()
         for option, value in OPTIONS.items():
             self.solver.setOptionValue(option, value)
         self.solver.setOptionValue("presolve", "off")  # which a hot start goes without, too
-        self.solver.setOptionValue("objective_bound", -least / self.most * (1 - GAP))
+        self.solver.setOptionValue("objective_bound", -self.least / self.most * (1 - GAP))
         self.solver.addVars(pixels + 1, self.low, self.high)
         self.solver.changeColCost(pixels, -1.0)
         self._write(rows, leads, [-1] * len(rows))
@@ -161,37 +182,36 @@ class _Search:
         The row is the `strongest`, `place` of the classes' rows or, after them, of `which`. Without the other rows the
         image is optimal, so the dual simplex method starts there.
         """
-        falls, rises = (
-            steps & (room < self.least) for steps, room in zip((strongest < 0, strongest > 0), self.room, strict=True)
-        )
         displacement = np.clip(self.least * np.sign(strongest), -self.room[0], self.room[1])
-        violated = self.violated(self.slacks_at(displacement))
-        classes = len(self.slacks)
-        self.add([*which, *violated.tolist()], falls, rises)
-        pixels = self.bounded[0] | self.bounded[1]
+        classes, none = len(self.slacks), np.zeros(len(strongest), bool)
+        self.add([*which, *self.violated(self.slacks_at(displacement)).tolist()], (none, none, none))
         held = np.ones(len(self.slacks), int)
-        held[classes : classes + pixels.sum()] = 0
         held[place if place < classes else self.slacks.index(which[place - classes])] = 0
-        ends = np.append(np.where(pixels, 1, np.where(strongest > 0, 2, 0)), 1)
+        ends = np.append(np.where(strongest > 0, 2, 0), 1)
         start = highspy.HighsBasis()
         start.col_status, start.row_status = ([STATES[one] for one in part.tolist()] for part in (ends, held))
         self.solver.setBasis(start)
 
-    def add(self, which: Sequence[int] | torch.Tensor, fallen: np.ndarray, risen: np.ndarray) -> None:
-        """Write for some pixels that they stay above 0, for some that they stay below 1, and some slacks."""
+    def add(self, which: Sequence[int] | torch.Tensor, pixels: Sequence[np.ndarray]) -> None:
+        """Write some slacks, and for some pixels [3, d] what `bounded` says."""
         rows, values, slacks = [], [], []
-        for sign, room, pixels, bounded in zip((1.0, -1.0), self.room, (fallen, risen), self.bounded, strict=True):
-            pixels = np.flatnonzero(pixels & ~bounded & (room > 0))
-            bounded[pixels] = True
-            rows.append(np.zeros((len(pixels), len(room))))
-            rows[-1][np.arange(len(pixels)), pixels] = sign
-            values.append(room[pixels])
-            slacks += [-1] * len(pixels)
+        signs, rooms = (1.0, -1.0, np.sign(self.ends)), (*self.room, np.ones(len(self.ends)))
+        for sign, room, some, bounded in zip(signs, rooms, pixels, self.bounded, strict=True):
+            places = np.flatnonzero(some & ~bounded & (room > 0))
+            bounded[places] = True
+            rows.append(np.zeros((len(places), len(room))))
+            rows[-1][np.arange(len(places)), places] = np.broadcast_to(sign, room.shape)[places]
+            values.append(room[places])
+            slacks += [-1] * len(places)
+        long = len(rows[2])
+        values[2] = np.zeros(long)
         chosen = np.unique(np.asarray(which, np.int64))
         chosen = chosen[~self.within[chosen]]
         self.within[chosen] = True
         rows.append(self.region.gradients(torch.from_numpy(chosen)).numpy())
-        self._write(np.concatenate(rows), np.concatenate([*values, self.values[chosen]]), [*slacks, *chosen.tolist()])
+        floors = [np.zeros(len(slacks) - long), np.full(long, -1.0), np.zeros(len(chosen))]
+        values.append(self.values[chosen])
+        self._write(np.concatenate(rows), np.concatenate(values), [*slacks, *chosen.tolist()], np.concatenate(floors))
 
     def slacks_at(self, displacement: np.ndarray) -> np.ndarray:
         image = self.region.x + torch.from_numpy(displacement).view_as(self.region.x)
@@ -207,25 +227,29 @@ class _Search:
             if not self.least <= self.most * (1 + GAP) * values[-1]:
                 return self.none(math.inf)
             distance = self.least / values[-1]
-            displacement = distance * values[:-1]
+            moved = values[:-1] + self.ends * values[-1]
+            displacement = distance * moved
             violated = self.violated(self.slacks_at(displacement))
             outside = [-displacement > self.room[0] + OUTSIDE, displacement > self.room[1] + OUTSIDE]
+            outside.append(np.abs(moved) > 1 + OUTSIDE)
             outside = [which & ~bounded for which, bounded in zip(outside, self.bounded, strict=True)]
             if not len(violated) and not any(which.any() for which in outside):
                 break
-            self.add(violated, *outside)
+            self.add(violated, outside)
         holding = [slack for slack in np.argsort(-multipliers) if multipliers[slack] > HOLDS]
         found = [self.slacks[row] for row in holding if self.slacks[row] >= 0]
         return self._ended(torch.from_numpy(displacement).view(shape), distance, found)
 
-    def _write(self, rows: np.ndarray, values: np.ndarray, slacks: list[int]) -> None:
-        """Add rows · u + values · s ≥ 0, each scaled to 1."""
-        matrix = np.concatenate([rows, values[:, None] / self.least], 1)
-        matrix /= np.abs(matrix).max(1, initial=1e-30, keepdims=True)
+    def _write(self, rows: np.ndarray, values: np.ndarray, slacks: list[int], floors: np.ndarray | float = 0.0) -> None:
+        """Add rows · u + values · s ≥ floors, each scaled to 1."""
+        matrix = np.concatenate([rows, (values / self.least + rows @ self.ends)[:, None]], 1)
+        largest = np.abs(matrix).max(1, initial=1e-30, keepdims=True)
+        matrix /= largest
         self.matrix.append(matrix)
+        self.floors.append(floors / largest[:, 0])
         self.slacks += slacks
         (height, width), places = matrix.shape, np.flatnonzero(matrix)
-        starts, ends = np.searchsorted(places, np.arange(height) * width), (np.zeros(height), np.full(height, np.inf))
+        starts, ends = np.searchsorted(places, np.arange(height) * width), (self.floors[-1], np.full(height, np.inf))
         self.solver.addRows(height, *ends, len(places), starts, places % width, matrix.ravel()[places])
 
     def _solve(self) -> tuple[np.ndarray, np.ndarray] | float:
@@ -250,12 +274,13 @@ class _Search:
         """Whether a solution keeps all rows, and none can be larger."""
         if self.solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return False
-        kept = all((rows @ values > -GAP).all() for rows in self.matrix)
+        kept = all((rows @ values > least - GAP).all() for rows, least in zip(self.matrix, self.floors, strict=True))
         kept = kept and (values > self.low - GAP).all() and (values < self.high + GAP).all()
         parts = np.split(np.maximum(duals, 0), np.cumsum([len(rows) for rows in self.matrix])[:-1])
         reduced = sum(part @ rows for part, rows in zip(parts, self.matrix, strict=True))
         reduced[-1] += 1
-        largest = (np.maximum(reduced * self.low, reduced * self.high)).sum()
+        largest = np.maximum(reduced * self.low, reduced * self.high).sum()
+        largest -= sum(part @ least for part, least in zip(parts, self.floors, strict=True))
         return kept and largest - values[-1] < GAP
 
 
