@@ -204,8 +204,8 @@ def _programs(settings: Settings, layers: Layers, notion: Notion) -> float:
 # Of L-BFGS-B: images that it looks at, and what each takes besides its gradient, about.
 LOOKS, LOOKING_SECONDS = 150, 0.001
 
-# The share of points that neither PGD nor CROWN settles. What branch and bound takes for each, if the limit allows, goes
-# with the cube of the hidden units, from that of so many; where activations are curved it is so many times as long.
+# The share of points that neither PGD nor CROWN settles. What branch and bound takes for each of them, if the limit
+# allows, with so many hidden units; otherwise as their cube, and where activations are curved so many times as long.
 LEFT_OPEN, SOLVING_SECONDS, SOLVED_UNITS, CURVED_TIMES = 0.35, 0.1, 64, 100
 
 
