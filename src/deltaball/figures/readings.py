@@ -64,7 +64,9 @@ def hyperparameters(panels: dict[str, pd.DataFrame], kinds: list[str]) -> str:
     of = f"{style.NAMES[architecture]} networks by {style.METHODS[method]}"
     if low == high:
         return "The medians are the same over every hyper-parameter."
-    return f"Medians lie furthest apart over {axis.replace('_', ' ')}, of {of}: from {low:.2f} to {high:.2f}."
+    digits = next(count for count in (2, 3, 4, 6) if count == 6 or f"{low:.{count}f}" != f"{high:.{count}f}")
+    apart = f"from {low:.{digits}f} to {high:.{digits}f}"
+    return f"Medians lie furthest apart over {axis.replace('_', ' ')}, of {of}: {apart}."
 
 
 def pruning(panels: Sequence[pd.DataFrame]) -> str:
@@ -109,8 +111,8 @@ def enclosure(shown: pd.DataFrame) -> str:
     """How much of the networks' robustness is left open."""
     decided, narrow = int((shown["gap"] < ROUNDING).sum()), int((shown["gap"] < shown["epsilon"]).sum())
     return (
-        f"Of {len(shown)} pairs of network and ball, {decided} are decided at every test point and {narrow} to within "
-        f"ε; half are known to within {shown['gap'].median():.3f}."
+        f"Of {len(shown)} pairs of network and ball, {decided} {'is' if decided == 1 else 'are'} decided at every test "
+        f"point and {narrow} to within ε; half are known to within {shown['gap'].median():.3f}."
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.style
+from matplotlib.ticker import FuncFormatter
 
 from deltaball.analysis import trainings
 from deltaball.study import judges as study_judges
@@ -26,6 +27,8 @@ MARKS = {
     "rbf_svm": "*",
 }
 MARKS |= {"file": "D"}
+# Shares as they are: where an axis is short, ticks have the digits that tell them apart.
+PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.4g}%")
 # Attacks in blue, certificates warm, the exact answer black; a mark each.
 JUDGES = {
     "fgsm": ("#56B4E9", "X"),

@@ -4,6 +4,7 @@ A template per section of the page; `summaries` computes what it tells, `explore
 `footer` what stands below.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def write(plan: Plan, study_path: Path) -> Path:
             **_first_screen(plan, found, pictures, robustness),
             **_trends(found, pictures, measured, robustness),
             **_proven(found, pictures),
-            **_near(found, pictures),
+            **_near(found, pictures, stages.paper_kinds(plan)),
             **_scores(found, pictures),
             **_of_methods(found, pictures, networks),
             autoencoders=_autoencoders(plan),
@@ -74,7 +75,7 @@ def _first_screen(
         "guarantee": summaries.guarantee(robustness),
         "saturated": summaries.saturated(robustness),
         "papers": claims.papers(found["scorecard"], plan),
-        "paper_figures": _of_kind(pictures, *stages.PAPERS_FIGURES[plan.study.paper], "metrics"),
+        "paper_figures": _of_kind(pictures, *stages.paper_kinds(plan)),
     }
 
 
@@ -122,14 +123,14 @@ def _proven(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[st
     }
 
 
-def _near(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[str, Any]:
+def _near(found: dict[str, pd.DataFrame], pictures: dict[str, Any], first: Sequence[str]) -> dict[str, Any]:
     there = found.get("distances", pd.DataFrame())
     return {
         "near": summaries.near(there) if len(there) else [],
         "near_told": sentences.distances(there) if len(there) else "",
         "near_each": records(there.head(ENCLOSURES_SHOWN)),
         "near_in_all": len(there),
-        "near_figures": _of_kind(pictures, "distances", "margins"),
+        "near_figures": _of_kind(pictures, *(one for one in ("distances", "margins") if one not in first)),
     }
 
 

@@ -65,9 +65,13 @@ def _tests(claim: dict[str, Any]) -> Iterator[float]:
 
 
 def _leading(plan: Plan) -> dict[str, str] | None:
-    """The figure that comes first: the paper's trade-off, if the study has one; with its title and what it tells."""
+    """The first figure of the study's paper, or of the study; with its title and what it tells.
+
+    Not Figure 1 of paper 004: how estimates converge is no finding about networks.
+    """
     names = stages.figures(plan)
-    name = next((name for name in names if name in stages.METHODS), names[0] if names else None)
+    leading = [name for name in names if stages.figure_kind(name) in stages.paper_kinds(plan) and name != "figure1"]
+    name = next(iter(leading or names), None)
     if name is None:
         return None
     about = picture(plan.study.folder / "figures" / f"{name}.png")

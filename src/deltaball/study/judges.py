@@ -198,6 +198,23 @@ LOOKS, LOOKING_SECONDS = 150, 0.001
 # The share of points that neither PGD nor CROWN settles, and what branch and bound takes for each.
 LEFT_OPEN, SOLVING_SECONDS = 0.25, 0.2
 
+
+def _of_mean(name: str, title: str, further: Settings) -> Judge:
+    """Another number of the outcomes of `mean`, with `further` settings of its own."""
+    return Judge(
+        name=name,
+        title=title,
+        says="samples",
+        implementation="deltaball.local.samples.Mean",
+        passes=lambda settings, layers, notion: settings["draws"],
+        settings={"draws": 100, **further},
+        shares=("kernel",),
+        refusals=(NO_NORM, NOT_A_SHARE),
+        of_kernels=True,
+        outcomes_of="mean",
+    )
+
+
 # Weakest first, attacks before certificates: where there is room for one, the last is shown. FMN seeks the closest
 # violation and PGD the worst point of a ball, so PGD says more about each ball.
 JUDGES = {
@@ -354,42 +371,9 @@ JUDGES = {
             refusals=(NO_NORM,),
             of_kernels=True,
         ),
-        Judge(
-            name="share",
-            title="points with ρ ≥ 1 − τ",
-            says="samples",
-            implementation="deltaball.local.samples.Mean",
-            passes=lambda settings, layers, notion: settings["draws"],
-            settings={"draws": 100, "tau": 0.05},
-            shares=("kernel",),
-            refusals=(NO_NORM, NOT_A_SHARE),
-            of_kernels=True,
-            outcomes_of="mean",
-        ),
-        Judge(
-            name="cvar",
-            title="the worst τ of a point's random images",
-            says="samples",
-            implementation="deltaball.local.samples.Mean",
-            passes=lambda settings, layers, notion: settings["draws"],
-            settings={"draws": 100, "tau": 0.05},
-            shares=("kernel",),
-            refusals=(NO_NORM, NOT_A_SHARE),
-            of_kernels=True,
-            outcomes_of="mean",
-        ),
-        Judge(
-            name="unanimous",
-            title="points of which all random images agree",
-            says="samples",
-            implementation="deltaball.local.samples.Mean",
-            passes=lambda settings, layers, notion: settings["draws"],
-            settings={"draws": 100},
-            shares=("kernel",),
-            refusals=(NO_NORM, NOT_A_SHARE),
-            of_kernels=True,
-            outcomes_of="mean",
-        ),
+        _of_mean("share", "points with ρ ≥ 1 − τ", {"tau": 0.05}),
+        _of_mean("cvar", "the worst τ of a point's random images", {"tau": 0.05}),
+        _of_mean("unanimous", "points of which all random images agree", {}),
     )
 }
 

@@ -72,6 +72,9 @@ PAPERS_FIGURES = {
     "002": {},  # its Figure 3 is drawn of every study that seeks distances
 }
 
+# The kinds of figures, one per data set, that stand beside those of a paper on the page's first screen.
+BESIDE_PAPERS = {"001": ("metrics",), "002": ("distances",)}
+
 METHODS = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}
 
 # The kinds of figures, `figures.drawing` draws them; a figure is named after its kind, and most after a data set too.
@@ -141,6 +144,12 @@ def figures(plan: Plan) -> list[str]:
 def figure_kind(name: str) -> str:
     """The kind, of FIGURES, of a figure."""
     return name.partition("_")[0]
+
+
+def paper_kinds(plan: Plan) -> tuple[str, ...]:
+    """The kinds of figures that belong to the study's paper, as the page's first screen shows them."""
+    paper = plan.study.paper
+    return (*PAPERS_FIGURES[paper], *BESIDE_PAPERS.get(paper, ()))
 
 
 def pictures(plan: Plan) -> bool:
