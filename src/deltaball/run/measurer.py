@@ -11,6 +11,8 @@ from deltaball.base.wording import duration
 from deltaball.data.datasets import Dataset
 from deltaball.estimation import measuring, points
 from deltaball.estimation.outcomes import Told
+from deltaball.local.corruptions.corrupted import as_bytes
+from deltaball.local.corruptions.kept import Kept
 from deltaball.local.kernels.known import Known
 from deltaball.plan.judging import passes
 from deltaball.plan.measures import Measure
@@ -78,7 +80,9 @@ class Measurer:
             for one in plan.autoencoders(dataset.facts.name)
             if one.entry.label in labels
         }
-        self.known = Known(dataset.x_train, dataset.y_train, autoencoders=coders)
+        corrupts = any(one.kernel and one.kernel.entry.corruptions for one in asked)
+        kept = Kept(as_bytes(self.images), store.corrupted) if corrupts else None
+        self.known = Known(dataset.x_train, dataset.y_train, autoencoders=coders, corrupted=kept)
 
     def progress(self, packs: Iterable[Sequence[Trajectory]]) -> MeasuringProgress:
         """What measuring these packs is to be counted by, if it is to be told."""

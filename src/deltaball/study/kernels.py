@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from deltaball.study.axes import Name, Positive, axis
-from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN, SEVERITIES
+from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN, SEVERITIES, VERSION
 from deltaball.study.neighbourhoods import NORMS
 
 Value = float | int | str
@@ -86,6 +86,11 @@ class Kernel:
         return len(self.corruptions) or None
 
     @property
+    def version(self) -> int:
+        """Of the rules by which it corrupts; another one whenever one of these is raised."""
+        return 1 + sum(VERSION - 1 + CORRUPTIONS[name].version - 1 for name in self.corruptions)
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """The keys of a study file that it takes, in the order of its name in tables."""
         needed = (*(["norm"] if self.norms else []), *([self.size] if self.size else []))
@@ -125,10 +130,10 @@ class ChosenKernel:
 
     @property
     def label(self) -> str:
-        """Its name in the tables."""
-        return "_".join(
-            [self.name, *(value if isinstance(value, str) else repr(value) for _, value in self.parameters)]
-        )
+        """Its name in the tables and in the keys of stored outcomes, with the version of rules that were changed."""
+        values = [value if isinstance(value, str) else repr(value) for _, value in self.parameters]
+        version = self.entry.version
+        return "_".join([self.name, *values, *([f"version{version}"] if version > 1 else [])])
 
     @property
     def needs_images(self) -> bool:

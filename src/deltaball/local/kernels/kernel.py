@@ -68,5 +68,6 @@ def kernel(chosen: ChosenKernel, known: Known | None = None) -> Kernel:
     entry = KERNELS[chosen.name]
     names = {entry.size: "size", "points": "around"}
     values = {names.get(name, name): value for name, value in chosen.parameters}
-    values |= {"names": entry.corruptions} if entry.corruptions else {}
+    if entry.corruptions:
+        values |= {"names": entry.corruptions, "kept": known and known.corrupted}
     return implementation(entry.implementation)(**values, **({"known": known} if chosen.needs_images else {}))
