@@ -52,6 +52,7 @@ def write(plan: Plan, study_path: Path) -> Path:
             **_first_screen(plan, found, pictures, robustness),
             **_trends(found, pictures, measured, robustness),
             **_proven(found, pictures),
+            **_choices(found),
             **_near(found, pictures, stages.paper_kinds(plan)),
             **_scores(found, pictures),
             **_of_methods(found, pictures, networks),
@@ -120,6 +121,14 @@ def _proven(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[st
         "convergence": records(found["convergence"]),
         "convergence_told": sentences.convergence(found["convergence"]),
         "convergence_figures": _of_kind(pictures, "convergence"),
+    }
+
+
+def _choices(found: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    there = found.get("choices", pd.DataFrame())
+    return {
+        "choices": records(there.head(ENCLOSURES_SHOWN)),
+        "choices_told": sentences.choices(there) if len(there) else "",
     }
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from deltaball.base.files import remove, written_checked
 from deltaball.plan.plan import Plan
-from deltaball.report import claims, summaries
+from deltaball.report import claims, sentences, summaries
 from deltaball.report.reading import csv, picture
 from deltaball.report.templates import environment
 from deltaball.tables import frames
@@ -37,6 +37,7 @@ def write(plan: Plan) -> Path:
             measured=robustness["network_id"].nunique(),
             guarantee=summaries.guarantee(robustness),
             papers=papers,
+            chosen=sentences.choices(csv(folder / "tables/choices.csv")) if "choices" in stages.tables(plan) else "",
             surest={claim["claim"]: min(_tests(claim), default=None) for claim in stated},
             figure=_leading(plan),
         )

@@ -11,6 +11,7 @@ from deltaball.base.implementations import is_implemented
 from deltaball.data import catalogue
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Activation, GroupNorm, Layer, Layers, Residual, Standardise
+from deltaball.study import choosing
 from deltaball.study.architectures import ARCHITECTURES
 from deltaball.study.grids import Grid, count_matching
 from deltaball.study.judges import JUDGES, Judge, NetworkKind
@@ -39,6 +40,7 @@ def check(study: Study, source: str) -> None:
             grid.check_points(found)
             grid.check_images(found)
             grid.check_classes(found)
+            choosing.check(grid, study.grids)
         except InputError as problem:
             raise InputError(f"{where}.{problem}") from None
         _check_adversary(grid, found, where)

@@ -40,6 +40,9 @@ PAPERS_TABLES = {"001": {"metrics": "constraint security, accuracy and satisfact
 # The table of studies that have exact answers.
 MISSES = {"misses": "of the points that an exact answer violates, how many each attack missed, and what was left open"}
 
+# That of studies in which a grid chooses a value of an axis.
+CHOICES = {"choices": "which value of an axis was chosen, by accuracy on training images that were held out"}
+
 # Those of studies that measure distances to the closest violation.
 DISTANCES = {
     "distances": "adversarial frequency and severity of every network, by each judge",
@@ -163,6 +166,7 @@ def tables(plan: Plan) -> dict[str, str]:
     found = TABLES | (MISSES if decided else {}) | (DISTANCES if _seeks_distances(plan, plan.study.grids) else {})
     scored = any(one.kernel or NOTIONS[one.notion].is_distance for one in plan.measures)
     corrupted = CORRUPTED if _severities(plan, plan.study.grids) else {}
+    found |= CHOICES if any(grid.choose for grid in plan.study.grids) else {}
     return found | (SCORES if scored else {}) | corrupted | PAPERS_TABLES.get(plan.study.paper, {})
 
 
