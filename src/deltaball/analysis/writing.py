@@ -43,9 +43,9 @@ def write_tables(plan: Plan) -> None:
     chosen = choices(networks, plan)
     compared = settled(every, chosen)
     near = distances(compared, lists, settings.within)
-    claims = scorecard(
-        compared, scattered, settings.equivalence_margin, plan.study.guarantee.confidence, plan.study.paper, near
-    )
+    shifted = corruptions(compared, plan)
+    margins = settings.equivalence_margin, plan.study.guarantee.confidence
+    claims = scorecard(compared, scattered, *margins, plan.study.paper, near, shifted)
     written = {
         "scorecard": claims,
         "completeness": completeness(networks, distinct, robustness),
@@ -73,8 +73,8 @@ def write_tables(plan: Plan) -> None:
     if "scores" in stages.tables(plan):
         written["scores"] = scores(compared, plan)
     if "corruptions" in stages.tables(plan):
-        written["corruptions"] = corruptions(compared, plan)
-        written["corruption_errors"] = errors(written["corruptions"], settings.reference)
+        written["corruptions"] = shifted
+        written["corruption_errors"] = errors(shifted, settings.reference)
     if "choices" in stages.tables(plan):
         written["choices"] = chosen
     if "metrics" in stages.tables(plan):

@@ -24,7 +24,8 @@ from deltaball.workflow import stages
 
 # The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
 PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "distances", "margins", "bayes", "pruning")
-PLACED += ("metrics", "corruptions", "severities")
+CORRUPTED = ("corruptions", "severities", "adaptations")
+PLACED += ("metrics", *CORRUPTED)
 PLACED += tuple(name for figures in stages.PAPERS_FIGURES.values() for name in figures)
 ENCLOSURES_SHOWN = 500
 MISSING_SHOWN = 200
@@ -148,7 +149,7 @@ def _scores(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[st
     return {
         "scores": records(there.head(ENCLOSURES_SHOWN)),
         "scores_in_all": len(there),
-        "corruption_figures": _of_kind(pictures, "corruptions", "severities"),
+        "corruption_figures": _of_kind(pictures, *CORRUPTED),
         "scores_told": sentences.scores(there) if len(there) else "",
     }
 

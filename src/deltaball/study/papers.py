@@ -4,4 +4,5 @@ PAPERS = {
     "004": "Global Adversarial Robustness Guarantees for Neural Networks",
     "001": "Network Robustness as a Mathematical Property: Training, Evaluation and Attack",
     "002": "Measuring Neural Net Robustness with Constraints",
+    "003": "A general framework for defining and optimizing robustness (June 2021)",
 }
