@@ -119,7 +119,7 @@ def _asked(measure: Measure) -> dict[str, Any]:
         "measure": measure.name,
         "quantity": QUANTITIES[measure.notion],
         "corruption": name,
-        "title": CORRUPTIONS[name].title if name in CORRUPTIONS else f"mean of {len(FIFTEEN)}",
+        "title": f"mean of {len(FIFTEEN)}" if name == MEAN else measure.kernel.entry.title,
         "severity": severity,
         "usual": severity == own,
     }

@@ -73,7 +73,9 @@ def noted(name: str, plan: Plan, networks: pd.DataFrame, shown: pd.DataFrame, re
 
 def _map(shown: pd.DataFrame) -> Figure:
     quantities = [one for one in TITLES if (shown["quantity"] == one).any()]
-    order = [one for one in (*CORRUPTIONS, MEAN) if (shown["corruption"] == one).any()]
+    there = list(shown["corruption"].unique())
+    brought = [one for one in there if one not in (*CORRUPTIONS, MEAN)]
+    order = [one for one in (*CORRUPTIONS, *brought, MEAN) if one in there]
     rows = shown["kind"].nunique()
     size = NAMES + COLUMN * len(order), (ROW * rows + 0.4) * len(quantities) + 1.9
     figure, axes = plt.subplots(len(quantities), 1, figsize=size, squeeze=False, sharex=True, layout="constrained")

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
-from deltaball.study.axes import VALUES, Count, Positive, Share, Strict, axis, radius
+from deltaball.study.axes import VALUES, Count, Name, Positive, Share, Strict, axis, radius
 from deltaball.study.corruptions import JOINT
 from deltaball.study.grids import PARTS, all_axes
 from deltaball.study.judges import JUDGES, Judge, judges_by_key, settings_takers
-from deltaball.study.kernels import KERNELS, KEYS, ChosenKernel
+from deltaball.study.kernels import KERNELS, KEYS, ChosenKernel, entry_of
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import FAMILIES, NEAREST, NOTIONS, Notion, forms
 
@@ -61,8 +61,12 @@ _Kernels = create_model(
     "_Kernels",
     __base__=_Settings,
     perturbation=(
-        axis(Literal[tuple(KERNELS)]) | None,
-        Field(None, description="the kernel from which images around a point are drawn, in place of a ball"),
+        axis(Literal[tuple(KERNELS)] | Name) | None,
+        Field(
+            None,
+            description="the kernel from which images around a point are drawn, in place of a ball; or NAME of a "
+            "NAME.npz with images of your own",
+        ),
     ),
     **{name: (key.kind | None, Field(None, description=key.description)) for name, key in KEYS.items()},
 )
@@ -111,7 +115,7 @@ class AnyMeasure(_Kernels):
 
     def _chosen(self, name: str) -> list[ChosenKernel]:
         """A kernel with every combination of the values of its keys. Raises ValueError where there is none."""
-        entry = KERNELS[name]
+        entry = entry_of(name)
         asked = {key: getattr(self, key) for key in entry.keys}
         if entry.norms and "norm" not in self.model_fields_set:
             asked["norm"] = entry.norms[:1]
@@ -187,7 +191,7 @@ class AnyMeasure(_Kernels):
                 possible = ", ".join(one.name for one in JUDGES.values() if one.of_kernels)
                 raise ValueError(f"{judge.key} '{judge.name}' draws from no perturbation; possible: {possible}")
         for name in self.perturbation:
-            entry = KERNELS[name]
+            entry = entry_of(name)
             lacking = next((key for key in entry.keys if key not in entry.takes and getattr(self, key) is None), None)
             if lacking:
                 raise ValueError(f"missing key '{lacking}' of perturbation '{name}'")
