@@ -274,6 +274,17 @@ JUDGES = {
             members=("fgsm", "bg", "pgd"),
         ),
         Judge(
+            name="ensemble_apart",
+            title="FGSM, BG and PGD, each by itself",
+            says="finds",
+            implementation="deltaball.local.attacks.ensemble.EnsembleApart",
+            passes=_several,
+            settings={"steps": 10, "radii": 12},
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS,),
+            members=("fgsm", "bg", "pgd"),
+        ),
+        Judge(
             name="fmn",
             title="FMN",
             says="finds",
