@@ -38,8 +38,8 @@ TURNED: Numbers = {
 }
 MEASURED = pd.DataFrame(
     columns=[*all_axes(), *RESULTS, *ROBUSTNESS, "cluster", "trajectory_id", "method", "architecture", "parameters"]
-    + ["dataset", "grid"]
 )
+MEASURED = MEASURED.assign(dataset=None, grid=None)
 
 
 def compared(numbers: Numbers, seeds: int = 8, points: int = 100_000, scatter: float = 0.001) -> pd.DataFrame:

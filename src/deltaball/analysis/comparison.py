@@ -24,9 +24,10 @@ def comparison(measured: pd.DataFrame, scored: pd.DataFrame, errors: pd.DataFram
     """One row per network: what Tables 1 to 5 and Figure 4 of paper 000 say of its training.
 
     `measured` are estimates of the networks that are compared, `scored` and `errors` their tables `scores` and
-    `corruption_errors`. R2 is the mean L2 margin by `ensemble` (else by the strongest attack there is), cut at the largest δ, `cut_at`;
-    R4 and R2 have tight intervals. `fgsm`, `bg` and `pgd` are shares of the points at which something was `found`: where
-    each was the closest, by `ensemble_apart` if that was asked. `corrupted` is the mean accuracy on MNIST-C's fifteen.
+    `corruption_errors`. R2 is the mean L2 margin by `ensemble` (else by the attack that finds the nearest), cut at the
+    largest δ, `cut_at`; it, R4 and `corrupted`, the mean accuracy on MNIST-C's fifteen, have tight intervals. `fgsm`,
+    `bg` and `pgd` are shares of the points at which something was `found`: where each was the closest, by
+    `ensemble_apart` if that was asked.
     """
     known = measured.drop_duplicates("network_id")
     known = known.assign(kind=kinds(known), training=trainings(known))

@@ -17,7 +17,7 @@ from deltaball.analysis.clustered import Student
 from deltaball.analysis.comparison import ATTACKS, SCORES
 from deltaball.analysis.training_claims import ADDED, FEWEST, Level, Mean, combined, level
 
-KEYS = ["dataset", "architecture", "parameters"]
+KEYS = ["dataset", "architecture", "parameters", "training"]
 
 
 def longest(table: pd.DataFrame) -> pd.DataFrame:
@@ -37,7 +37,7 @@ def _difference(
 ) -> Iterator[Part]:
     for where, rows in _situations(evidence, networks):
         for there, others in _situations(evidence, against):
-            if there == where:
+            if there[:-1] == where[:-1]:
                 found = combined([_mean(one, what, evidence) for one in (rows, others)], [1, -1])
                 name = f"{where[0]}: {_named(rows)} less {_named(others)}"
                 yield _part(name, pd.concat([rows, others]), found)
@@ -53,7 +53,7 @@ COMPARISON_TESTS: dict[str, Callable[..., Iterator[Part]]] = {
 
 
 def _situations(evidence: Evidence, networks: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """The chosen networks, per data set and network that they are."""
+    """The chosen networks, per data set, architecture, size and training."""
     rows = evidence.compared
     for name, values in networks.items():
         rows = rows[rows[name].isin(values)]

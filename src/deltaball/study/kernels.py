@@ -81,6 +81,11 @@ class Kernel:
     corruptions: tuple[str, ...] = ()  # those that it draws in turn
 
     @property
+    def fills_balls(self) -> bool:
+        """Whether every image of a ball may be drawn, and no other."""
+        return bool(self.norms) and not self.of_images
+
+    @property
     def draws(self) -> int | None:
         """How many images of a point are drawn if nothing is said; None: as many as the judge's own default."""
         return len(self.corruptions) or None
