@@ -13,7 +13,7 @@ import pandas as pd
 from deltaball.analysis.trainings import kinds
 from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
-from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN, QUANTITIES
+from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN, JOINT, QUANTITIES
 
 KNOWN = ["network_id", "dataset", "grid", "method", "architecture", "kind", "test_accuracy"]
 ENDS = ["estimate", "lower", "upper", "tight_lower", "tight_upper"]
@@ -21,7 +21,7 @@ ASKED = ["measure", "quantity", "corruption", "title", "severity", "usual", "sam
 COLUMNS = [*KNOWN, *ASKED, *ENDS]
 ERRORS = [*KNOWN, "reference", "corruptions", "mce", "mean_accuracy", "tight_lower", "tight_upper"]
 
-MEAN = "mnist_c"  # the mean over corruptions, of each point
+MEAN = JOINT  # the mean over corruptions, of each point
 
 
 def corruptions(measured: pd.DataFrame, plan: Plan) -> pd.DataFrame:

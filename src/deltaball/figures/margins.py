@@ -58,7 +58,7 @@ def _panels(shown: pd.DataFrame) -> Figure:
                 middle.index, over["lower"].min(), over["upper"].max(), color=colour, alpha=0.15, linewidth=0
             )
             mean = alike.drop_duplicates(KEYS)["r2"].mean()
-            panel.plot(middle.index, middle, color=colour, linestyle=line, label=f"R2 = {mean:.3g}")
+            panel.plot(middle.index, middle, color=colour, linestyle=line, label=f"R2 = {mean:#.3g}")
         panel.set_xlim(0, members["within"].max())
         panel.set_ylim(0, 1.02)
         panel.yaxis.set_major_formatter(PercentFormatter(1))

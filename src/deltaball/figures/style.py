@@ -13,6 +13,7 @@ from deltaball.study import judges as study_judges
 # architectures stay apart in grey print too.
 SHADES = {"sgd": ("#0072B2", "#56B4E9"), "imp": ("#00664B", "#33C7A0"), "hmc": ("#A0457A", "#E3A3C8")}
 SHADES |= {"finetune": ("#8A4B08", "#D9A066")}
+SHADES |= {"adapt": ("#7A7A00", "#C2C23D")}
 SHADES |= {"svm": ("#8C6BB1", "#8C6BB1")}
 SHADES |= {"given": ("#4D4D4D", "#8C8C8C")}
 MARKS = {

@@ -143,13 +143,15 @@ def of_entry(
     confidence = (entry.guarantee and entry.guarantee.confidence) or guarantee.confidence
     samples = samples_needed(epsilon, confidence, estimates=at_once)
     for judge in entry.judges:
-        for notion, gamma, (norm, delta, named) in _each(entry):
+        for notion, gamma, place in _each(entry):
+            norm, delta, named = place
             kernel = _labelled(named, autoencoders) if named and named.entry.of_codes else named
             settings = tuple(
                 (name, value if getattr(entry, name) is None else getattr(entry, name))
                 for name, value in _usual(judge, kernel).items()
             )
-            measure = Measure(notion.name, norm, delta, judge, gamma, settings, kernel, samples, wanted=entry.wanted)
+            where, wanted = (notion.name, norm, delta, judge, gamma, settings, kernel), entry.wanted_in(place)
+            measure = Measure(*where, samples, wanted=wanted)
             yield replace(measure, epsilon=epsilon * measure.highest, confidence=confidence_each(confidence, at_once))
 
 

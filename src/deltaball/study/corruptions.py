@@ -56,6 +56,8 @@ QUANTITIES = {"class_change": "agreement", "classification": "accuracy"}
 # MNIST-C's; the first is none.
 FIFTEEN = tuple(CORRUPTIONS)[1:]
 
+JOINT = "mnist_c"  # what the fifteen in turn are called, and pooled
+
 
 def corruption(name: str, severity: int | None = None) -> tuple[Corruption, int | None]:
     """The corruption of that name with the severity it is asked at, by default that of MNIST-C.

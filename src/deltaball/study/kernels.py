@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from deltaball.study.axes import Name, Positive, axis
-from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN, SEVERITIES, VERSION
+from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN, JOINT, SEVERITIES, VERSION
 from deltaball.study.neighbourhoods import NORMS
 
 Value = float | int | str
@@ -236,7 +236,7 @@ KERNELS = {
             for one in CORRUPTIONS.values()
         ),
         Kernel(
-            name="mnist_c",
+            name=JOINT,
             title="the fifteen corruptions of MNIST-C in turn",
             implementation="deltaball.local.kernels.corrupted.Corrupted",
             corruptions=FIFTEEN,

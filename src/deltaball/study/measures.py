@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
 from deltaball.study.axes import VALUES, Count, Positive, Share, Strict, axis, radius
+from deltaball.study.corruptions import JOINT
 from deltaball.study.grids import PARTS, all_axes
 from deltaball.study.judges import JUDGES, Judge, judges_by_key, settings_takers
 from deltaball.study.kernels import KERNELS, KEYS, ChosenKernel, Kernel
@@ -142,6 +143,16 @@ class AnyMeasure(_Kernels):
     def wanted(self) -> dict[str, list[Any]]:
         """The properties that `only` asks for, each with the values that will do."""
         return {name: values for name, values in self.only or () if values is not None}
+
+    def wanted_in(self, neighbourhood: Neighbourhood) -> dict[str, list[Any]]:
+        """As `wanted`; under a corruption, of the networks that are adapted to one those adapted to it or to all.
+
+        Where `only` names corruptions, whatever is adapted to these is asked under any.
+        """
+        wanted, kernel = self.wanted, neighbourhood.kernel
+        if kernel is None or not kernel.entry.corruptions or "corruption" in wanted:
+            return wanted
+        return {**wanted, "corruption": [kernel.name, JOINT, None]}
 
     @model_validator(mode="after")
     def _sensible(self) -> "AnyMeasure":

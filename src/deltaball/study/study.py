@@ -131,13 +131,10 @@ class Study(Strict):
     def estimates(self) -> int:
         """How many numbers with a guarantee the study prints: networks × the measures that apply to them."""
         return sum(
-            count_matching(entry.wanted, grid)
-            * len(entry.neighbourhoods)
-            * len(entry.forms)
-            * len(entry.thresholds)
-            * len(entry.judges)
+            count_matching(entry.wanted_in(place), grid) * len(entry.forms) * len(entry.thresholds) * len(entry.judges)
             for grid in self.grids
             for entry in self.measures
+            for place in entry.neighbourhoods
         )
 
     def estimates_at_once(self) -> int:
