@@ -2,6 +2,7 @@
 
 from deltaball.analysis.bayes import bayes
 from deltaball.analysis.choices import choices, settled
+from deltaball.analysis.comparison import comparison
 from deltaball.analysis.completeness import completeness, monotonicity
 from deltaball.analysis.convergence import spread
 from deltaball.analysis.correlations import correlations
@@ -43,9 +44,19 @@ def write_tables(plan: Plan) -> None:
     chosen = choices(networks, plan)
     compared = settled(every, chosen)
     near = distances(compared, lists, settings.within)
-    shifted = corruptions(compared, plan)
-    margins = settings.equivalence_margin, plan.study.guarantee.confidence
-    claims = scorecard(compared, scattered, *margins, plan.study.paper, near, shifted)
+    scored, under = scores(compared, plan), corruptions(compared, plan)
+    by_corruption = errors(under, settings.reference)
+    side_by_side = comparison(compared, scored, by_corruption, plan)
+    claims = scorecard(
+        compared,
+        scattered,
+        settings.equivalence_margin,
+        plan.study.guarantee.confidence,
+        plan.study.paper,
+        near,
+        side_by_side,
+        under,
+    )
     written = {
         "scorecard": claims,
         "completeness": completeness(networks, distinct, robustness),
@@ -71,10 +82,12 @@ def write_tables(plan: Plan) -> None:
         written["distances"] = near
         written["distance_curves"] = cumulative(compared, lists, settings.within)
     if "scores" in stages.tables(plan):
-        written["scores"] = scores(compared, plan)
+        written["scores"] = scored
     if "corruptions" in stages.tables(plan):
-        written["corruptions"] = shifted
-        written["corruption_errors"] = errors(shifted, settings.reference)
+        written["corruptions"] = under
+        written["corruption_errors"] = by_corruption
+    if "comparison" in stages.tables(plan):
+        written["comparison"] = side_by_side
     if "choices" in stages.tables(plan):
         written["choices"] = chosen
     if "metrics" in stages.tables(plan):

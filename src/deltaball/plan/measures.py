@@ -95,7 +95,12 @@ class Measure:
     @property
     def highest(self) -> float:
         """The largest value an outcome can have; the smallest is 0."""
-        return NOTIONS[self.notion].highest(self.delta)
+        return NOTIONS[self.notion].highest(self.reach)
+
+    @property
+    def reach(self) -> float | None:
+        """The radius of its ball, or of the ball that its kernel fills; None of other kernels."""
+        return self.kernel.size if self.kernel and JUDGES[self.judge].of_balls else self.delta
 
     def applies_to(self, network: Network) -> bool:
         return matches(self.wanted, network.groups, network.axes)

@@ -110,6 +110,7 @@ class Judge:
     passes: Callable[[Settings, Layers, Notion], float]  # forward passes of one image per point, about
     settings: Settings = field(default_factory=dict)  # what its class takes, with defaults
     of_kernels: bool = False  # whether it draws from a kernel, and not in a ball
+    of_balls: bool = False  # of kernels, whether of those alone whose images fill a ball
     outcomes_of: str = ""  # the judge of whose outcomes it makes another number (`estimation.scores`); none if its own
     # Measures that agree in these, and in the settings, are judged by one search: of norm, delta, kernel, reads and
     # reference; none if ().
@@ -274,6 +275,17 @@ JUDGES = {
             members=("fgsm", "bg", "pgd"),
         ),
         Judge(
+            name="ensemble_apart",
+            title="FGSM, BG and PGD, each by itself",
+            says="finds",
+            implementation="deltaball.local.attacks.ensemble.EnsembleApart",
+            passes=_several,
+            settings={"steps": 10, "radii": 12},
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS,),
+            members=("fgsm", "bg", "pgd"),
+        ),
+        Judge(
             name="fmn",
             title="FMN",
             says="finds",
@@ -374,6 +386,18 @@ JUDGES = {
         _of_mean("share", "points with ρ ≥ 1 − τ", {"tau": 0.05}),
         _of_mean("cvar", "the worst τ of a point's random images", {"tau": 0.05}),
         _of_mean("unanimous", "points of which all random images agree", {}),
+        Judge(
+            name="worst",
+            title="the worst image of the ball that is drawn from",
+            says="samples",
+            implementation="deltaball.local.worst.Worst",
+            passes=_several,
+            settings={"steps": 10, "radii": 12},
+            shares=("kernel",),
+            refusals=(NO_CLASS,),
+            of_kernels=True,
+            of_balls=True,
+        ),
     )
 }
 

@@ -82,6 +82,11 @@ class Kernel:
     is_brought: bool = False  # whether its images are of a user's file
 
     @property
+    def fills_balls(self) -> bool:
+        """Whether every image of a ball may be drawn, and no other."""
+        return bool(self.norms) and not self.of_images
+
+    @property
     def draws(self) -> int | None:
         """How many images of a point are drawn if nothing is said; None: as many as the judge's own default."""
         return len(self.corruptions) or None

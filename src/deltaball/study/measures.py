@@ -9,7 +9,7 @@ from deltaball.study.axes import VALUES, Count, Name, Positive, Share, Strict, a
 from deltaball.study.corruptions import JOINT
 from deltaball.study.grids import PARTS, all_axes
 from deltaball.study.judges import JUDGES, Judge, judges_by_key, settings_takers
-from deltaball.study.kernels import KERNELS, KEYS, ChosenKernel, entry_of
+from deltaball.study.kernels import KERNELS, KEYS, ChosenKernel, Kernel, entry_of
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import FAMILIES, NEAREST, NOTIONS, Notion, forms
 
@@ -184,6 +184,16 @@ class AnyMeasure(_Kernels):
                 raise ValueError(f"{key} {getattr(self, key)} is for one of {names}, and this entry asks {self.judges}")
         return self
 
+    def _check_balls(self, entry: Kernel) -> None:
+        """Refuse the worst case of what is drawn where that fills no ball, or balls of several sizes."""
+        asked = next((name for name in self.judges if JUDGES[name].of_balls), None)
+        if asked and not entry.fills_balls:
+            possible = ", ".join(one.name for one in KERNELS.values() if one.fills_balls)
+            why = f"images of perturbation '{entry.name}' fill no ball"
+            raise ValueError(f"sampling '{asked}': {why}; possible: {possible}")
+        if asked and self.density:
+            raise ValueError(f"sampling '{asked}': is of balls of one size; leave density {self.density[0]} out")
+
     def _check_kernels(self) -> None:
         """Refuse judges that draw from no kernel, and keys that a kernel lacks or does not take."""
         for judge in (JUDGES[name] for name in self.judges):
@@ -192,6 +202,7 @@ class AnyMeasure(_Kernels):
                 raise ValueError(f"{judge.key} '{judge.name}' draws from no perturbation; possible: {possible}")
         for name in self.perturbation:
             entry = entry_of(name)
+            self._check_balls(entry)
             lacking = next((key for key in entry.keys if key not in entry.takes and getattr(self, key) is None), None)
             if lacking:
                 raise ValueError(f"missing key '{lacking}' of perturbation '{name}'")

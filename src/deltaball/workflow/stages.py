@@ -35,7 +35,10 @@ TABLES = {
 }
 
 # The tables that studies of one paper have beside these.
-PAPERS_TABLES = {"001": {"metrics": "constraint security, accuracy and satisfaction of every training, side by side"}}
+PAPERS_TABLES = {
+    "000": {"comparison": "trainings side by side: accuracy, R2, which attack is the closest, corruptions, R4"},
+    "001": {"metrics": "constraint security, accuracy and satisfaction of every training, side by side"},
+}
 
 # The table of studies that have exact answers.
 MISSES = {"misses": "of the points that an exact answer violates, how many each attack missed, and what was left open"}
@@ -73,11 +76,12 @@ PAPERS_FIGURES = {
         "sizes": '`paper: "001"` and networks of several sizes, attacked by a constraint',
     },
     "002": {},  # its Figure 3 is drawn of every study that seeks distances
+    "000": {},  # and so is its Figure 4, margin curves
     "003": {},  # its tables are drawn of every study of corruptions
 }
 
 # The kinds of figures, one per data set, that stand beside those of a paper on the page's first screen.
-BESIDE_PAPERS = {"001": ("metrics",), "002": ("distances",), "003": ("corruptions", "adaptations")}
+BESIDE_PAPERS = {"001": ("metrics",), "002": ("distances",), "000": ("margins",), "003": ("corruptions", "adaptations")}
 
 METHODS = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}
 
