@@ -22,6 +22,7 @@ METHODS = {
     "imp": {"proportion": 0.5, "iterations": 1, "learning_rate": 0.01, "epochs": 5},
     "finetune": {"rounds": 2, "adversary": "fgsm", "learning_rate": 0.01, "epochs": 5},
     "hmc": {"step_size": 0.001, "leapfrog_steps": 10, "posterior_samples": [100, 200]},
+    "adapt": {"adaptation": "coral", "corruption": "fog", "corrupted_images": 8, "learning_rate": 0.01, "epochs": 5},
     "svm": {},
     "given": {},
 }

@@ -22,8 +22,8 @@ from deltaball.study.reading import load
 from deltaball.study.schema import schema
 
 EVERY = list(itertools.product(*PARTS.values()))
-# The fit of the six methods that there are; a new one adds its own.
-PAIRS = {(architecture, method) for architecture in TRAINED for method in ("sgd", "finetune")}
+# The fit of the seven methods that there are; a new one adds its own.
+PAIRS = {(architecture, method) for architecture in TRAINED for method in ("sgd", "finetune", "adapt")}
 PAIRS |= {("fcn", "imp"), ("fcn", "hmc"), ("file", "given"), ("rbf_svm", "svm")}
 # The objectives that a method takes, if not all.
 TAKEN = {method: {"cross_entropy"} for method in ("hmc", "svm", "given")}

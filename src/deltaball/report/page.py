@@ -4,6 +4,7 @@ A template per section of the page; `summaries` computes what it tells, `explore
 `footer` what stands below.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from deltaball.workflow import stages
 
 # The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
 PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "distances", "margins", "bayes", "pruning")
-PLACED += ("metrics", "corruptions", "severities")
+CORRUPTED = ("corruptions", "severities", "adaptations")
+PLACED += ("metrics", *CORRUPTED)
 PLACED += tuple(name for figures in stages.PAPERS_FIGURES.values() for name in figures)
 ENCLOSURES_SHOWN = 500
 MISSING_SHOWN = 200
@@ -51,8 +53,9 @@ def write(plan: Plan, study_path: Path) -> Path:
             **_first_screen(plan, found, pictures, robustness),
             **_trends(found, pictures, measured, robustness),
             **_proven(found, pictures),
-            **_near(found, pictures),
-            **_scores(found, pictures),
+            **_choices(found),
+            **_near(found, pictures, stages.paper_kinds(plan)),
+            **_scores(found, pictures, stages.paper_kinds(plan)),
             **_of_methods(found, pictures, networks),
             autoencoders=_autoencoders(plan),
             explored=explorer.explored(plan, networks, measured, frames.load_examples(plan)),
@@ -74,7 +77,7 @@ def _first_screen(
         "guarantee": summaries.guarantee(robustness),
         "saturated": summaries.saturated(robustness),
         "papers": claims.papers(found["scorecard"], plan),
-        "paper_figures": _of_kind(pictures, *stages.PAPERS_FIGURES[plan.study.paper], "metrics"),
+        "paper_figures": _of_kind(pictures, *stages.paper_kinds(plan)),
     }
 
 
@@ -122,23 +125,31 @@ def _proven(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[st
     }
 
 
-def _near(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[str, Any]:
+def _choices(found: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    there = found.get("choices", pd.DataFrame())
+    return {
+        "choices": records(there.head(ENCLOSURES_SHOWN)),
+        "choices_told": sentences.choices(there) if len(there) else "",
+    }
+
+
+def _near(found: dict[str, pd.DataFrame], pictures: dict[str, Any], first: Sequence[str]) -> dict[str, Any]:
     there = found.get("distances", pd.DataFrame())
     return {
         "near": summaries.near(there) if len(there) else [],
         "near_told": sentences.distances(there) if len(there) else "",
         "near_each": records(there.head(ENCLOSURES_SHOWN)),
         "near_in_all": len(there),
-        "near_figures": _of_kind(pictures, "distances", "margins"),
+        "near_figures": _of_kind(pictures, *(one for one in ("distances", "margins") if one not in first)),
     }
 
 
-def _scores(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[str, Any]:
+def _scores(found: dict[str, pd.DataFrame], pictures: dict[str, Any], first: Sequence[str]) -> dict[str, Any]:
     there = found.get("scores", pd.DataFrame())
     return {
         "scores": records(there.head(ENCLOSURES_SHOWN)),
         "scores_in_all": len(there),
-        "corruption_figures": _of_kind(pictures, "corruptions", "severities"),
+        "corruption_figures": _of_kind(pictures, *(one for one in CORRUPTED if one not in first)),
         "scores_told": sentences.scores(there) if len(there) else "",
     }
 

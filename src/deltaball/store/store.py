@@ -52,6 +52,11 @@ class Store:
         """The folder of what trials found of this store's devices; it may be deleted at any time."""
         return self.folder / "ways"
 
+    @property
+    def corrupted(self) -> Path:
+        """The folder of corrupted images; it may be deleted at any time."""
+        return self.folder / "corrupted"
+
     def save_dataset(self, dataset: Dataset) -> None:
         """Keep the arrays under their fingerprint."""
         arrays = {name: getattr(dataset, name) for name in ARRAYS}

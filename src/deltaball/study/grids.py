@@ -18,6 +18,7 @@ from pydantic_core import CoreSchema, core_schema
 from deltaball.base.errors import alternatives, shown
 from deltaball.study.architectures import ARCHITECTURES, TRAINED
 from deltaball.study.axes import Count, Name, Seed, Strict
+from deltaball.study.choosing import Choice
 from deltaball.study.methods import METHODS
 from deltaball.study.objectives import DEFAULT, OBJECTIVES
 
@@ -51,6 +52,9 @@ class Grid(Strict):
         "keep", description="evict takes them from the store once measured, by the job that trains; rows stay"
     )
     sample: Sample | None = Field(None, description="only so many of the grid's trajectories; null is all")
+    choose: Choice | None = Field(
+        None, description="which value of an axis counts where trainings are compared; all are trained and measured"
+    )
 
     @classmethod
     def axis_names(cls) -> list[str]:

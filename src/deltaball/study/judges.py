@@ -114,6 +114,7 @@ class Judge:
     passes: Callable[[Settings, Layers, Notion], float]  # forward passes of one image per point, about
     settings: Settings = field(default_factory=dict)  # what its class takes, with defaults
     of_kernels: bool = False  # whether it draws from a kernel, and not in a ball
+    of_balls: bool = False  # of kernels, whether of those alone whose images fill a ball
     outcomes_of: str = ""  # the judge of whose outcomes it makes another number (`estimation.scores`); none if its own
     # Measures that agree in these, and in the settings, are judged by one search: of norm, delta, kernel, reads and
     # reference; none if ().
@@ -217,6 +218,23 @@ def _branching(settings: Settings, layers: Layers) -> float:
     return LEFT_OPEN * min(settings["seconds"], needed)
 
 
+
+def _of_mean(name: str, title: str, further: Settings) -> Judge:
+    """Another number of the outcomes of `mean`, with `further` settings of its own."""
+    return Judge(
+        name=name,
+        title=title,
+        says="samples",
+        implementation="deltaball.local.samples.Mean",
+        passes=lambda settings, layers, notion: settings["draws"],
+        settings={"draws": 100, **further},
+        shares=("kernel",),
+        refusals=(NO_NORM, NOT_A_SHARE),
+        of_kernels=True,
+        outcomes_of="mean",
+    )
+
+
 # Weakest first, attacks before certificates: where there is room for one, the last is shown. FMN seeks the closest
 # violation and PGD the worst point of a ball, so PGD says more about each ball.
 JUDGES = {
@@ -269,6 +287,17 @@ JUDGES = {
             title="FGSM, BG and PGD",
             says="finds",
             implementation="deltaball.local.attacks.ensemble.Ensemble",
+            passes=_several,
+            settings={"steps": 10, "radii": 12},
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS,),
+            members=("fgsm", "bg", "pgd"),
+        ),
+        Judge(
+            name="ensemble_apart",
+            title="FGSM, BG and PGD, each by itself",
+            says="finds",
+            implementation="deltaball.local.attacks.ensemble.EnsembleApart",
             passes=_several,
             settings={"steps": 10, "radii": 12},
             shares=("norm", "reference"),
@@ -383,41 +412,20 @@ JUDGES = {
             refusals=(NO_NORM,),
             of_kernels=True,
         ),
+        _of_mean("share", "points with ρ ≥ 1 − τ", {"tau": 0.05}),
+        _of_mean("cvar", "the worst τ of a point's random images", {"tau": 0.05}),
+        _of_mean("unanimous", "points of which all random images agree", {}),
         Judge(
-            name="share",
-            title="points with ρ ≥ 1 − τ",
+            name="worst",
+            title="the worst image of the ball that is drawn from",
             says="samples",
-            implementation="deltaball.local.samples.Mean",
-            passes=lambda settings, layers, notion: settings["draws"],
-            settings={"draws": 100, "tau": 0.05},
+            implementation="deltaball.local.worst.Worst",
+            passes=_several,
+            settings={"steps": 10, "radii": 12},
             shares=("kernel",),
-            refusals=(NO_NORM, NOT_A_SHARE),
+            refusals=(NO_CLASS,),
             of_kernels=True,
-            outcomes_of="mean",
-        ),
-        Judge(
-            name="cvar",
-            title="the worst τ of a point's random images",
-            says="samples",
-            implementation="deltaball.local.samples.Mean",
-            passes=lambda settings, layers, notion: settings["draws"],
-            settings={"draws": 100, "tau": 0.05},
-            shares=("kernel",),
-            refusals=(NO_NORM, NOT_A_SHARE),
-            of_kernels=True,
-            outcomes_of="mean",
-        ),
-        Judge(
-            name="unanimous",
-            title="points of which all random images agree",
-            says="samples",
-            implementation="deltaball.local.samples.Mean",
-            passes=lambda settings, layers, notion: settings["draws"],
-            settings={"draws": 100},
-            shares=("kernel",),
-            refusals=(NO_NORM, NOT_A_SHARE),
-            of_kernels=True,
-            outcomes_of="mean",
+            of_balls=True,
         ),
     )
 }

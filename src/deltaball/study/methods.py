@@ -13,6 +13,7 @@ from pydantic import Field
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Layers
+from deltaball.study.adapting import Adapt
 from deltaball.study.axes import WITHIN_PACK, Count, Counts, Delays, Rates, Seeds, axis
 from deltaball.study.descending import Finetune, Imp, Sgd
 from deltaball.study.method import FLOAT, Axes, Method, Training
@@ -155,6 +156,7 @@ METHODS: dict[str, type[Method]] = {
     "sgd": Sgd,
     "imp": Imp,
     "finetune": Finetune,
+    "adapt": Adapt,
     "hmc": Hmc,
     "svm": Svm,
     "given": Given,
