@@ -446,7 +446,7 @@ def test_without_time_nothing_is_robust():
 
 def test_a_limit_is_kept_and_is_no_answer(monkeypatch: pytest.MonkeyPatch):
     clock = itertools.count(step=0.01)  # of which every look takes a hundredth of a second
-    monkeypatch.setattr(branching, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(branching, "time", SimpleNamespace(process_time=lambda: next(clock)))
     pack, x = drawn(fcn(4, 40, (5, 5, 1), 10), 0), torch.full((2, 5, 5, 1), 0.5)
     point = pack(x)
     predicted = int(point[0, 0].argmax())

@@ -86,9 +86,12 @@ def _written(model: Layered, order: Layers) -> Form:
 
 
 def search(groups: Sequence["Group"], seconds: float) -> None:
-    """Deeper and deeper, until all points are closed, or for so many seconds for each of them."""
-    budget, deadline = FIRST, time.monotonic() + seconds * sum(len(group.x) for group in groups)
-    while any(group.open for group in groups) and time.monotonic() < deadline:
+    """Deeper and deeper, until all points are closed, or for so many seconds of processor time for each of them.
+
+    By the wall clock a busy machine would leave more open than an idle one.
+    """
+    budget, deadline = FIRST, time.process_time() + seconds * sum(len(group.x) for group in groups)
+    while any(group.open for group in groups) and time.process_time() < deadline:
         for group in groups:
             group.advance(budget, deadline)
         budget *= DEEPER
@@ -189,14 +192,14 @@ class _Search:
     def advance(self, budget: int, deadline: float) -> None:
         """Up to so many subproblems of each of the group's open points, or until the deadline."""
         at_once = min(budget // SHARE, MOST)
-        while (left := self._left(budget)) and (started := time.monotonic()) < deadline:
+        while (left := self._left(budget)) and (started := time.process_time()) < deadline:
             before = self.bounded.copy()
             if self.relaxations is None:
                 self._begin(left)
             else:
                 self._turn(left, at_once, deadline)
             shares = np.maximum(self.bounded - before, 1e-9)
-            self.group.seconds += (time.monotonic() - started) * shares / shares.sum()
+            self.group.seconds += (time.process_time() - started) * shares / shares.sum()
 
     def _left(self, budget: int) -> list[int]:
         return [one for one in self.group.open if not self.given_up[one] and self.bounded[one] < budget]
@@ -386,7 +389,7 @@ class _Search:
             slopes, values = slopes * on, values * on
         at, offset = (torch.cat(parts, -1)[..., fixed] * sign[fixed] for parts in zip(*entering, strict=True))
         row = exactly.rows[point[0], subproblem.row[0]]
-        seconds = deadline - time.monotonic()
+        seconds = deadline - time.process_time()
         solved, displacement = linear_programs.solve(around, slopes @ row, at.T, offset, seconds, row.abs().amax())
         multipliers = torch.zeros_like(subproblem.multipliers, dtype=torch.float64)
         multipliers[0, fixed] = solved * sign[fixed] / exactly.sizes[point[0], fixed]

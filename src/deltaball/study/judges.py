@@ -218,7 +218,6 @@ def _branching(settings: Settings, layers: Layers) -> float:
     return LEFT_OPEN * min(settings["seconds"], needed)
 
 
-
 def _of_mean(name: str, title: str, further: Settings) -> Judge:
     """Another number of the outcomes of `mean`, with `further` settings of its own."""
     return Judge(
