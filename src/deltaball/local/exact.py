@@ -51,8 +51,8 @@ def decide(
     """Whether the class stays the same (paper 004, Definition 1) in the balls around the float32 images x [n, h, w, c].
 
     With `labels`, int64 [n], whether it is the label everywhere (paper 001, Definition 1). `model` is one network. What
-    is open after `seconds` of processor time for each point, all points together, is given up as unknown. Raises ValueError for L2 balls
-    and networks too large to be written as dense layers.
+    is open after `seconds` of processor time for each point, all points together, is given up as unknown. Raises
+    ValueError for L2 balls and networks too large to be written as dense layers.
     """
     refuse(ball)
     forms = forms_of(model)
