@@ -177,6 +177,7 @@ def _check_judges(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: s
         has_bounds=grid.has_bounds,
         activations=_activations(measure, grid, facts),
         standardises=_standardises(measure, grid, facts),
+        has_generator=OBJECTIVES[grid.objective].generates is not None,
     )
     for judge in (JUDGES[name] for name in measure.judges):
         if reason := _refused(judge, measure, network):
