@@ -18,6 +18,7 @@ from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks import layers as kinds
 from deltaball.networks.layers import Conv, Dense, Layer, Layers, Shape, rule_for
 from deltaball.networks.support_vectors import EXPECTED, SupportVectors
+from deltaball.networks.transposed import ConvTranspose, Reshape
 from deltaball.study.descending import Descending
 from deltaball.study.methods import METHODS
 from deltaball.study.objectives import DEFAULT, GENERATOR_PASSES, OBJECTIVES, generator_of
@@ -263,6 +264,10 @@ def _convolution(layer: Conv, shape: Shape) -> LayerCost:
     return LayerCost("convolution", macs, math.prod(layer.output(shape)))
 
 
+def _transposed(layer: ConvTranspose, shape: Shape) -> LayerCost:
+    return LayerCost("convolution", layer.macs(shape), math.prod(layer.output(shape)))
+
+
 def _kernels(layer: SupportVectors, shape: Shape) -> LayerCost:
     return LayerCost("product", layer.macs(shape), EXPECTED)
 
@@ -275,6 +280,8 @@ COSTS: Mapping[type[Layer], Callable[[Any, Shape], LayerCost | None]] = {
     Dense: _product,
     Conv: _convolution,
     SupportVectors: _kernels,
+    ConvTranspose: _transposed,
+    Reshape: _nothing,
     **dict.fromkeys(
         (
             kinds.Activation,
