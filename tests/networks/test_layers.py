@@ -127,6 +127,7 @@ NETWORKS: dict[type[Layer], list[tuple[Layer, ...]]] = {
     ConvTranspose: [
         (Conv(3, 3, 2), RELU, ConvTranspose(2, 3, 2), RELU, ConvTranspose(1, 3), Activation("sigmoid"), *END),
         (ConvTranspose(2, 4, 2), RELU, ConvTranspose(1, 3, 3), *END),
+        (ConvTranspose(2, 3, 2, (9, 14)), RELU, *END),
     ],
 }
 # What stands in no other network, and has a test of its own: vector machines (training/test_svm.py).
@@ -219,15 +220,16 @@ def test_multiply_adds_are_counted(layers: Layers):
     assert layers.flop == 2 * sum(layer.macs(shape) for layer, shape in layers.walk())
 
 
-@pytest.mark.parametrize(("size", "stride"), [(3, 2), (3, 1), (4, 2), (5, 3), (2, 2)])
-def test_a_transposed_convolution_is_the_transpose_of_one(size: int, stride: int):
+@pytest.mark.parametrize("less", [(0, 0), (1, 0), (0, 1)])
+@pytest.mark.parametrize(("size", "stride"), [(3, 2), (4, 2), (5, 3), (2, 2)])
+def test_a_transposed_convolution_is_the_transpose_of_one(size: int, stride: int, less: tuple[int, int]):
     """⟨conv(x), y⟩ = ⟨x, transposed(y)⟩ for the same kernel, whose last two axes change their roles."""
     random = torch.manual_seed(0)
-    small, large = (3, 2, 4), (3 * stride, 2 * stride, 5)
+    small, large = (3, 2, 4), (3 * stride - less[0], 2 * stride - less[1], 5)
     kernel = torch.randn(1, size, size, 5, 4, generator=random, dtype=torch.float64)
     x, y = (torch.randn(6, *shape, generator=random, dtype=torch.float64) for shape in (large, small))
     down = Layers(large, (Conv(4, size, stride, bias=False),))
-    up = Layers(small, (ConvTranspose(5, size, stride),))
+    up = Layers(small, (ConvTranspose(5, size, stride, large[:2]),))
     assert (down.output, up.output) == (small, large)
     there = Pass().through(down, [kernel], x[None])[0]
     back = Pass().through(up, [kernel, torch.zeros(1, 5, dtype=torch.float64)], y[None])[0]
@@ -251,6 +253,7 @@ def test_weights_start_by_their_roles(layers: Layers):
         ((Dense(3),), r"Dense\(outputs=3, bias=True\) takes \[numbers\], and what enters it is \[5, 7, 2\]"),
         ((Flatten(), Conv(2, 3)), r"Conv\(.*\) takes \[height, width, channels\], and what enters it is \[70\]"),
         ((Flatten(), ConvTranspose(2, 3)), r"ConvTranspose\(.*\) takes \[height, width, channels\]"),
+        ((ConvTranspose(2, 3, 2, (12, 14)),), r"ConvTranspose\(.*\) leads from other sides than .*\[5, 7, 2\]"),
         ((Flatten(), Reshape((5, 7, 3))), r"Reshape\(.*\) takes \[105\], and what enters it is \[70\]"),
         ((Flatten(), MaxPool()), r"MaxPool\(.*\) takes \[height, width, channels\]"),
     ],

@@ -85,13 +85,12 @@ CONVOLUTIONS = {"looped": _looped, "grouped": _grouped, "unfolded": _unfolded}
 
 def transposed(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor, layer: ConvTranspose) -> torch.Tensor:
     """Transposed convolutions of x [K, n, h, w, c] by kernels [K, size, size, filters, c]; a call per network."""
-    _, rows, columns, _ = x.shape[-4:]
-    height, width, cut = rows * layer.stride, columns * layer.stride, layer.before
+    rows, columns = (slice(side.before, side.before + side.pixels) for side in layer.windows(x.shape[-3:]))
     filters = kernel.permute(0, 4, 3, 1, 2)
     maps = []
     for k, images in enumerate(each(x)):
         whole = functional.conv_transpose2d(images.permute(0, 3, 1, 2), filters[k], stride=layer.stride)
-        shown = whole[..., cut : cut + height, cut : cut + width] + bias[k][:, None, None]
+        shown = whole[..., rows, columns] + bias[k][:, None, None]
         maps.append(shown.permute(0, 2, 3, 1))
     return torch.stack(maps) if maps[1:] else maps[0][None]
 

@@ -210,8 +210,13 @@ def _reshape(keras: Any, layer: Reshape, shape: Shape, name: str) -> list[Step]:
 
 
 def _transposed(keras: Any, layer: ConvTranspose, shape: Shape, name: str) -> list[Step]:
-    how = {"strides": layer.stride, "padding": "same", "data_format": "channels_last"}
-    return [keras.layers.Conv2DTranspose(layer.filters, layer.size, name=name, **how)]
+    how = {"strides": layer.stride, "padding": "valid", "data_format": "channels_last"}
+    whole = [(side.count - 1) * layer.stride + layer.size for side in layer.windows(shape)]
+    cut = [
+        (side.before, one - side.before - side.pixels) for one, side in zip(whole, layer.windows(shape), strict=True)
+    ]
+    cropped = keras.layers.Cropping2D(tuple(cut), data_format="channels_last")
+    return [keras.layers.Conv2DTranspose(layer.filters, layer.size, name=name, **how), cropped]
 
 
 # What Keras calls each layer: Keras layers, or functions of its tensors, one after the other. Keras is an argument, for

@@ -29,6 +29,7 @@ class NetworkKind:
     activations: tuple[str, ...] = ("relu",)
     layers: Layers | None = None  # where its size is known
     has_bounds: bool = True  # whether its layers can be bounded and taken apart
+    decodes: bool = False  # whether images pass a decoder before it
     standardises: bool = False  # whether it divides by a deviation of an image's own numbers
     has_generator: bool = False  # whether it was trained beside a generator of adversarial images
 
@@ -66,6 +67,10 @@ NO_PIECES = Refusal(
 VECTORS = Refusal(
     lambda notion, norm, network: not network.has_bounds,
     "it sums kernels of support vectors, which are not piecewise linear and of which no bounds are known",
+)
+DECODED = Refusal(
+    lambda notion, norm, network: network.decodes,
+    "no bounds are known of a transfer's decoder; leave them out by `only: {transfer: none}`",
 )
 NO_CLASS = Refusal(lambda notion, norm, network: notion.reads != "margin", "what it looks for is another class")
 NO_SOFTMAX = Refusal(
@@ -287,7 +292,7 @@ JUDGES = {
             passes=_programs,
             settings={"alpha": 0.0, "targets": 1, "rounded_to": 0},
             shares=("norm", "delta", "reference"),
-            refusals=(NO_CLASS, NO_PROGRAM, NO_LAYERS, VECTORS, NO_PIECES, CURVED),
+            refusals=(NO_CLASS, NO_PROGRAM, NO_LAYERS, VECTORS, DECODED, NO_PIECES, CURVED),
             seconds=PROGRAM_SECONDS,
             weakening=("alpha", "rounded_to"),
         ),
@@ -361,7 +366,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Ibp",
             passes=lambda settings, layers, notion: 8,
-            refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
+            refusals=(UNLAYERED, VECTORS, DECODED, STANDARDISED_SLOPES),
         ),
         Judge(
             name="crown",
@@ -369,7 +374,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Crown",
             passes=_pulled_back,
-            refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
+            refusals=(UNLAYERED, VECTORS, DECODED, STANDARDISED_SLOPES),
         ),
         Judge(
             name="alpha_crown",
@@ -377,7 +382,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.AlphaCrown",
             passes=lambda settings, layers, notion: ASCENDING * _pulled_back(settings, layers, notion),
-            refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
+            refusals=(UNLAYERED, VECTORS, DECODED, STANDARDISED_SLOPES),
         ),
         Judge(
             name="branched",
@@ -399,6 +404,7 @@ JUDGES = {
             refusals=(
                 UNLAYERED,
                 VECTORS,
+                DECODED,
                 STANDARDISED,
                 CURVED_SOFTMAX,
                 LOGITS,
