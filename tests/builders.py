@@ -22,6 +22,7 @@ METHODS = {
     "imp": {"proportion": 0.5, "iterations": 1, "learning_rate": 0.01, "epochs": 5},
     "finetune": {"rounds": 2, "adversary": "fgsm", "learning_rate": 0.01, "epochs": 5},
     "hmc": {"step_size": 0.001, "leapfrog_steps": 10, "posterior_samples": [100, 200]},
+    "adapt": {"adaptation": "coral", "corruption": "fog", "corrupted_images": 8, "learning_rate": 0.01, "epochs": 5},
     "svm": {},
     "given": {},
 }
@@ -31,6 +32,7 @@ OBJECTIVES = {
     "constrained": {"radius": 0.1, "beta": 0.2, "constraint": "standard_robustness"},
     "trades": {"radius": 0.1, "beta": 6},
     "cross_lipschitz": {"beta": 0.5},
+    "cotraining": {"beta": 0.5, "generator_filters": 2, "generator_depth": 1},
     "mart": {"radius": 0.1, "beta": 5},
     "ibp": {"radius": 0.1, "ramp_epochs": 3},
     "crown_ibp": {"radius": 0.1, "ramp_epochs": 3},

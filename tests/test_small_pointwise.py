@@ -3,16 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+from shipped import assert_complete, assert_drawn, assert_made_of
 
 from deltaball.analysis.convergence import spread
 from deltaball.analysis.distances import cumulative, distances
 from deltaball.analysis.scorecard import VERDICTS, scorecard
-from deltaball.data.catalogue import CATALOGUE
 from deltaball.plan import loading
 from deltaball.plan.plan import Plan
-from deltaball.run import merging, pieces
 from deltaball.tables import frames
 from deltaball.workflow import stages
 
@@ -26,12 +24,7 @@ def plan(root: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 
 def test_every_planned_network_is_trained_and_measured_on_the_catalogues_data(plan: Plan) -> None:
-    networks, robustness = frames.load(plan)
-    assert set(networks["status"]) == {"trained"}
-    assert set(networks["data_sha256"]) == {CATALOGUE["mnist"].fingerprint}
-    assert merging.finished_shards(plan, pieces.of_folder(plan.study.folder)) == set(plan.shards)
-    assert len(robustness) == sum(len(plan.measures_of(network)) for network in plan.networks)
-    assert "-dirty" not in (plan.study.folder / "PROVENANCE.md").read_text()
+    assert_complete(plan, "mnist")
 
 
 def test_the_control_learned_from_no_example(plan: Plan) -> None:
@@ -49,17 +42,10 @@ def test_the_tables_that_are_shipped_are_made_of_its_outcomes(plan: Plan) -> Non
     values = settings.equivalence_margin, plan.study.guarantee.confidence
     claims = scorecard(measured, draws, *values, plan.study.paper, near)
     curves = cumulative(measured, outcomes, settings.within)
-    made_of = {"scorecard": claims, "distances": near, "distance_curves": curves}
-    for name, made in made_of.items():
-        shipped = pd.read_csv(plan.study.folder / f"tables/{name}.csv")
-        text = [column for column in made if made[column].dtype.kind not in "fiu"]
-        assert made[text].astype("str").replace({"None": "nan", "<NA>": "nan"}).equals(shipped[text].astype("str")), (
-            name
-        )
-        numbers = [column for column in made if column not in text]
-        pd.testing.assert_frame_equal(
-            made[numbers].astype(float), shipped[numbers].astype(float), rtol=1e-6, atol=1e-9, check_dtype=False
-        )
+    assert_made_of(
+        plan.study.folder,
+        {"scorecard": claims, "distances": near, "distance_curves": curves},
+    )
     assert set(claims["verdict"]) <= set(VERDICTS)
 
 
@@ -78,7 +64,4 @@ def test_no_attack_finds_what_the_exact_answer_excludes(plan: Plan) -> None:
 
 def test_every_figure_of_the_study_is_there(plan: Plan) -> None:
     assert "distances_mnist" in stages.figures(plan)
-    for name in stages.figures(plan):
-        for kind in ("png", "svg", "csv"):
-            assert (plan.study.folder / f"figures/{name}.{kind}").stat().st_size > 0
-    assert sum(path.stat().st_size for path in plan.study.folder.glob("*.*")) < 6e6
+    assert_drawn(plan)

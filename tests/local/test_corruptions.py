@@ -10,11 +10,11 @@ from skimage.transform import warp
 
 from deltaball.base.draws import generator
 from deltaball.base.errors import InputError
-from deltaball.local.corruptions.corrupted import VERSION, as_bytes, corrupted
+from deltaball.local.corruptions.corrupted import as_bytes, corrupted
 from deltaball.local.corruptions.drawings import line
 from deltaball.local.corruptions.warps import warped
 from deltaball.local.corruptions.weather import plasma
-from deltaball.study.corruptions import CORRUPTIONS
+from deltaball.study.corruptions import CORRUPTIONS, VERSION
 
 DIGESTS = {
     "identity": "0089d41b281a",
@@ -312,12 +312,13 @@ def test_an_image_is_corrupted_alike_in_any_company(name: str, channels: int, si
 
 
 def test_images_that_change_are_of_another_version():
-    """Kept images are those of a version: where these digests change, so must VERSION."""
+    """Kept images and outcomes are those of a version: where a digest changes, so must that of its corruption."""
     images = np.concatenate([ramp(), ramp().transpose(0, 2, 1, 3), pixel()])
     digests = {
         name: hashlib.sha256(corrupted(name, images, range(3)).tobytes()).hexdigest()[:12] for name in CORRUPTIONS
     }
-    assert (VERSION, digests) == (1, DIGESTS)
+    assert digests == DIGESTS
+    assert {VERSION, *(entry.version for entry in CORRUPTIONS.values())} == {1}
 
 
 def test_kept_images_are_read_and_damaged_ones_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

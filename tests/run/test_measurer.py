@@ -7,8 +7,11 @@ import pytest
 from builders import grid, planned, planned_few
 
 from deltaball.base import reporting
+from deltaball.local.corruptions import corrupted
+from deltaball.plan.plan import Plan
 from deltaball.run import devices, measurer, work
 from deltaball.run.measurer import MeasuringProgress
+from deltaball.study.corruptions import FIFTEEN
 from deltaball.workflow import jobs
 
 
@@ -45,3 +48,30 @@ def test_every_outcome_is_counted_whoever_settles_it(
     said = capsys.readouterr().out
     assert f"{count} of {count} outcomes measured, 0 s left" in said
     assert f"computed {count} outcomes" in said
+
+
+def test_networks_measured_later_are_shown_what_is_kept(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [{"notion": "classification", "perturbation": "mnist_c"}]
+    first, second = (
+        planned_few(
+            data_folder,
+            grid(width=width, activation="relu", batch_size=32, epochs=1),
+            measures=asked,
+            results=str(tmp_path),
+        )
+        for width in (16, 32)
+    )
+
+    def measured(plan: Plan) -> None:
+        (shard,) = plan.shards.values()
+        for stage, do in (("train", work.train), ("measure", work.measure)):
+            with jobs.recorded(plan, stage, shard) as job, devices.ready(job):
+                do(job, tries_left=0)
+
+    measured(first)
+    folder = tmp_path / "store" / "corrupted"
+    assert sorted(path.name.partition("-")[0] for path in folder.iterdir()) == sorted(FIFTEEN)
+    monkeypatch.setattr(corrupted, "implementation", None)  # no image can be corrupted any more
+    measured(second)

@@ -90,6 +90,14 @@ def test_what_is_made_of_the_same_draws_is_searched_once():
         ({"points": "cube", "labels": "kept"}, "labels 'kept' around points of the cube: they have no labels"),
         ({"points": "cube", "notion": "classification"}, "images there have no labels, and classification needs them"),
         ({"perturbation": "near", "sigma": None, "delta": 2, "points": "cube"}, "perturbation 'near' takes no points"),
+        (
+            {"sampling": "worst"},
+            "sampling 'worst': images of perturbation 'gaussian' fill no ball; possible: uniform, uni",
+        ),
+        (
+            {"perturbation": "uniform", "sigma": None, "delta": 0.1, "density": "uniform", "sampling": "worst"},
+            "sampling 'worst': is of balls of one size; leave density uniform out",
+        ),
         # R2 is a mean margin, which needs the range that it is cut at.
         ({"notion": "margin", "perturbation": None, "sigma": None}, "missing key 'delta' (distances are cut at δ"),
         ({"perturbation": None, "sigma": None}, "missing key 'delta' (radii of the ball"),

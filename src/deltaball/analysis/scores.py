@@ -81,7 +81,9 @@ def _row(row: Mapping[str, Any], measure: Measure, plan: Plan) -> Iterator[Any]:
     )
     yield from (row[name] for name in ("estimate", *ENDS, "inequality", "tight_inequality", "side"))
     yield from (measure.highest, row["estimate"] / measure.highest, _scale(measure.kernel))
-    yield None if measure.kernel else row["estimate"] / _diameter(measure.norm, math.prod(facts.shape))
+    norm = measure.norm or dict(measure.kernel.parameters).get("norm", "linf")
+    is_margin = NOTIONS[measure.notion].is_distance
+    yield row["estimate"] / _diameter(norm, math.prod(facts.shape)) if is_margin else None
     yield from _bound(row, measure, facts.test)
 
 
@@ -90,6 +92,8 @@ def _name(measure: Measure) -> str | None:
     if measure.kernel is None:
         return "R2"
     given = dict(measure.kernel.parameters)
+    if measure.judge == "worst" and NOTIONS[measure.notion].is_distance:
+        return "R1" if given.get("points") == "cube" else "label-aware R2" if given.get("labels") == "kept" else "R2"
     is_r4 = measure.kernel.entry.of_images and given.get("density") == "reciprocal" and measure.judge == "mean"
     return "R4" if is_r4 else None
 
@@ -107,7 +111,9 @@ def _words(measure: Measure) -> tuple[str, str, str]:
         return f"uniform in the ball, {NORMS[measure.norm]}", WORST, f"[0, {measure.delta:g}]"
     given = dict(measure.kernel.parameters)
     size = measure.kernel.size
-    whole = f"[{given.get('least', 0):g}, {size:g}]" if "density" in given else "" if size is None else f"{size:g}"
+    whole = "" if size is None else f"{size:g}"
+    if "density" in given or NOTIONS[measure.notion].is_distance:
+        whole = f"[{given.get('least', 0):g}, {size:g}]"
     return measure.kernel.words, _shape(measure), whole
 
 
@@ -118,6 +124,8 @@ def _shape(measure: Measure) -> str:
             return f"ρ ≥ {1 - settings['tau']:g}"
         case "cvar":
             return f"worst {settings['tau']:g} of ρ"
+        case "worst":
+            return WORST
         case "unanimous":
             return f"all {settings['draws']} draws agree"
     return MEAN

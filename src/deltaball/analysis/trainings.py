@@ -3,11 +3,16 @@
 import pandas as pd
 
 from deltaball.analysis.judges import display_name
+from deltaball.study.corruptions import JOINT, SEVERAL
 
 # How pictures and pages name them.
 ARCHITECTURES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG", "lenet": "LeNet", "nin": "NiN", "resnet20": "ResNet20"}
 ARCHITECTURES |= {"conv5": "Conv5", "mnist_c_cnn": "MNIST-C CNN", "rbf_svm": "RBF-SVM", "file": "file"}
 METHODS = {"sgd": "SGD", "imp": "IMP", "finetune": "fine-tuning", "hmc": "HMC", "svm": "SVM", "given": "GIVEN"}
+METHODS |= {"adapt": "adapted"}
+# How a network was adapted to corruptions, as pictures and pages name it.
+ADAPTATIONS = {"batch_norm": "batch statistics", "coral": "CORAL", "transfer": "transfer"}
+NONE = "none"
 BASELINE = "baseline"
 ORIGINAL, NOTHING = "original", "nothing"  # what a network that is not fine-tuned, or without an example, is tuned on
 # By objective, the axis that says which training it is.
@@ -26,11 +31,12 @@ TITLES = {
     "constrained_classification": "Constraint loss (CR)",
     "trades": "TRADES",
     "cross_lipschitz": "cross-Lipschitz",
+    "cotraining": "Co-training",
     "mart": "MART",
     "ibp": "IBP training",
     "crown_ibp": "CROWN-IBP training",
 }
-UNNAMED = ("sgd", "finetune", "svm")  # methods that a network's kind tells otherwise, or need not tell
+UNNAMED = ("sgd", "finetune", "svm", "adapt")  # methods that a network's kind tells otherwise, or need not tell
 LONGEST = 32  # letters of a constraint that a user wrote
 
 
@@ -67,21 +73,44 @@ def tuned_on(networks: pd.DataFrame) -> pd.Series:
     nothing = pd.Series(None, networks.index, dtype="object")
     rounds = networks.get("rounds", nothing).astype(float).fillna(0)
     tuned = (networks["method"] == "finetune") & (rounds > 0)
-    names = networks["method"].where(~networks["method"].isin(["sgd", "finetune"]), ORIGINAL).astype("object")
+    names = networks["method"].where(~networks["method"].isin(["sgd", "finetune", "adapt"]), ORIGINAL).astype("object")
     names = names.mask(tuned, networks.get("adversary", nothing))
     return names.mask(tuned & (networks.get("examples_learned", nothing).astype(float) == 0), NOTHING).astype("str")
+
+
+def adaptations(networks: pd.DataFrame) -> pd.DataFrame:
+    """How each network was adapted to corruptions: by which `adaptation` (none: it was not), with how many images.
+
+    `pooled` is joint where these are of all or several corruptions, separate where they are of one, whichever it is.
+    """
+    nothing = pd.Series(None, networks.index, dtype="object")
+    by, corruption = (networks.get(name, nothing).astype("object") for name in ("adaptation", "corruption"))
+    there = by.notna()
+    pooled = corruption.isin([JOINT, SEVERAL]).map({True: "joint", False: "separate"}).where(there)
+    counts = networks.get("corrupted_images", nothing).astype("Int64")
+    return pd.DataFrame({"adaptation": by.where(there, NONE), "pooled": pooled, "corrupted_images": counts})
+
+
+def adapted(networks: pd.DataFrame) -> pd.Series:
+    """The same in words; "" where a network was not adapted."""
+    found = adaptations(networks)
+    names = found["adaptation"].map(ADAPTATIONS).astype("str")
+    told = names + ", " + found["pooled"].astype("str") + " " + found["corrupted_images"].astype("str")
+    return told.where(found["adaptation"] != NONE, "").astype("str")
 
 
 def _told(networks: pd.DataFrame) -> list[pd.Series]:
     nothing = pd.Series(None, networks.index, dtype="object")
     tuned = [tuned_on(networks), networks.get("rounds", nothing)]
-    return [networks["architecture"], networks["method"], trainings(networks), *tuned]
+    return [networks["architecture"], networks["method"], trainings(networks), *tuned, adapted(networks)]
 
 
-def _kind(architecture: str, method: str, training: str, tuned: str, rounds: int | None) -> str:
+def _kind(architecture: str, method: str, training: str, tuned: str, rounds: int | None, adaptation: str) -> str:
     parts = [ARCHITECTURES[architecture], *([METHODS[method]] if method not in UNNAMED else [])]
     if training != BASELINE:
         parts.append(title(training))
+    if adaptation:
+        parts.append(adaptation)
     if tuned == NOTHING:
         parts.append(f"trained on without examples, T = {int(rounds)}")
     elif method == "finetune" and tuned != ORIGINAL:

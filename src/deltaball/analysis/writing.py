@@ -1,6 +1,8 @@
 """From the tables of a study to its statistics. Reads tables alone, never a network."""
 
 from deltaball.analysis.bayes import bayes
+from deltaball.analysis.choices import choices, settled
+from deltaball.analysis.comparison import comparison
 from deltaball.analysis.completeness import completeness, monotonicity
 from deltaball.analysis.convergence import spread
 from deltaball.analysis.correlations import correlations
@@ -39,9 +41,22 @@ def write_tables(plan: Plan) -> None:
     lists = frames.load_outcomes(plan)
     shared = None if lists is None else SharedPoints(lists)
     settings, scattered = plan.study.analysis, spread(networks, draws)
-    near = distances(every, lists, settings.within)
+    # Trainings are compared at the values that were chosen; trends and hyper-parameters are of all networks.
+    chosen = choices(networks, plan)
+    compared = settled(every, chosen)
+    near = distances(compared, lists, settings.within)
+    scored, under = scores(compared, plan), corruptions(compared, plan)
+    by_corruption = errors(under, settings.reference)
+    side_by_side = comparison(compared, scored, by_corruption, plan)
     claims = scorecard(
-        every, scattered, settings.equivalence_margin, plan.study.guarantee.confidence, plan.study.paper, near
+        compared,
+        scattered,
+        settings.equivalence_margin,
+        plan.study.guarantee.confidence,
+        plan.study.paper,
+        near,
+        side_by_side,
+        under,
     )
     written = {
         "scorecard": claims,
@@ -66,16 +81,20 @@ def write_tables(plan: Plan) -> None:
         written["misses"] = misses(every, lists, plan.study.guarantee.confidence)
     if "distances" in stages.tables(plan):
         written["distances"] = near
-        written["distance_curves"] = cumulative(every, lists, settings.within)
+        written["distance_curves"] = cumulative(compared, lists, settings.within)
     if "overestimates" in stages.tables(plan):
-        written["overestimates"] = overestimates(points(every, lists))
+        written["overestimates"] = overestimates(points(compared, lists))
     if "scores" in stages.tables(plan):
-        written["scores"] = scores(every, plan)
+        written["scores"] = scored
     if "corruptions" in stages.tables(plan):
-        written["corruptions"] = corruptions(every, plan)
-        written["corruption_errors"] = errors(written["corruptions"], settings.reference)
+        written["corruptions"] = under
+        written["corruption_errors"] = by_corruption
+    if "comparison" in stages.tables(plan):
+        written["comparison"] = side_by_side
+    if "choices" in stages.tables(plan):
+        written["choices"] = chosen
     if "metrics" in stages.tables(plan):
-        written["metrics"] = metrics(every)
+        written["metrics"] = metrics(compared)
     folder = plan.study.folder / "tables"
     for name, table in written.items():
         frames.write_csv(table, folder / f"{name}.csv")

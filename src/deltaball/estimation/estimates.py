@@ -129,8 +129,9 @@ def _side(measure: Measure, values: np.ndarray) -> str:
     """On which side of the truth the estimate lies."""
     says = JUDGES[measure.judge].says
     if measure.kernel:
-        # What is asked is about a kernel's images, not their worst; but what all draws agree on, more may not.
-        return "upper" if measure.judge == "unanimous" else "exact"
+        # What is asked is about a kernel's images, not their worst; but what all draws agree on, more may not,
+        # and the worst of them may have been missed.
+        return "upper" if measure.judge in ("unanimous", "worst") else "exact"
     if says == "decides":
         return "lower" if np.isnan(values).any() else "exact"
     # An attack that misses violations overstates R and understates D, and so does a mean that is not the worst.

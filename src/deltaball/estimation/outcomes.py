@@ -156,4 +156,4 @@ def around_of(measure: Measure, known: Known | None = None) -> Around:
 
 
 def notion_of(measure: Measure) -> Notion:
-    return notion(measure.notion, measure.gamma, measure.delta)
+    return notion(measure.notion, measure.gamma, measure.reach)

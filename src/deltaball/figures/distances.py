@@ -51,11 +51,14 @@ def wanted(plan: Plan, networks: pd.DataFrame) -> pd.Series:
     return wanted
 
 
+def half_widths(shown: pd.DataFrame) -> str:
+    """Of the bands around whole curves: one number, or the least and the greatest."""
+    asked = shown[["samples", "confidence"]].drop_duplicates()
+    halves = [epsilon_reached(*row) for row in asked.itertuples(index=False)]
+    return " to ".join(f"{one:.3f}" for one in sorted({min(halves), max(halves)}))
+
+
 def _caption(shown: pd.DataFrame) -> str:
-    halves = [
-        epsilon_reached(*row) for row in shown[["samples", "confidence"]].drop_duplicates().itertuples(index=False)
-    ]
-    half = " to ".join(f"{one:.3f}" for one in sorted({min(halves), max(halves)}))
     several = shown.groupby(["by", "norm", "kind"])["network_id"].nunique().max() > 1
     found = shown["attack"].notna()
     side = " A judge that misses violations draws a curve below the truth's." if found.any() else ""
@@ -63,27 +66,35 @@ def _caption(shown: pd.DataFrame) -> str:
     return (
         f"The share of N = {listed(shown['samples'], str)} test points with a violation no farther than ε, as each "
         f"judge finds it; where it finds none, a point counts as beyond.{side} Shaded: each network's whole curve at "
-        f"once, ± {half} with confidence {listed(shown['confidence'], confidence_text)} (Dvoretzky, Kiefer "
-        f"and Wolfowitz){',' if several else ''}{lines} Grey: the ε of the tables."
+        f"once, ± {half_widths(shown)} with confidence {listed(shown['confidence'], confidence_text)} (Dvoretzky, "
+        f"Kiefer and Wolfowitz){',' if several else ''}{lines} Grey: the ε of the tables."
     )
 
 
 def _panels(plan: Plan, shown: pd.DataFrame) -> Figure:
-    order = sorted(shown["by"].unique(), key=judges.strength)
-    panels = [
-        (f"{judges.display_name(by)}{'' if norm == 'linf' else f', {NORMS[norm]}'}", members)
-        for by in order
-        for norm, members in shown[shown["by"] == by].groupby("norm", sort=False)
-    ]
-    looks = dict(zip(shown["kind"].unique(), itertools.product(LINES, style.KINDS), strict=False))
-    figure, axes = arranged([title for title, _ in panels], looks)
-    for panel, (_, members) in zip(axes, panels, strict=True):
+    looks, panels = looks_of(shown), by_judge(shown)
+    figure, axes = arranged([*panels], looks)
+    for panel, members in zip(axes, panels.values(), strict=True):
         _lines(panel, members, looks, plan.study.analysis.within)
         panel.set_ylim(0, min(1.02 * shown["upper"].max(), 1))
         panel.set_xlabel("ε, in pixel units")
     for panel in axes[::COLUMNS]:
         panel.set_ylabel("φ(ε), share of points")
     return figure
+
+
+def by_judge(shown: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each judge in each norm, weakest judge first, by the title of their panel."""
+    return {
+        f"{judges.display_name(by)}{'' if norm == 'linf' else f', {NORMS[norm]}'}": members
+        for by in sorted(shown["by"].unique(), key=judges.strength)
+        for norm, members in shown[shown["by"] == by].groupby("norm", sort=False)
+    }
+
+
+def looks_of(shown: pd.DataFrame) -> dict[str, tuple[object, str]]:
+    """The dashes and the colour of each kind of network."""
+    return dict(zip(shown["kind"].unique(), itertools.product(LINES, style.KINDS), strict=False))
 
 
 def arranged(titles: Sequence[str], looks: Mapping[str, tuple[object, str]]) -> tuple[Figure, list[Axes]]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from deltaball.analysis.choices import choices, settled
 from deltaball.analysis.convergence import spread
 from deltaball.analysis.corruptions import corruptions as corrupted
 from deltaball.analysis.distances import cumulative
@@ -27,6 +28,7 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
     style.use()
     # pyplot reads the backend when it is imported, so the figures come after the style.
     from deltaball.figures import (
+        adaptations,
         bayes,
         chains,
         convergence,
@@ -49,18 +51,20 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
     measured = frames.measured(networks, robustness)
     scattered = spread(planned, draws)
     lists = frames.load_outcomes(plan) if "distances" in stages.tables(plan) else None
-    near = cumulative(measured, lists, plan.study.analysis.within)
-    scored, under = scores(measured, plan), corrupted(measured, plan)
+    chosen = choices(planned, plan)
+    compared, counted = settled(measured, chosen), settled(networks, chosen)
+    near = cumulative(compared, lists, plan.study.analysis.within)
+    scored, under = scores(compared, plan), corrupted(compared, plan)
     return {
         "figure1": partial(paper.figure1, plan=plan, draws=draws, spread=scattered),
         "figure2": partial(paper.figure2, plan=plan, networks=networks, measured=measured),
         "figure3": partial(paper.figure3, plan=plan, networks=networks, measured=measured),
         "figure4": partial(paper.figure4, plan=plan, networks=networks, measured=measured),
-        "trainings": partial(trainings.trainings, plan=plan, networks=networks, measured=measured),
-        "constraints": partial(trainings.constraints, plan=plan, networks=networks, measured=measured),
-        "attacks": partial(trainings.attacks, plan=plan, networks=networks, measured=measured),
-        "sizes": partial(trainings.sizes, plan=plan, networks=networks, measured=measured),
-        "metrics": partial(trainings.three_metrics, networks=networks, measured=measured),
+        "trainings": partial(trainings.trainings, plan=plan, networks=counted, measured=compared),
+        "constraints": partial(trainings.constraints, plan=plan, networks=counted, measured=compared),
+        "attacks": partial(trainings.attacks, plan=plan, networks=counted, measured=compared),
+        "sizes": partial(trainings.sizes, plan=plan, networks=counted, measured=compared),
+        "metrics": partial(trainings.three_metrics, networks=counted, measured=compared),
         "tradeoff": partial(tradeoff.draw, plan=plan, networks=networks, measured=measured),
         "hyperparameters": partial(hyperparameters.draw, plan=plan, networks=networks, measured=measured),
         "bayes": partial(bayes.draw, networks=networks, measured=measured),
@@ -74,10 +78,11 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
             measured=measured,
             enclosed=enclosures(networks, robustness, curves),
         ),
-        "distances": partial(distances.draw, plan=plan, networks=networks, curves=near),
-        "corruptions": partial(corruptions.heat_map, plan=plan, networks=networks, corrupted=under),
-        "severities": partial(corruptions.severities, plan=plan, networks=networks, corrupted=under),
-        "margins": partial(margins.draw, plan=plan, networks=networks, curves=near, scores=scored),
-        "overestimates": partial(overestimates.draw, compared=points(measured, lists)),
+        "distances": partial(distances.draw, plan=plan, networks=counted, curves=near),
+        "corruptions": partial(corruptions.heat_map, plan=plan, networks=counted, corrupted=under),
+        "severities": partial(corruptions.severities, plan=plan, networks=counted, corrupted=under),
+        "adaptations": partial(adaptations.draw, plan=plan, networks=counted, corrupted=under),
+        "margins": partial(margins.draw, plan=plan, networks=counted, curves=near, scores=scored),
+        "overestimates": partial(overestimates.draw, compared=points(compared, lists)),
         "convergence": partial(convergence.draw, plan=plan, draws=draws, spread=scattered),
     }

@@ -3,7 +3,9 @@
 Whatever axis a study varies has its panel: there is no list of axes here.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -82,12 +84,12 @@ def _panels(panels: dict[str, pd.DataFrame]) -> Figure:
 
 
 def _boxes(panel: Axes, chosen: pd.DataFrame, axis: str) -> None:
-    levels = sorted(chosen[axis].dropna().unique())
+    levels = _written(sorted(chosen[axis].dropna().unique()))
     kinds = list(chosen[KIND].drop_duplicates().itertuples(index=False, name=None))
     sns.boxplot(
-        x=chosen[axis].map(str),
+        x=chosen[axis].map(levels),
         y=chosen["estimate"],
-        order=[str(level) for level in levels],
+        order=[*levels.values()],
         hue=chosen["method"] + " " + chosen["architecture"],
         hue_order=[" ".join(kind) for kind in kinds],
         palette={" ".join(kind): style.colour(*kind) for kind in kinds},
@@ -102,6 +104,12 @@ def _boxes(panel: Axes, chosen: pd.DataFrame, axis: str) -> None:
     panel.grid(axis="x", visible=False)
     panel.tick_params(axis="x", labelsize=7.5)
     say_constant(panel, chosen["estimate"])
+
+
+def _written(levels: Sequence[Any]) -> dict[Any, str]:
+    """Each value of an axis as its tick says it; in full where fewer digits would make two one."""
+    short = {level: f"{level:g}" if isinstance(level, float) else str(level) for level in levels}
+    return short if len({*short.values()}) == len(short) else {level: str(level) for level in levels}
 
 
 def _handles(shown: pd.DataFrame) -> list[Artist]:

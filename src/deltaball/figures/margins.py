@@ -1,19 +1,16 @@
 """Margin curves (papers 000 and 003, Figure 4): how many points have no violation within ε, and the area below, R2."""
 
-import itertools
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from deltaball.analysis import judges
-from deltaball.base.guarantees import confidence_text, epsilon_reached
-from deltaball.figures import readings, style
-from deltaball.figures.distances import LINES, arranged, wanted
+from deltaball.base.guarantees import confidence_text
+from deltaball.figures import readings
+from deltaball.figures.distances import arranged, by_judge, half_widths, looks_of, wanted
 from deltaball.figures.panels import empty, finish, listed
 from deltaball.plan.plan import Plan
-from deltaball.study.neighbourhoods import NORMS
 
 KEYS = ["network_id", "measure"]
 
@@ -36,28 +33,21 @@ def draw(
 
 
 def _caption(shown: pd.DataFrame) -> str:
-    half = [epsilon_reached(*row) for row in shown[["samples", "confidence"]].drop_duplicates().itertuples(index=False)]
     several = shown.groupby(["by", "norm", "kind"])["network_id"].nunique().max() > 1
     side = " A judge that misses violations draws a curve above the truth's." if shown["attack"].notna().any() else ""
     lines = " from the lowest band of a kind to the highest; lines, and R2, are means over its networks."
     return (
         f"The share of N = {listed(shown['samples'], str)} test points of which the judge finds no violation within "
         f"ε.{side} R2, the area below, is the mean margin, cut at the right end. Shaded: each network's whole "
-        f"curve at once, ± {max(half):.3f} with confidence {listed(shown['confidence'], confidence_text)} (Dvoretzky, "
-        f"Kiefer and Wolfowitz){',' + lines if several else '.'} A constant classifier's curve is 1."
+        f"curve at once, ± {half_widths(shown)} with confidence {listed(shown['confidence'], confidence_text)} "
+        f"(Dvoretzky, Kiefer and Wolfowitz){',' + lines if several else '.'} A constant classifier's curve is 1."
     )
 
 
 def _panels(shown: pd.DataFrame) -> Figure:
-    order = sorted(shown["by"].unique(), key=judges.strength)
-    panels = [
-        (f"{judges.display_name(by)}, {NORMS[norm]}", members)
-        for by in order
-        for norm, members in shown[shown["by"] == by].groupby("norm", sort=False)
-    ]
-    looks = dict(zip(shown["kind"].unique(), itertools.product(LINES, style.KINDS), strict=False))
-    figure, axes = arranged([title for title, _ in panels], looks)
-    for panel, (_, members) in zip(axes, panels, strict=True):
+    looks, panels = looks_of(shown), by_judge(shown)
+    figure, axes = arranged([*panels], looks)
+    for panel, members in zip(axes, panels.values(), strict=True):
         for kind, (line, colour) in looks.items():
             alike = members[members["kind"] == kind]
             if alike.empty:
@@ -68,7 +58,7 @@ def _panels(shown: pd.DataFrame) -> Figure:
                 middle.index, over["lower"].min(), over["upper"].max(), color=colour, alpha=0.15, linewidth=0
             )
             mean = alike.drop_duplicates(KEYS)["r2"].mean()
-            panel.plot(middle.index, middle, color=colour, linestyle=line, label=f"R2 = {mean:.3g}")
+            panel.plot(middle.index, middle, color=colour, linestyle=line, label=f"R2 = {mean:#.3g}")
         panel.set_xlim(0, members["within"].max())
         panel.set_ylim(0, 1.02)
         panel.yaxis.set_major_formatter(PercentFormatter(1))

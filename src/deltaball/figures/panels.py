@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
 
 from deltaball.analysis import judges
@@ -70,8 +69,10 @@ def asked_of(plan: Plan, networks: pd.DataFrame, notion: str, certificates: bool
 def applies(one: Measure, networks: pd.DataFrame) -> pd.Series:
     """Which networks a measure is to be taken of."""
     wanted = pd.Series(True, networks.index)
+    nothing = pd.Series(None, networks.index, dtype="object")
     for name, values in one.wanted.items():
-        wanted &= networks[name].isin(list(values))
+        own = networks.get(name, nothing)
+        wanted &= own.isin([value for value in values if value is not None]) | (own.isna() & (None in values))
     return wanted
 
 
@@ -191,7 +192,7 @@ def say_constant(panel: Axes, estimates: pd.Series) -> None:
 
 def scaled(panel: Axes, chosen: pd.DataFrame) -> None:
     """The axes of a panel of accuracy against the estimate, and a bar as long as ±ε."""
-    panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    panel.xaxis.set_major_formatter(style.PERCENT)
     say_constant(panel, chosen["estimate"])
     low, high = chosen["estimate"].min(), chosen["estimate"].max()
     panel.set_ylim(*limits(chosen, low, high))

@@ -17,7 +17,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.patches import Patch
-from matplotlib.ticker import PercentFormatter
 
 from deltaball.analysis import judges
 from deltaball.analysis.judges import judged
@@ -139,7 +138,7 @@ def figure3(name: str, plan: Plan, networks: pd.DataFrame, measured: pd.DataFram
         if (columns[0].shown["method"] == "imp").any():
             panel = band.add_subplot(grid[:, -1])
             pruning.boxes(panel, columns[0].shown, "test_accuracy", "trunk_accuracy")
-            panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            panel.yaxis.set_major_formatter(style.PERCENT)
             panel.set_title("test accuracy", loc="left")
             _named(panel, "share of weights removed")
 

@@ -11,7 +11,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from deltaball.analysis.judges import judged
 from deltaball.figures import readings, style
@@ -71,7 +70,7 @@ def _panels(shown: pd.DataFrame) -> Figure:
             left.tick_params(labelbottom=False)
             right.tick_params(labelbottom=False)
     boxes(panels["accuracy"], rows[0][1], "test_accuracy", "trunk_accuracy")
-    panels["accuracy"].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    panels["accuracy"].yaxis.set_major_formatter(style.PERCENT)
     panels["scatter 0"].set_title("trade-off", loc="left")
     panels["share 0"].set_title("measure by share removed", loc="left")
     panels["accuracy"].set_title("accuracy by share removed", loc="left")

@@ -64,7 +64,9 @@ def hyperparameters(panels: dict[str, pd.DataFrame], kinds: list[str]) -> str:
     of = f"{style.NAMES[architecture]} networks by {style.METHODS[method]}"
     if low == high:
         return "The medians are the same over every hyper-parameter."
-    return f"Medians lie furthest apart over {axis.replace('_', ' ')}, of {of}: from {low:.2f} to {high:.2f}."
+    digits = next(count for count in (2, 3, 4, 6) if count == 6 or f"{low:.{count}f}" != f"{high:.{count}f}")
+    apart = f"from {low:.{digits}f} to {high:.{digits}f}"
+    return f"Medians lie furthest apart over {axis.replace('_', ' ')}, of {of}: {apart}."
 
 
 def pruning(panels: Sequence[pd.DataFrame]) -> str:
@@ -109,8 +111,8 @@ def enclosure(shown: pd.DataFrame) -> str:
     """How much of the networks' robustness is left open."""
     decided, narrow = int((shown["gap"] < ROUNDING).sum()), int((shown["gap"] < shown["epsilon"]).sum())
     return (
-        f"Of {len(shown)} pairs of network and ball, {decided} are decided at every test point and {narrow} to within "
-        f"ε; half are known to within {shown['gap'].median():.3f}."
+        f"Of {len(shown)} pairs of network and ball, {decided} {'is' if decided == 1 else 'are'} decided at every test "
+        f"point and {narrow} to within ε; half are known to within {shown['gap'].median():.3f}."
     )
 
 
@@ -177,6 +179,18 @@ def severities(shown: pd.DataFrame) -> str:
         means = members.groupby("severity")["estimate"].mean()
         told.append(f"{title} from {100 * means.iloc[0]:.0f} to {100 * means.iloc[-1]:.0f} % {quantity}")
     return f"From the least severity to the greatest, means over networks: {'; '.join(told)}."
+
+
+def adaptations(shown: pd.DataFrame, unadapted: str) -> str:
+    """What each adaptation adds to its classifier, of the most corrupted images that it sees."""
+    told = []
+    for classifier, members in shown.groupby("classifier", sort=False):
+        means = members.groupby(["by", "corrupted_images"], dropna=False)["estimate"].mean().reset_index()
+        most = means.groupby("by", sort=False).tail(1).set_index("by")["estimate"]
+        if unadapted in most:
+            gains = [f"{by} {100 * (mean - most[unadapted]):+.1f}" for by, mean in most.drop(unadapted).items()]
+            told.append(f"{classifier}, {100 * most[unadapted]:.1f} % as it is: {', '.join(gains)} points")
+    return f"With the most images, on average of the fifteen: {'; '.join(told)}.".replace("-", "−") if told else NOTHING
 
 
 def convergence(spread: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.style
+from matplotlib.ticker import FuncFormatter
 
 from deltaball.analysis import trainings
 from deltaball.study import judges as study_judges
@@ -12,6 +13,7 @@ from deltaball.study import judges as study_judges
 # architectures stay apart in grey print too.
 SHADES = {"sgd": ("#0072B2", "#56B4E9"), "imp": ("#00664B", "#33C7A0"), "hmc": ("#A0457A", "#E3A3C8")}
 SHADES |= {"finetune": ("#8A4B08", "#D9A066")}
+SHADES |= {"adapt": ("#7A7A00", "#C2C23D")}
 SHADES |= {"svm": ("#8C6BB1", "#8C6BB1")}
 SHADES |= {"given": ("#4D4D4D", "#8C8C8C")}
 MARKS = {
@@ -26,9 +28,12 @@ MARKS = {
     "rbf_svm": "*",
 }
 MARKS |= {"file": "D"}
+# Shares as they are: where an axis is short, ticks have the digits that tell them apart.
+PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.4g}%")
 # Attacks in blue, certificates warm, the exact answer black; a mark each.
 JUDGES = {
     "fgsm": ("#56B4E9", "X"),
+    "generator": ("#4EB3D3", ">"),
     "lbfgs": ("#9ECAE1", "d"),
     "linear_region": ("#66A61E", "h"),
     "bg": ("#6BAED6", "P"),
@@ -39,6 +44,7 @@ JUDGES = {
     "ibp": ("#CC79A7", "v"),
     "crown": ("#E69F00", "^"),
     "alpha_crown": ("#D55E00", "<"),
+    "branched": ("#8C2D04", ">"),
     "exact": ("#000000", "D"),
     "exact_distance": ("#000000", "D"),
 }
@@ -62,6 +68,7 @@ TRAININGS = {
     "trades": "#6F6F6F",
     "mart": "#9C9C9C",
     "cross_lipschitz": "#8C6D31",
+    "cotraining": "#B5446E",
     "ibp": "#7A5195",
     "crown_ibp": "#B08FC7",
 }

@@ -42,6 +42,7 @@ LENGTHS = {
     "sgd": ("epochs", "epochs of training"),
     "hmc": ("posterior_samples", "samples of the posterior"),
     "finetune": ("rounds", "rounds of fine-tuning"),
+    "adapt": ("corrupted_images", "corrupted images seen"),
     "svm": ("penalty", "penalty C"),
     "given": ("file", "file"),
 }

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from deltaball.networks.arithmetic import (
     constants,
     max_pooled,
     product,
+    transposed,
 )
 from deltaball.networks.layers import (
     Activation,
@@ -40,7 +42,11 @@ from deltaball.networks.layers import (
 )
 from deltaball.networks.models import Layered
 from deltaball.networks.support_vectors import SupportVectors
+from deltaball.networks.transposed import ConvTranspose, Reshape
 from deltaball.networks.voting import support_vectors
+
+if TYPE_CHECKING:
+    from deltaball.networks.generators import Generator
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Pack(Layered):
 
     layers: Layers
     weights: tuple[torch.Tensor, ...]
+    generator: "Generator | None" = None
 
     @staticmethod
     def of(layers: Layers, networks: Sequence[Sequence[np.ndarray]], device: str = "cpu") -> "Pack":
@@ -62,10 +69,11 @@ class Pack(Layered):
         return len(self.weights[0])
 
     def part(self, networks: slice) -> "Pack":
-        return Pack(self.layers, tuple(weight[networks] for weight in self.weights))
+        generator = self.generator and self.generator.part(networks)
+        return Pack(self.layers, tuple(weight[networks] for weight in self.weights), generator)
 
     def fixed(self) -> "Pack":
-        return Pack(self.layers, tuple(weight.detach() for weight in self.weights))
+        return Pack(self.layers, tuple(weight.detach() for weight in self.weights), self.generator)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return logits(self.layers, self.weights, x)
@@ -204,6 +212,16 @@ def _flatten(layer: Flatten, weights: Sequence[torch.Tensor], x: torch.Tensor, w
     return x.flatten(-3)
 
 
+def _reshape(layer: Reshape, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    return x.unflatten(-1, layer.shape)
+
+
+def _transposed(layer: ConvTranspose, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    kernel, bias = weights
+    images = x if x.ndim == 5 else x.expand(len(kernel), *x.shape)
+    return transposed(images, kernel, bias, layer)
+
+
 def along_channels(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """One number [K, c] for each network and channel, as x [K, n, ..., c] or [n, ..., c] can be multiplied with it."""
     return values.reshape(len(values), *[1] * (3 if x.ndim > 3 else 1), -1)
@@ -228,5 +246,7 @@ FORWARD = {
     Subsample: _subsample,
     Residual: _residual,
     Flatten: _flatten,
+    Reshape: _reshape,
+    ConvTranspose: _transposed,
     SupportVectors: support_vectors,
 }

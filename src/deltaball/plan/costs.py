@@ -18,9 +18,10 @@ from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks import layers as kinds
 from deltaball.networks.layers import Conv, Dense, Layer, Layers, Shape, rule_for
 from deltaball.networks.support_vectors import EXPECTED, SupportVectors
+from deltaball.networks.transposed import ConvTranspose, Reshape
 from deltaball.study.descending import Descending
-from deltaball.study.methods import METHODS
-from deltaball.study.objectives import DEFAULT, OBJECTIVES
+from deltaball.study.methods import TRAININGS
+from deltaball.study.objectives import DEFAULT, GENERATOR_PASSES, OBJECTIVES, generator_of
 
 # What is counted. A device's rates say how many seconds one of each takes.
 UNITS = {
@@ -139,23 +140,37 @@ def training(
     device: str,
 ) -> Work:
     """Training a pack of trajectories to their last checkpoints, with evaluating and writing all of these."""
-    if METHODS[method].averages_samples:
+    if TRAININGS[method].averages_samples:
         return _sampling(axes, layers, facts, checkpoints, device)
     kept = sum(map(len, checkpoints))
-    if not issubclass(METHODS[method], Descending):
-        return total(passes(layers, kept * (facts.train + facts.test)), {"checkpoint": kept})
+    if not issubclass(TRAININGS[method], Descending):
+        return total(
+            passes(layers, kept * (facts.train + facts.test)),
+            _paired(method, axes, layers, facts, checkpoints),
+            {"checkpoint": kept},
+        )
     each = [max(one) for one in checkpoints]
     descent = epochs(method, axes, layers, facts, each, device)
-    evaluated = kept * (METHODS[method].images_each(axes, facts.train) + facts.test)
+    evaluated = kept * (TRAININGS[method].images_each(axes, facts.train) + facts.test)
     evaluated += sum(each) * axes.get("validation", 0)
     return total(
         descent, passes(layers, evaluated), _search(method, axes, layers, facts, len(each)), {"checkpoint": kept}
     )
 
 
+def _paired(
+    method: str, axes: Mapping[str, Any], layers: Layers, facts: DatasetFacts, checkpoints: Sequence[Sequence[int]]
+) -> Work:
+    """Training paired auto-encoders; nothing of what does not descend otherwise, which passes no image in steps."""
+    own = TRAININGS[method]
+    images = sum(own.images(axes, facts.train, max(one)) for one in checkpoints)
+    changed = images / axes.get("batch_size", 1) * own.parameters(axes, facts.train, layers)
+    return {**passes(layers, 3 * images), "weight": changed, "moment": changed}
+
+
 def _search(method: str, axes: Mapping[str, Any], layers: Layers, facts: DatasetFacts, networks: int) -> Work:
     """Looking for what trajectories train on; a pass moves the image too."""
-    count = networks * METHODS[method].searching(axes, facts.train, layers)[0]
+    count = networks * TRAININGS[method].searching(axes, facts.train, layers)[0]
     return {**passes(layers, count), "pixel": count * math.prod(facts.shape)}
 
 
@@ -163,35 +178,49 @@ def epochs(
     method: str, axes: Mapping[str, Any], layers: Layers, facts: DatasetFacts, each: Sequence[int], device: str
 ) -> Work:
     """So many epochs of gradient descent for each network of a pack."""
-    networks, batch, seen = len(each), axes["batch_size"], METHODS[method].images_each(axes, facts.train)
+    networks, batch, seen = len(each), axes["batch_size"], TRAININGS[method].images_each(axes, facts.train)
     steps = math.ceil(seen / batch)
     # Pruned networks are never parted.
-    pruned = METHODS[method].is_pruning
+    pruned = TRAININGS[method].is_pruning
     together = networks if pruned else taken_together(networks, layers, batch, device)
+    pack_steps, own_steps, points = (
+        max(each) * steps * math.ceil(networks / together),
+        sum(each) * steps,
+        sum(each) * seen,
+    )
+    counted = pack_steps, own_steps, points, TRAININGS[method].moments(axes)
+    lower = "" if axes.get("precision", "float32") == "float32" else f"_{axes['precision']}"
+    work = _stepping(layers, OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes), *counted, lower)
+    work |= {
+        "step": pack_steps,
+        "point": points,
+        "pixel": points * math.prod(facts.shape),
+        "mask": own_steps * layers.parameters * pruned,
+    }
+    generator = generator_of(axes, facts.shape)
+    return total(work, _stepping(generator, GENERATOR_PASSES, *counted)) if generator else work
+
+
+def _stepping(
+    layers: Layers, passed: float, pack_steps: float, own_steps: float, points: float, moments: int, lower: str = ""
+) -> dict[str, float]:
+    """What steps take along layers that so many `points` pass, and each `passed` times forward and backward."""
     kinds = [cost.kind for cost in layer_costs(layers)]
     beside = [
         IN_A_STEP[type(layer)] * math.prod(layer.output(shape))
         for layer, shape in layers.within()
         if type(layer) in IN_A_STEP
     ]
-    pack_steps, own_steps = max(each) * steps * math.ceil(networks / together), sum(each) * steps
-    points, weights = sum(each) * seen, own_steps * layers.parameters
-    in_a_step = OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes)
-    forward = passes(layers, points * in_a_step)
-    lower = "" if axes.get("precision", "float32") == "float32" else f"_{axes['precision']}"
+    forward, weights = passes(layers, points * passed), own_steps * layers.parameters
     return {
-        "step": pack_steps,
-        "layer": pack_steps * in_a_step * (len(kinds) + len(beside)),
-        "product": own_steps * in_a_step * kinds.count("product"),
-        "convolution": own_steps * in_a_step * kinds.count("convolution"),
+        "layer": pack_steps * passed * (len(kinds) + len(beside)),
+        "product": own_steps * passed * kinds.count("product"),
+        "convolution": own_steps * passed * kinds.count("convolution"),
         f"product_flop{lower}": 3 * forward["product_flop"],
         f"convolution_flop{lower}": 3 * forward["convolution_flop"],
-        "point": points,
-        "pixel": points * math.prod(facts.shape),
-        "number": forward["evaluated"] + points * in_a_step * sum(beside),
+        "number": forward["evaluated"] + points * passed * sum(beside),
         "weight": weights,
-        "moment": weights * METHODS[method].moments(axes) / 2,  # those of Adam
-        "mask": weights * pruned,
+        "moment": weights * moments / 2,  # those of Adam
     }
 
 
@@ -249,6 +278,10 @@ def _convolution(layer: Conv, shape: Shape) -> LayerCost:
     return LayerCost("convolution", macs, math.prod(layer.output(shape)))
 
 
+def _transposed(layer: ConvTranspose, shape: Shape) -> LayerCost:
+    return LayerCost("convolution", layer.macs(shape), math.prod(layer.output(shape)))
+
+
 def _kernels(layer: SupportVectors, shape: Shape) -> LayerCost:
     return LayerCost("product", layer.macs(shape), EXPECTED)
 
@@ -261,6 +294,8 @@ COSTS: Mapping[type[Layer], Callable[[Any, Shape], LayerCost | None]] = {
     Dense: _product,
     Conv: _convolution,
     SupportVectors: _kernels,
+    ConvTranspose: _transposed,
+    Reshape: _nothing,
     **dict.fromkeys(
         (
             kinds.Activation,

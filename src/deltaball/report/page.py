@@ -4,6 +4,7 @@ A template per section of the page; `summaries` computes what it tells, `explore
 `footer` what stands below.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,9 @@ from deltaball.tables import frames
 from deltaball.workflow import stages
 
 # The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
-PLACED = (
-    "tradeoff",
-    "hyperparameters",
-    "enclosure",
-    "convergence",
-    "distances",
-    "margins",
-    "overestimates",
-    "bayes",
-    "pruning",
-)
-PLACED += ("metrics", "corruptions", "severities")
+PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "distances", "margins", "bayes", "pruning")
+CORRUPTED = ("corruptions", "severities", "adaptations")
+PLACED += ("metrics", "overestimates", *CORRUPTED)
 PLACED += tuple(name for figures in stages.PAPERS_FIGURES.values() for name in figures)
 ENCLOSURES_SHOWN = 500
 MISSING_SHOWN = 200
@@ -61,8 +53,9 @@ def write(plan: Plan, study_path: Path) -> Path:
             **_first_screen(plan, found, pictures, robustness),
             **_trends(found, pictures, measured, robustness),
             **_proven(found, pictures),
-            **_near(found, pictures),
-            **_scores(found, pictures),
+            **_choices(found),
+            **_near(found, pictures, stages.paper_kinds(plan)),
+            **_scores(found, pictures, stages.paper_kinds(plan)),
             **_of_methods(found, pictures, networks),
             autoencoders=_autoencoders(plan),
             explored=explorer.explored(plan, networks, measured, frames.load_examples(plan)),
@@ -84,7 +77,7 @@ def _first_screen(
         "guarantee": summaries.guarantee(robustness),
         "saturated": summaries.saturated(robustness),
         "papers": claims.papers(found["scorecard"], plan),
-        "paper_figures": _of_kind(pictures, *stages.PAPERS_FIGURES[plan.study.paper], "metrics"),
+        "paper_figures": _of_kind(pictures, *stages.paper_kinds(plan)),
     }
 
 
@@ -132,24 +125,34 @@ def _proven(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[st
     }
 
 
-def _near(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[str, Any]:
+def _choices(found: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    there = found.get("choices", pd.DataFrame())
+    return {
+        "choices": records(there.head(ENCLOSURES_SHOWN)),
+        "choices_told": sentences.choices(there) if len(there) else "",
+    }
+
+
+def _near(found: dict[str, pd.DataFrame], pictures: dict[str, Any], first: Sequence[str]) -> dict[str, Any]:
     there = found.get("distances", pd.DataFrame())
     return {
         "near": summaries.near(there) if len(there) else [],
         "near_told": sentences.distances(there) if len(there) else "",
         "near_each": records(there.head(ENCLOSURES_SHOWN)),
         "near_in_all": len(there),
-        "near_figures": _of_kind(pictures, "distances", "margins", "overestimates"),
+        "near_figures": _of_kind(
+            pictures, *(one for one in ("distances", "margins", "overestimates") if one not in first)
+        ),
         "overestimates": records(found["overestimates"]) if "overestimates" in found else [],
     }
 
 
-def _scores(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[str, Any]:
+def _scores(found: dict[str, pd.DataFrame], pictures: dict[str, Any], first: Sequence[str]) -> dict[str, Any]:
     there = found.get("scores", pd.DataFrame())
     return {
         "scores": records(there.head(ENCLOSURES_SHOWN)),
         "scores_in_all": len(there),
-        "corruption_figures": _of_kind(pictures, "corruptions", "severities"),
+        "corruption_figures": _of_kind(pictures, *(one for one in CORRUPTED if one not in first)),
         "scores_told": sentences.scores(there) if len(there) else "",
     }
 
@@ -171,8 +174,11 @@ def _of_methods(found: dict[str, pd.DataFrame], pictures: dict[str, Any], networ
 
 
 def _autoencoders(plan: Plan) -> list[Any]:
-    """The pictures of auto-encoders that are trained."""
-    paths = [plan.study.folder / "autoencoders" / f"{one.name}.png" for one in plan.study.autoencoders]
+    """The pictures of auto-encoders that are trained; of transfers that are trained anew with every seed, one each."""
+    pairs = [one.axes["pairs"][0] for one in plan.pairs]
+    first = {(pair.entry.name, pair.corruptions): pair.name for pair in reversed(pairs)}
+    names = [*(one.name for one in plan.study.autoencoders), *reversed(first.values())]
+    paths = [plan.study.folder / "autoencoders" / f"{name}.png" for name in names]
     return [picture(path) for path in paths if path.exists()]
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from deltaball.base.files import remove, written_checked
 from deltaball.plan.plan import Plan
-from deltaball.report import claims, summaries
+from deltaball.report import claims, sentences, summaries
 from deltaball.report.reading import csv, picture
 from deltaball.report.templates import environment
 from deltaball.tables import frames
@@ -37,6 +37,7 @@ def write(plan: Plan) -> Path:
             measured=robustness["network_id"].nunique(),
             guarantee=summaries.guarantee(robustness),
             papers=papers,
+            chosen=sentences.choices(csv(folder / "tables/choices.csv")) if "choices" in stages.tables(plan) else "",
             surest={claim["claim"]: min(_tests(claim), default=None) for claim in stated},
             figure=_leading(plan),
         )
@@ -65,9 +66,13 @@ def _tests(claim: dict[str, Any]) -> Iterator[float]:
 
 
 def _leading(plan: Plan) -> dict[str, str] | None:
-    """The figure that comes first: the paper's trade-off, if the study has one; with its title and what it tells."""
+    """The first figure of the study's paper, or of the study; with its title and what it tells.
+
+    Not Figure 1 of paper 004: how estimates converge is no finding about networks.
+    """
     names = stages.figures(plan)
-    name = next((name for name in names if name in stages.METHODS), names[0] if names else None)
+    leading = [name for name in names if stages.figure_kind(name) in stages.paper_kinds(plan) and name != "figure1"]
+    name = next(iter(leading or names), None)
     if name is None:
         return None
     about = picture(plan.study.folder / "figures" / f"{name}.png")

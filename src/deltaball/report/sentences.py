@@ -65,6 +65,18 @@ def distances(table: pd.DataFrame) -> str:
     return " ".join(told)
 
 
+def choices(table: pd.DataFrame) -> str:
+    """Which values each grid chose, and for how many of its settings; and how many have none."""
+    told = []
+    for (grid, axis, to), rows in table.groupby(["grid", "axis", "to"], sort=False):
+        settings = len(rows.drop_duplicates(["setting", "to_network_id"]))
+        counts = rows.loc[rows["chosen"], "value"].value_counts(sort=False)
+        named = [f"{value} for {count} of {_many(settings, 'setting')}" for value, count in counts.items()]
+        said = _joined(named) if named else "no value yet"
+        told.append(f"Grid {grid} chose {axis} {said}, by accuracy on held-out training images closest to {to}'s.")
+    return " ".join(told)
+
+
 def scores(table: pd.DataFrame) -> str:
     """The mean ρ of each kernel, and R2, per data set: the median network's."""
     told = []

@@ -1,6 +1,7 @@
 """Corruptions of images: those of MNIST-C (Mu & Gilmer 2019, arXiv:1906.02337), and identity. Light, like the study.
 
-A corruption is a function of ``deltaball.local.corruptions`` and one entry of CORRUPTIONS.
+A corruption is a function of ``deltaball.local.corruptions`` and one entry of CORRUPTIONS. Where its function comes to
+give other images, its version is raised: what was measured before is then no longer taken for what is asked.
 """
 
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from dataclasses import dataclass
 from deltaball.base.errors import InputError, alternatives, shown
 
 SEVERITIES = (1, 2, 3, 4, 5)
+
+VERSION = 1  # of what corruptions have in common: the random numbers of an image, and how pixels are rounded
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Corruption:
     title: str  # in captions
     implementation: str  # the function, by its dotted path
     severity: int | None = None
+    version: int = 1  # of its rule
 
 
 _ROOM = "deltaball.local.corruptions"
@@ -51,6 +55,10 @@ QUANTITIES = {"class_change": "agreement", "classification": "accuracy"}
 
 # MNIST-C's; the first is none.
 FIFTEEN = tuple(CORRUPTIONS)[1:]
+
+JOINT = "mnist_c"  # what the fifteen in turn are called, and pooled
+# What a network is adapted to that has a transfer of its own for each of several, or one for some but not all.
+EACH, SEVERAL = "each", "several"
 
 
 def corruption(name: str, severity: int | None = None) -> tuple[Corruption, int | None]:

@@ -10,94 +10,41 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from deltaball.networks.dense_sizes import LARGEST, too_large
-from deltaball.networks.layers import Conv, Dense, Layers, Residual
+from deltaball.networks.layers import Activation, Conv, Dense, Layers
 from deltaball.study.notions import Notion
+from deltaball.study.refusals import (
+    CURVED,
+    CURVED_SOFTMAX,
+    CURVED_SUMS,
+    DECODED,
+    DISTANCE,
+    EUCLIDEAN,
+    LOGITS,
+    NO_CLASS,
+    NO_DISTANCE,
+    NO_GENERATOR,
+    NO_LAYERS,
+    NO_NORM,
+    NO_PIECES,
+    NO_PROGRAM,
+    NO_SOFTMAX,
+    NOT_A_BOX,
+    NOT_A_SHARE,
+    ORDINARY,
+    STANDARDISED,
+    STANDARDISED_SLOPES,
+    TOO_LARGE,
+    UNLAYERED,
+    VECTORS,
+    NetworkKind,
+    Refusal,
+)
 
 Settings = Mapping[str, float]
 
 # In the order in which they are asked: what the cheap settle is not asked of the others.
 STAGES = ("finds", "proves", "decides", "samples")
 KEYS = {"finds": "attack", "proves": "certificate", "decides": "certificate", "samples": "sampling"}
-
-
-@dataclass(frozen=True)
-class NetworkKind:
-    """What a judge needs to know of a network to refuse it."""
-
-    layered: bool = True  # whether it is a list of layers; a mean over a posterior is none
-    activations: tuple[str, ...] = ("relu",)
-    layers: Layers | None = None  # where its size is known
-    has_bounds: bool = True  # whether its layers can be bounded and taken apart
-    standardises: bool = False  # whether it divides by a deviation of an image's own numbers
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Something a judge cannot judge, and why."""
-
-    concerns: Callable[[Notion, str, NetworkKind], bool]  # notion, norm, network
-    reason: str
-
-
-STANDARDISED = Refusal(
-    lambda notion, norm, network: network.standardises,
-    "it divides by a deviation of the image's own numbers, which is not piecewise linear; ask crown of it",
-)
-STANDARDISED_SLOPES = Refusal(
-    lambda notion, norm, network: network.standardises and notion.bounds_slopes,
-    "it divides by a deviation of the image's own numbers, and there are no bounds of how fast that moves",
-)
-NO_DISTANCE = Refusal(lambda notion, norm, network: not notion.is_distance, "it is a distance that it seeks; ask exact")
-DISTANCE = Refusal(lambda notion, norm, network: notion.is_distance, "it is a distance, and not the worst of one ball")
-NO_PROGRAM = Refusal(lambda notion, norm, network: norm != "linf", "its linear program is of distances in linf")
-NO_LAYERS = Refusal(
-    lambda notion, norm, network: not network.layered,
-    "it needs the layers of a network, and a mean over a posterior has none; leave them out by `only`",
-)
-NO_PIECES = Refusal(
-    lambda notion, norm, network: network.standardises,
-    "it divides by a deviation of an image's own numbers, which is not piecewise linear",
-)
-VECTORS = Refusal(
-    lambda notion, norm, network: not network.has_bounds,
-    "it sums kernels of support vectors, which are not piecewise linear and of which no bounds are known",
-)
-NO_CLASS = Refusal(lambda notion, norm, network: notion.reads != "margin", "what it looks for is another class")
-CURVED_SOFTMAX = Refusal(
-    lambda notion, norm, network: notion.reads in ("class_softmax", "softmax"), "softmax is not piecewise linear"
-)
-LOGITS = Refusal(lambda notion, norm, network: notion.reads == "logits", "it decides what class an image is of")
-NO_NORM = Refusal(
-    lambda notion, norm, network: notion.compares_distances, "it compares distances, and a kernel has no norm for them"
-)
-NOT_A_SHARE = Refusal(
-    lambda notion, norm, network: not notion.is_share, "it is about the share of a point's images for which one holds"
-)
-NOT_A_BOX = Refusal(
-    lambda notion, norm, network: norm != "linf", "uniform images of a ball that [0, 1] cuts are known in linf alone"
-)
-EUCLIDEAN = Refusal(lambda notion, norm, network: norm == "l2", "its programs are linear")
-UNLAYERED = Refusal(
-    lambda notion, norm, network: not network.layered,
-    "they are means over a posterior, of which nothing can be proven; leave them out by `only`",
-)
-CURVED = Refusal(
-    lambda notion, norm, network: any(name != "relu" for name in network.activations),
-    "it needs relu, and not tanh or sigmoid: `only: {activation: relu}`",
-)
-CURVED_SUMS = Refusal(
-    lambda notion, norm, network: (
-        network.layers is not None
-        and any(name != "relu" for name in network.activations)
-        and any(isinstance(layer, Residual) for layer in network.layers)
-    ),
-    "beside residual sums it needs relu, and not tanh or sigmoid",
-)
-TOO_LARGE = Refusal(
-    lambda notion, norm, network: network.layers is not None and too_large(network.layers),
-    f"written as dense layers it has more than {LARGEST:,} weights; ask crown of it, or leave it out by `only`",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +58,14 @@ class Judge:
     passes: Callable[[Settings, Layers, Notion], float]  # forward passes of one image per point, about
     settings: Settings = field(default_factory=dict)  # what its class takes, with defaults
     of_kernels: bool = False  # whether it draws from a kernel, and not in a ball
+    of_balls: bool = False  # of kernels, whether of those alone whose images fill a ball
     outcomes_of: str = ""  # the judge of whose outcomes it makes another number (`estimation.scores`); none if its own
     # Measures that agree in these, and in the settings, are judged by one search: of norm, delta, kernel, reads and
     # reference; none if ().
     shares: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     seconds: float = 0.0  # of a CPU per point, besides the passes
+    branches: bool = False  # whether it searches by branch and bound besides, up to its setting `seconds`
     members: tuple[str, ...] = ()  # of an ensemble: the attacks of which the closest image counts, as it numbers them
     weakening: tuple[str, ...] = ()  # settings that make it find less the larger they are; the others make it find more
 
@@ -140,11 +89,20 @@ class Judge:
         return NO_LAYERS in self.refusals or UNLAYERED in self.refusals
 
     @property
+    def minds_generator(self) -> bool:
+        """Whether it needs the generator beside a network."""
+        return NO_GENERATOR in self.refusals
+
+    @property
     def minds_size(self) -> bool:
         """Whether there are networks that are too large for it."""
         return TOO_LARGE in self.refusals
 
-    def refuses(self, notion: Notion, norm: str, network: NetworkKind = NetworkKind()) -> str | None:
+    def beside(self, settings: Settings, layers: Layers) -> float:
+        """Seconds of a CPU per point, besides the passes, of a network."""
+        return self.seconds + (_branching(settings, layers) if self.branches else 0.0)
+
+    def refuses(self, notion: Notion, norm: str, network: NetworkKind = ORDINARY) -> str | None:
         """Why it cannot judge networks of this kind by the notion in balls of the norm; None if it can."""
         return next((one.reason for one in self.refusals if one.concerns(notion, norm, network)), None)
 
@@ -196,11 +154,37 @@ def _programs(settings: Settings, layers: Layers, notion: Notion) -> float:
 # Of L-BFGS-B: images that it looks at, and what each takes besides its gradient, about.
 LOOKS, LOOKING_SECONDS = 150, 0.001
 
-# The share of points that neither PGD nor CROWN settles, and what branch and bound takes for each.
-LEFT_OPEN, SOLVING_SECONDS = 0.25, 0.2
+# The share of points that neither PGD nor CROWN settles. What branch and bound takes for each of them, if the limit
+# allows, with so many hidden units; otherwise as their cube, and where activations are curved so many times as long.
+LEFT_OPEN, SOLVING_SECONDS, SOLVED_UNITS, CURVED_TIMES = 0.35, 0.1, 64, 100
 
-# Of an exact distance: balls that are decided, about, and what each takes.
-BISECTED, BISECTING_SECONDS = 3, 0.1
+
+def _branching(settings: Settings, layers: Layers) -> float:
+    units = sum(math.prod(layer.output(shape)) for layer, shape in layers.within() if isinstance(layer, (Conv, Dense)))
+    units -= layers.output[0]
+    curved = any(isinstance(layer, Activation) and layer.name != "relu" for layer, _ in layers.within())
+    needed = SOLVING_SECONDS * (units / SOLVED_UNITS) ** 3 * (CURVED_TIMES if curved else 1)
+    return LEFT_OPEN * min(settings["seconds"], needed)
+
+
+def _of_mean(name: str, title: str, further: Settings) -> Judge:
+    """Another number of the outcomes of `mean`, with `further` settings of its own."""
+    return Judge(
+        name=name,
+        title=title,
+        says="samples",
+        implementation="deltaball.local.samples.Mean",
+        passes=lambda settings, layers, notion: settings["draws"],
+        settings={"draws": 100, **further},
+        shares=("kernel",),
+        refusals=(NO_NORM, NOT_A_SHARE),
+        of_kernels=True,
+        outcomes_of="mean",
+    )
+
+
+# Balls that an exact distance decides, about.
+BISECTED = 3
 
 # Weakest first, attacks before certificates: where there is room for one, the last is shown. FMN seeks the closest
 # violation and PGD the worst point of a ball, so PGD says more about each ball.
@@ -215,6 +199,15 @@ JUDGES = {
             passes=lambda settings, layers, notion: 4,
             shares=("norm", "delta"),
             refusals=(DISTANCE,),
+        ),
+        Judge(
+            name="generator",
+            title="the network's own generator",
+            says="finds",
+            implementation="deltaball.local.attacks.generator.OwnGenerator",
+            passes=lambda settings, layers, notion: 30,
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS, NO_GENERATOR),
         ),
         Judge(
             name="lbfgs",
@@ -236,7 +229,7 @@ JUDGES = {
             passes=_programs,
             settings={"alpha": 0.0, "targets": 1, "rounded_to": 0},
             shares=("norm", "delta", "reference"),
-            refusals=(NO_CLASS, NO_PROGRAM, NO_LAYERS, VECTORS, NO_PIECES, CURVED),
+            refusals=(NO_CLASS, NO_PROGRAM, NO_LAYERS, VECTORS, DECODED, NO_PIECES, CURVED),
             seconds=PROGRAM_SECONDS,
             weakening=("alpha", "rounded_to"),
         ),
@@ -254,6 +247,17 @@ JUDGES = {
             title="FGSM, BG and PGD",
             says="finds",
             implementation="deltaball.local.attacks.ensemble.Ensemble",
+            passes=_several,
+            settings={"steps": 10, "radii": 12},
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS,),
+            members=("fgsm", "bg", "pgd"),
+        ),
+        Judge(
+            name="ensemble_apart",
+            title="FGSM, BG and PGD, each by itself",
+            says="finds",
+            implementation="deltaball.local.attacks.ensemble.EnsembleApart",
             passes=_several,
             settings={"steps": 10, "radii": 12},
             shares=("norm", "reference"),
@@ -299,7 +303,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Ibp",
             passes=lambda settings, layers, notion: 8,
-            refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
+            refusals=(UNLAYERED, VECTORS, DECODED, STANDARDISED_SLOPES),
         ),
         Judge(
             name="crown",
@@ -307,7 +311,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Crown",
             passes=_pulled_back,
-            refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
+            refusals=(UNLAYERED, VECTORS, DECODED, STANDARDISED_SLOPES),
         ),
         Judge(
             name="alpha_crown",
@@ -315,7 +319,17 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.AlphaCrown",
             passes=lambda settings, layers, notion: ASCENDING * _pulled_back(settings, layers, notion),
-            refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
+            refusals=(UNLAYERED, VECTORS, DECODED, STANDARDISED_SLOPES),
+        ),
+        Judge(
+            name="branched",
+            title="branch and bound",
+            says="proves",
+            implementation="deltaball.local.branched.Branched",
+            passes=_pgd_and_crown,
+            settings={"seconds": 1.0},
+            refusals=(UNLAYERED, VECTORS, STANDARDISED, NO_SOFTMAX, EUCLIDEAN, CURVED_SUMS, TOO_LARGE),
+            branches=True,
         ),
         Judge(
             name="exact",
@@ -327,6 +341,7 @@ JUDGES = {
             refusals=(
                 UNLAYERED,
                 VECTORS,
+                DECODED,
                 STANDARDISED,
                 CURVED_SOFTMAX,
                 LOGITS,
@@ -335,7 +350,7 @@ JUDGES = {
                 CURVED_SUMS,
                 TOO_LARGE,
             ),
-            seconds=LEFT_OPEN * SOLVING_SECONDS,
+            branches=True,
         ),
         Judge(
             name="exact_distance",
@@ -355,8 +370,8 @@ JUDGES = {
                 CURVED_SUMS,
                 TOO_LARGE,
             ),
-            seconds=BISECTED * BISECTING_SECONDS,
             weakening=("tolerance",),
+            branches=True,
         ),
         Judge(
             name="uniform",
@@ -379,41 +394,20 @@ JUDGES = {
             refusals=(NO_NORM,),
             of_kernels=True,
         ),
+        _of_mean("share", "points with ρ ≥ 1 − τ", {"tau": 0.05}),
+        _of_mean("cvar", "the worst τ of a point's random images", {"tau": 0.05}),
+        _of_mean("unanimous", "points of which all random images agree", {}),
         Judge(
-            name="share",
-            title="points with ρ ≥ 1 − τ",
+            name="worst",
+            title="the worst image of the ball that is drawn from",
             says="samples",
-            implementation="deltaball.local.samples.Mean",
-            passes=lambda settings, layers, notion: settings["draws"],
-            settings={"draws": 100, "tau": 0.05},
+            implementation="deltaball.local.worst.Worst",
+            passes=_several,
+            settings={"steps": 10, "radii": 12},
             shares=("kernel",),
-            refusals=(NO_NORM, NOT_A_SHARE),
+            refusals=(NO_CLASS,),
             of_kernels=True,
-            outcomes_of="mean",
-        ),
-        Judge(
-            name="cvar",
-            title="the worst τ of a point's random images",
-            says="samples",
-            implementation="deltaball.local.samples.Mean",
-            passes=lambda settings, layers, notion: settings["draws"],
-            settings={"draws": 100, "tau": 0.05},
-            shares=("kernel",),
-            refusals=(NO_NORM, NOT_A_SHARE),
-            of_kernels=True,
-            outcomes_of="mean",
-        ),
-        Judge(
-            name="unanimous",
-            title="points of which all random images agree",
-            says="samples",
-            implementation="deltaball.local.samples.Mean",
-            passes=lambda settings, layers, notion: settings["draws"],
-            settings={"draws": 100},
-            shares=("kernel",),
-            refusals=(NO_NORM, NOT_A_SHARE),
-            of_kernels=True,
-            outcomes_of="mean",
+            of_balls=True,
         ),
     )
 }

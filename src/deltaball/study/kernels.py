@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from deltaball.study.axes import Name, Positive, axis
-from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN, SEVERITIES
+from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN, JOINT, SEVERITIES, VERSION
 from deltaball.study.neighbourhoods import NORMS
 
 Value = float | int | str
@@ -79,11 +79,23 @@ class Kernel:
     of_images: bool = False  # whether it draws training images
     of_codes: bool = False  # whether it moves the codes of an auto-encoder
     corruptions: tuple[str, ...] = ()  # those that it draws in turn
+    is_brought: bool = False  # whether its images are of a user's file
+
+    @property
+    def fills_balls(self) -> bool:
+        """Whether every image of a ball may be drawn, and no other."""
+        return bool(self.norms) and not self.of_images
 
     @property
     def draws(self) -> int | None:
         """How many images of a point are drawn if nothing is said; None: as many as the judge's own default."""
         return len(self.corruptions) or None
+
+    @property
+    def version(self) -> int:
+        """Of the rules by which it corrupts; another one whenever one of these is raised."""
+        ours = [CORRUPTIONS[name] for name in self.corruptions if name in CORRUPTIONS]
+        return 1 + sum(VERSION - 1 + one.version - 1 for one in ours)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -121,19 +133,20 @@ class ChosenKernel:
 
     @property
     def entry(self) -> Kernel:
-        return KERNELS[self.name]
+        return entry_of(self.name)
 
     @property
     def label(self) -> str:
-        """Its name in the tables."""
-        return "_".join(
-            [self.name, *(value if isinstance(value, str) else repr(value) for _, value in self.parameters)]
-        )
+        """Its name in the tables and in the keys of stored outcomes, with the version of rules that were changed."""
+        values = [value if isinstance(value, str) else repr(value) for _, value in self.parameters]
+        version = self.entry.version
+        return "_".join([self.name, *values, *([f"version{version}"] if version > 1 else [])])
 
     @property
     def needs_images(self) -> bool:
-        """Whether it needs the training images, labels, or an auto-encoder of them."""
-        return self.entry.of_images or self.entry.of_codes or ("labels", "kept") in self.parameters
+        """Whether it needs the training images, labels, or an auto-encoder of them; or a user's images."""
+        entry = self.entry
+        return entry.of_images or entry.of_codes or entry.is_brought or ("labels", "kept") in self.parameters
 
     @property
     def size(self) -> float | None:
@@ -226,10 +239,21 @@ KERNELS = {
             for one in CORRUPTIONS.values()
         ),
         Kernel(
-            name="mnist_c",
+            name=JOINT,
             title="the fifteen corruptions of MNIST-C in turn",
             implementation="deltaball.local.kernels.corrupted.Corrupted",
             corruptions=FIFTEEN,
         ),
     )
 }
+
+
+def entry_of(name: str) -> Kernel:
+    """The kernel of a name; one that is none of KERNELS names the file of a corrupted set."""
+    return KERNELS.get(name) or Kernel(
+        name=name,
+        title=name,
+        implementation="deltaball.local.kernels.brought.Brought",
+        corruptions=(name,),
+        is_brought=True,
+    )

@@ -13,9 +13,11 @@ from pydantic import Field
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Layers
+from deltaball.study.adapting import Adapt
 from deltaball.study.axes import WITHIN_PACK, Count, Counts, Delays, Rates, Seeds, axis
 from deltaball.study.descending import Finetune, Imp, Sgd
 from deltaball.study.method import FLOAT, Axes, Method, Training
+from deltaball.study.transferring import Pairing, Transferred
 
 
 class Hmc(Method):
@@ -155,7 +157,11 @@ METHODS: dict[str, type[Method]] = {
     "sgd": Sgd,
     "imp": Imp,
     "finetune": Finetune,
+    "adapt": Adapt,
     "hmc": Hmc,
     "svm": Svm,
     "given": Given,
 }
+
+# Of every trajectory, those that no grid names too.
+TRAININGS: dict[str, type[Method]] = {**METHODS, "pair": Pairing, "transfer": Transferred}

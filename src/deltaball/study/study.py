@@ -9,14 +9,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from deltaball.base.errors import alternatives, shown
-from deltaball.data import catalogue
+from deltaball.base.errors import InputError, alternatives, shown
+from deltaball.data import catalogue, corrupted_sets
 from deltaball.data.catalogue import DatasetFacts
+from deltaball.data.corrupted_sets import SetFacts
 from deltaball.study.autoencoders import AutoEncoder
 from deltaball.study.axes import Name, Positive, Seed, Share, Strict, axis, distinct, radius
 from deltaball.study.grids import AnyGrid, count_matching
-from deltaball.study.measures import ENTRIES, Convergence, notion_tag, tagged
+from deltaball.study.kernels import KERNELS, entry_of
+from deltaball.study.measures import ENTRIES, AnyMeasure, Convergence, notion_tag, tagged
 from deltaball.study.papers import PAPERS
+from deltaball.study.transfers import NONE, Transfer
 
 
 class Guarantee(Strict):
@@ -94,6 +97,27 @@ class Study(Strict):
         [], description="trained beside the networks, once per data set and seed; they have no rows"
     )
 
+    transfers: Annotated[list[Transfer], AfterValidator(_named_apart)] = Field(
+        [], description="paired auto-encoders (paper 003), for the axis transfer of grids; they have no rows"
+    )
+
+    @model_validator(mode="after")
+    def _known_transfers(self) -> "Study":
+        there = self.transfer_named
+        for place, grid in enumerate(self.grids):
+            where = f"grids[{place}].transfer"
+            for name in grid.transfer:
+                if name == NONE:
+                    continue
+                if name not in there:
+                    known = (
+                        alternatives(name, [NONE, *there]) if there else "the study has none; list it under transfers"
+                    )
+                    raise ValueError(f"{where}: there is no '{name}'; {known}")
+                if there[name].dataset != grid.dataset:
+                    raise ValueError(f"{where}: '{name}' is of {there[name].dataset}, and the grid of {grid.dataset}")
+        return self
+
     @model_validator(mode="after")
     def _known_autoencoders(self) -> "Study":
         there = [one.name for one in self.autoencoders]
@@ -115,6 +139,11 @@ class Study(Strict):
         return self
 
     @property
+    def transfer_named(self) -> dict[str, Transfer]:
+        """The transfers by name."""
+        return {one.name: one for one in self.transfers}
+
+    @property
     def folder(self) -> Path:
         """Where this study's results are written."""
         return Path(self.results) / self.study
@@ -128,16 +157,28 @@ class Study(Strict):
         """The facts of every data set of the study, by name. Raises InputError for one that is not there."""
         return {name: catalogue.facts(name, Path(self.data)) for name in sorted({grid.dataset for grid in self.grids})}
 
+    def corrupted_sets(self, entry: AnyMeasure) -> dict[str, SetFacts]:
+        """The corrupted sets that a measure names. Raises InputError for one that is damaged, or not there."""
+        found = {}
+        for name in entry.perturbation or ():
+            if not entry_of(name).is_brought:
+                continue
+            known = corrupted_sets.facts(name, Path(self.data))
+            if known is None:
+                raise InputError(
+                    f"perturbation: no '{name}': {alternatives(name, KERNELS)}; or put {Path(self.data) / name}.npz "
+                    f"in place ({corrupted_sets.SAVED})"
+                )
+            found[name] = known
+        return found
+
     def estimates(self) -> int:
         """How many numbers with a guarantee the study prints: networks × the measures that apply to them."""
         return sum(
-            count_matching(entry.wanted, grid)
-            * len(entry.neighbourhoods)
-            * len(entry.forms)
-            * len(entry.thresholds)
-            * len(entry.judges)
+            count_matching(entry.wanted_in(place), grid) * len(entry.forms) * len(entry.thresholds) * len(entry.judges)
             for grid in self.grids
             for entry in self.measures
+            for place in entry.neighbourhoods
         )
 
     def estimates_at_once(self) -> int:

@@ -12,6 +12,7 @@ from deltaball.study.grids import Grid, count_matching
 from deltaball.study.judges import JUDGES
 from deltaball.study.notions import NOTIONS
 from deltaball.study.objectives import DEFAULT
+from deltaball.study.transfers import NONE
 
 # The statistical tables, `analysis.writing` makes them, and what each holds.
 TABLES = {
@@ -35,10 +36,16 @@ TABLES = {
 }
 
 # The tables that studies of one paper have beside these.
-PAPERS_TABLES = {"001": {"metrics": "constraint security, accuracy and satisfaction of every training, side by side"}}
+PAPERS_TABLES = {
+    "000": {"comparison": "trainings side by side: accuracy, R2, which attack is the closest, corruptions, R4"},
+    "001": {"metrics": "constraint security, accuracy and satisfaction of every training, side by side"},
+}
 
 # The table of studies that have exact answers.
 MISSES = {"misses": "of the points that an exact answer violates, how many each attack missed, and what was left open"}
+
+# That of studies in which a grid chooses a value of an axis.
+CHOICES = {"choices": "which value of an axis was chosen, by accuracy on training images that were held out"}
 
 # Those of studies that measure distances to the closest violation.
 DISTANCES = {
@@ -73,7 +80,12 @@ PAPERS_FIGURES = {
         "sizes": '`paper: "001"` and networks of several sizes, attacked by a constraint',
     },
     "002": {},  # its Figure 3 is drawn of every study that seeks distances
+    "000": {},  # and so is its Figure 4, margin curves
+    "003": {},  # its tables are drawn of every study of corruptions
 }
+
+# The kinds of figures, one per data set, that stand beside those of a paper on the page's first screen.
+BESIDE_PAPERS = {"001": ("metrics",), "002": ("distances",), "000": ("margins",), "003": ("corruptions", "adaptations")}
 
 METHODS = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}
 
@@ -94,6 +106,7 @@ FIGURES = (
     "overestimates",
     "corruptions",
     "severities",
+    "adaptations",
     "diagnostics",
 )
 
@@ -108,8 +121,8 @@ def figures(plan: Plan) -> list[str]:
     set and notion that is attacked a trade-off (but for paper 001), the measure over each hyper-parameter, the effect
     of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where certificates
     are asked too; per data set the traces of its chains, the convergence of its experiments, the curves of distances
-    to violations and of margins, attacks beside exact distances, networks under corruptions and over severities, and
-    the residuals of its regressions.
+    to violations and of margins, attacks beside exact distances, networks under corruptions, over severities and over
+    the images that they were adapted with, and the residuals of its regressions.
     """
     found = [name for name in PAPERS_FIGURES[plan.study.paper] if _has(plan, name)]
     if plan.study.paper == "001":
@@ -140,6 +153,9 @@ def figures(plan: Plan) -> list[str]:
             found.append(f"corruptions_{dataset}")
         if any(len(one) > 1 for one in _severities(plan, grids).values()):
             found.append(f"severities_{dataset}")
+        adapted = any(grid.adapts or grid.transfer != [NONE] for grid in grids)
+        if adapted and "mnist_c" in {name for _, name in _severities(plan, grids)}:
+            found.append(f"adaptations_{dataset}")
         if notions(grids, True):
             found.append(f"diagnostics_{dataset}")
     return found
@@ -148,6 +164,12 @@ def figures(plan: Plan) -> list[str]:
 def figure_kind(name: str) -> str:
     """The kind, of FIGURES, of a figure."""
     return name.partition("_")[0]
+
+
+def paper_kinds(plan: Plan) -> tuple[str, ...]:
+    """The kinds of figures that belong to the study's paper, as the page's first screen shows them."""
+    paper = plan.study.paper
+    return (*PAPERS_FIGURES[paper], *BESIDE_PAPERS.get(paper, ()))
 
 
 def pictures(plan: Plan) -> bool:
@@ -163,6 +185,7 @@ def tables(plan: Plan) -> dict[str, str]:
     found |= OVERESTIMATES if _knows_distances(plan, plan.study.grids) else {}
     scored = any(one.kernel or NOTIONS[one.notion].is_distance for one in plan.measures)
     corrupted = CORRUPTED if _severities(plan, plan.study.grids) else {}
+    found |= CHOICES if any(grid.choose for grid in plan.study.grids) else {}
     return found | (SCORES if scored else {}) | corrupted | PAPERS_TABLES.get(plan.study.paper, {})
 
 

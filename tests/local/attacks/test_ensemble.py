@@ -5,7 +5,7 @@ import torch
 from attack_cases import LARGEST, NORMS, deep_pack, digits, found_by, images, linear_pack, one_found
 
 from deltaball.local.attacks.bg import Bg
-from deltaball.local.attacks.ensemble import Ensemble
+from deltaball.local.attacks.ensemble import Ensemble, EnsembleApart
 from deltaball.local.attacks.fgsm import Fgsm
 from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
@@ -63,3 +63,16 @@ def test_where_nothing_is_found_nobody_found_it():
         assert found.outcome.unique().tolist() == [pytest.approx(0.7)]
         assert found.found_by.unique().tolist() == [-1]
         assert torch.equal(found.perturbed[0], images(32))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_apart_each_attack_finds_what_it_finds_by_itself(norm: str):
+    """What FGSM and BG find is the same beside either PGD."""
+    pack, x = deep_pack(2, "relu", "cnn", scale=2.0), digits(32)
+    with torch.no_grad():
+        points = Points(pack, x, range(32))
+        reference = Reference.output(points.logits)
+        apart, together = (one.by_attack(points, norm, reference) for one in (EnsembleApart(5, 12), Ensemble(5, 12)))
+    for name in ("fgsm", "bg"):
+        assert torch.equal(apart[name][1], together[name][1])
+    assert (apart["pgd"][1] < torch.inf).float().mean() > 0.9

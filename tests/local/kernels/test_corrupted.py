@@ -1,5 +1,6 @@
 """Corruptions as kernels: the images that they draw, one each or fifteen in turn, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,15 @@ from attack_cases import deep_pack, digits
 from builders import planned
 
 from deltaball.base.errors import InputError
+from deltaball.local.corruptions import kept
 from deltaball.local.corruptions.corrupted import as_bytes, corrupted
+from deltaball.local.corruptions.kept import Kept
 from deltaball.local.judges import judge
 from deltaball.local.kernels.kernel import Kernel, kernel
+from deltaball.local.kernels.known import Known
 from deltaball.local.label_notions import Classification
 from deltaball.local.notions import ClassChange
+from deltaball.study import kernels
 from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN
 from deltaball.study.kernels import ChosenKernel
 from deltaball.study.reading import load
@@ -91,6 +96,35 @@ def test_one_image_of_a_corruption_is_drawn_and_fifteen_of_all_if_nothing_is_sai
         "class_change_mnist_c_mean-30",
         "class_change_gaussian_0.1_mean",
     ]
+
+
+def test_a_changed_rule_is_asked_by_another_name(monkeypatch: pytest.MonkeyPatch):
+    asked = [{"notion": "classification", "perturbation": ["fog", "shear", "mnist_c"]}]
+
+    def names() -> list[str]:
+        return [one.name for one in planned(measures=asked).measures]
+
+    of_fog, of_shear, of_all = names()
+    monkeypatch.setitem(CORRUPTIONS, "fog", replace(CORRUPTIONS["fog"], version=2))
+    assert names() == ["classification_fog_version2_mean-1", of_shear, "classification_mnist_c_version2_mean-15"]
+    monkeypatch.setitem(CORRUPTIONS, "zigzag", replace(CORRUPTIONS["zigzag"], version=2))
+    assert names() == ["classification_fog_version2_mean-1", of_shear, "classification_mnist_c_version3_mean-15"]
+    monkeypatch.setattr(kernels, "VERSION", 2)
+    assert not {of_fog, of_shear, of_all} & {*names()}
+
+
+def test_kept_images_are_those_that_are_drawn(x: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kept, "BLOCK", 3)
+    monkeypatch.setattr(kept, "IN_MEMORY", 2)
+    known = Known(np.empty(0), np.empty(0), corrupted=Kept(as_bytes(x.numpy()), tmp_path))
+    keys = [2, 0, 3, 3]
+    for chosen in (ChosenKernel("mnist_c"), ChosenKernel("fog", (("severity", 2),))):
+        count = 30 if chosen.name == "mnist_c" else 2
+        drawn = kernel(chosen).sample(x[keys], keys, count)
+        assert torch.equal(kernel(chosen, known).sample(x[keys], keys, count), drawn)
+        assert torch.equal(kernel(chosen, known).sample(x[keys], keys, count), drawn)
+    # Two blocks of each corruption and turn.
+    assert len(list(tmp_path.iterdir())) == 2 * (30 + 2)
 
 
 @pytest.mark.parametrize(

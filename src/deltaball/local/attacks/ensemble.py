@@ -51,8 +51,12 @@ class Ensemble(NearestViolation):
         fgsm.look_along_the_gradient()
         Bg().look(bg)
         cheap = {"fgsm": _tightened(fgsm), "bg": _tightened(bg)}
-        self._search_radii(pgd, *_closest(*cheap.values()))
+        self._search_radii(pgd, *self._begun(pgd, *cheap.values()))
         return {**cheap, "pgd": _tightened(pgd)}
+
+    def _begun(self, pgd: Closest, *found: Found) -> Found:
+        """Where PGD begins, and within which distances [K, n]."""
+        return _closest(*found)
 
     def _search_radii(self, found: Closest, images: torch.Tensor, known: torch.Tensor) -> None:
         """PGD from images, or from the point, whose distances are `known`."""
@@ -74,6 +78,17 @@ class Ensemble(NearestViolation):
                 length = 2 * annealing(step, self.steps) * TRAVEL / self.steps * radius
                 images = geometry.retracted(geometry.stepped(images, gradient, length), found.x, radius)
         return violated
+
+
+@dataclass(frozen=True)
+class EnsembleApart(Ensemble):
+    """The same, but PGD knows nothing of the others: it begins at the point and looks as far as images can be.
+
+    So it says which of the attacks is the closest, as the papers' tables do (000's Table 2, 003's Table 3).
+    """
+
+    def _begun(self, pgd: Closest, *found: Found) -> Found:
+        return pgd.x, torch.full_like(pgd.distance, pgd.largest)
 
 
 def _closest(first: Found, *others: Found) -> Found:

@@ -16,9 +16,8 @@ from deltaball.base.errors import InputError
 from deltaball.base.files import remove
 from deltaball.base.implementations import implementation
 from deltaball.store import tensors
-from deltaball.study.corruptions import Corruption, corruption
+from deltaball.study.corruptions import VERSION, Corruption, corruption
 
-VERSION = 1  # of all of them: kept images of another version are made again
 AT_ONCE = 256
 LEAST_SIZE = 8  # pixels in each direction; a zigzag does not fit into less
 # Halves are rounded up, and so is what rounding errors left a little below them.
@@ -75,7 +74,8 @@ def _made(entry: Corruption, images: np.ndarray, keys: Sequence[object], severit
 
 
 def _digest(entry: Corruption, images: np.ndarray, keys: Sequence[object], severity: int | None) -> str:
-    digest = hashlib.sha256(f"{VERSION} {entry.name} {severity} {images.shape} {[*map(str, keys)]}".encode())
+    text = f"{VERSION} {entry.version} {entry.name} {severity} {images.shape} {[*map(str, keys)]}"
+    digest = hashlib.sha256(text.encode())
     digest.update(np.ascontiguousarray(images).data)
     return digest.hexdigest()[:32]
 

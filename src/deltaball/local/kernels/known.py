@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from deltaball.local.corruptions.kept import Kept
 from deltaball.networks.autoencoders import AutoEncoder
 
 # Training images whose distances are taken at once.
@@ -19,6 +20,8 @@ class Known:
     labels: np.ndarray  # int64 [m]
     of_points: np.ndarray | None = None  # int64 [n]
     autoencoders: Mapping[str, AutoEncoder] = field(default_factory=dict)  # by their labels
+    corrupted: Kept | None = None  # the points
+    brought: Mapping[str, np.ndarray] = field(default_factory=dict)  # uint8 [n, draws, h, w, c], by a set's content
 
     def distances(self, x: np.ndarray) -> np.ndarray:
         """The L2 distance of images [n, h, w, c] to each training image, float64 [n, m]."""

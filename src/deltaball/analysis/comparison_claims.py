@@ -1,0 +1,90 @@
+"""The tests of paper 000's empirical claims: trainings side by side, each mean and difference over trainings.
+
+The error of a number has two sources, as in `training_claims`: the trainings, over which means are, and the N test
+points. Of a score the latter is taken from its tight interval, which is wider than a normal one; accuracies are of the
+whole test split, which all networks share, so their error is of trainings alone.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from deltaball.analysis.claims import Evidence, Part
+from deltaball.analysis.clustered import Student
+from deltaball.analysis.comparison import ATTACKS, SCORES
+from deltaball.analysis.training_claims import ADDED, FEWEST, Level, Mean, combined, level
+
+KEYS = ["dataset", "architecture", "parameters", "training"]
+
+
+def longest(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table `comparison`, of each training its longest."""
+    return table[table["epochs"] == table.groupby("cluster")["epochs"].transform("max")]
+
+
+def _level(evidence: Evidence, networks: Mapping[str, Any], what: str) -> Iterator[Part]:
+    for where, rows in _situations(evidence, networks):
+        one = _mean(rows, what, evidence)
+        found = level(one) if what in ATTACKS else combined([one], [1])
+        yield _part(f"{where[0]}, {_named(rows)}", rows, found)
+
+
+def _difference(
+    evidence: Evidence, networks: Mapping[str, Any], against: Mapping[str, Any], what: str
+) -> Iterator[Part]:
+    for where, rows in _situations(evidence, networks):
+        for there, others in _situations(evidence, against):
+            if there[:-1] == where[:-1]:
+                found = combined([_mean(one, what, evidence) for one in (rows, others)], [1, -1])
+                name = f"{where[0]}: {_named(rows)} less {_named(others)}"
+                yield _part(name, pd.concat([rows, others]), found)
+
+
+COMPARISON_TESTS: dict[str, Callable[..., Iterator[Part]]] = {
+    "comparison_level": _level,
+    "comparison_difference": _difference,
+}
+
+
+# ------------------------------------------------------------------------------------------------- what the tests share
+
+
+def _situations(evidence: Evidence, networks: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """The chosen networks, per data set, architecture, size and training."""
+    rows = evidence.compared
+    for name, values in networks.items():
+        rows = rows[rows[name].isin(values)]
+    yield from rows.groupby(KEYS, sort=False)
+
+
+def _mean(rows: pd.DataFrame, what: str, evidence: Evidence) -> Mean | None:
+    """The mean over trainings; None where fewer than two have one."""
+    known = rows.dropna(subset=what)
+    each = known.groupby("cluster")[what].mean()
+    if len(each) < FEWEST:
+        return None
+    value, of_trainings = float(each.mean()), float(each.var(ddof=1)) / len(each)
+    if what in ATTACKS:
+        count = float(known["found"].min())
+        share = (value * count + ADDED) / (count + 2 * ADDED)
+        return Mean(value, of_trainings, share * (1 - share) / (count + 2 * ADDED), len(each) - 1, count)
+    return Mean(value, of_trainings, _of_points(known, what, evidence.values["confidence"]), len(each) - 1)
+
+
+def _of_points(rows: pd.DataFrame, what: str, confidence: float) -> float:
+    if what not in SCORES:
+        return 0.0
+    errors = (rows[f"{what}_upper"] - rows[f"{what}_lower"]) / 2 / stats.norm.ppf((1 + confidence) / 2)
+    return float(np.square(errors).mean())
+
+
+def _named(rows: pd.DataFrame) -> str:
+    return str(rows["kind"].iloc[0])
+
+
+def _part(name: str, members: pd.DataFrame, found: Level | Student | None) -> Part:
+    remark = "" if found else "fewer than two independent trainings of a kind have one"
+    return Part(name, members["dataset"].iloc[0], None, members, found, remark)
