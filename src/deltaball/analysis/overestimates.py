@@ -5,13 +5,13 @@ import pandas as pd
 
 from deltaball.analysis.judges import decides, settings
 from deltaball.analysis.trainings import kinds
-from deltaball.estimation.statistics import ROUNDING
 from deltaball.study.notions import NOTIONS
 
 BALL = ["dataset", "norm", "delta"]
 POINTS = ["dataset", "network_id", "kind", "norm", "delta", "certificate", "attack", "point", "exact", "found", "ratio"]
 OF = ["dataset", "kind", "norm", "delta", "certificate", "attack"]
 COLUMNS = [*OF, "networks", "points", "near", "missed", "median", "most", "largest"]
+ALIKE = 1e-6  # of two distances in float32
 MOST = 0.9  # the quantile of the column `most`
 
 
@@ -39,7 +39,7 @@ def _compared(values: pd.Series, row: dict) -> pd.DataFrame:
         np.asarray(values.loc[(row["network_id"], row[name])][:samples], float)
         for name in ("measure", "measure_attack")
     )
-    cut = row["delta"] * (1 - ROUNDING)
+    cut = row["delta"] * (1 - ALIKE)
     (places,) = np.nonzero((exact > 0) & (exact < cut))
     exact, found = exact[places], np.where(found < cut, found, np.inf)[places]
     told = {"point": places, "exact": exact, "found": np.where(np.isinf(found), np.nan, found), "ratio": found / exact}
@@ -58,7 +58,7 @@ def overestimates(compared: pd.DataFrame) -> pd.DataFrame:
         found = members.loc[np.isfinite(members["ratio"].astype(float)), "ratio"].astype(float)
         tolerance = settings(row["certificate"])["tolerance"]
         row |= {"networks": members["network_id"].nunique(), "points": len(members)}
-        row |= {"near": (found * (1 - tolerance) <= 1 + ROUNDING).sum() / len(members)}
+        row |= {"near": (found * (1 - tolerance) <= 1 + ALIKE).sum() / len(members)}
         row |= {"missed": 1 - len(found) / len(members), "median": found.median()}
         rows.append(row | {"most": found.quantile(MOST), "largest": found.max()})
     return pd.DataFrame(rows, columns=COLUMNS)
