@@ -31,6 +31,7 @@ TITLES = {
     "constrained_classification": "Constraint loss (CR)",
     "trades": "TRADES",
     "cross_lipschitz": "cross-Lipschitz",
+    "cotraining": "Co-training",
     "mart": "MART",
     "ibp": "IBP training",
     "crown_ibp": "CROWN-IBP training",

@@ -177,6 +177,8 @@ def _check_judges(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: s
         has_bounds=grid.has_bounds,
         activations=_activations(measure, grid, facts),
         standardises=_standardises(measure, grid, facts),
+        # What is made of a trunk has no generator beside it any more.
+        has_generator=OBJECTIVES[grid.objective].generates is not None and not grid.has_trunk,
     )
     for judge in (JUDGES[name] for name in measure.judges):
         if reason := _refused(judge, measure, network):

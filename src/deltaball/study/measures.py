@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, create_model, model_validator
 from deltaball.study.axes import VALUES, Count, Name, Positive, Share, Strict, axis, radius
 from deltaball.study.corruptions import JOINT
 from deltaball.study.grids import PARTS, all_axes
-from deltaball.study.judges import JUDGES, Judge, judges_by_key, settings_takers
+from deltaball.study.judges import JUDGES, Judge, NetworkKind, judges_by_key, settings_takers
 from deltaball.study.kernels import KERNELS, KEYS, ChosenKernel, Kernel, entry_of
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import FAMILIES, NEAREST, NOTIONS, Notion, forms
@@ -219,8 +219,12 @@ class AnyMeasure(_Kernels):
             raise ValueError(f"points 'cube': images there have no labels, and {self.notion} needs them")
 
 
+# Whatever an entry may be asked of: grids are looked at afterwards.
+ANY_NETWORK = NetworkKind(has_generator=True)
+
+
 def _check_judge(judge: Judge, notion: Notion, norms: list[str]) -> None:
-    reasons = {norm: judge.refuses(notion, norm) for norm in NORMS}
+    reasons = {norm: judge.refuses(notion, norm, ANY_NETWORK) for norm in NORMS}
     refused = next((norm for norm in norms if reasons[norm]), None)
     if refused is None:
         return
