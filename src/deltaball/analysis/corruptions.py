@@ -48,8 +48,7 @@ def corruptions(measured: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 def _told(measured: pd.DataFrame) -> pd.DataFrame:
     """Rows with what their networks are, in words and in columns."""
     found = adaptations(measured)
-    nothing = pd.Series(None, measured.index, dtype="object")
-    alone = ~measured.get("corruption", nothing).isin([*CORRUPTIONS])
+    alone = found["pooled"] != "separate"
     alike = measured["cluster"].astype("str") + " " + found["adaptation"].astype("str")
     alike += " " + found["corrupted_images"].astype("str")
     system = measured["network_id"].where(alone, alike)
@@ -61,8 +60,7 @@ def _means(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
     So the inequality holds for it as for each (Hoeffding); the tight interval is the same, as points are not seen here.
     """
-    several = table["system"] != table["network_id"]
-    single = table[several & table["usual"].astype(bool) & table["corruption"].isin(FIFTEEN)]
+    single = table[(table["pooled"] == "separate") & table["usual"].astype(bool) & table["corruption"].isin(FIFTEEN)]
     for _, members in single.groupby(["system", "quantity"], sort=False):
         if {*members["corruption"]} != {*FIFTEEN} or members["samples"].nunique() > 1:
             continue
