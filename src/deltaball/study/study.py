@@ -19,6 +19,7 @@ from deltaball.study.grids import AnyGrid, count_matching
 from deltaball.study.kernels import KERNELS, entry_of
 from deltaball.study.measures import ENTRIES, AnyMeasure, Convergence, notion_tag, tagged
 from deltaball.study.papers import PAPERS
+from deltaball.study.transfers import NONE, Transfer
 
 
 class Guarantee(Strict):
@@ -96,6 +97,27 @@ class Study(Strict):
         [], description="trained beside the networks, once per data set and seed; they have no rows"
     )
 
+    transfers: Annotated[list[Transfer], AfterValidator(_named_apart)] = Field(
+        [], description="paired auto-encoders (paper 003), for the axis transfer of grids; they have no rows"
+    )
+
+    @model_validator(mode="after")
+    def _known_transfers(self) -> "Study":
+        there = self.transfer_named
+        for place, grid in enumerate(self.grids):
+            where = f"grids[{place}].transfer"
+            for name in grid.transfer:
+                if name == NONE:
+                    continue
+                if name not in there:
+                    known = (
+                        alternatives(name, [NONE, *there]) if there else "the study has none; list it under transfers"
+                    )
+                    raise ValueError(f"{where}: there is no '{name}'; {known}")
+                if there[name].dataset != grid.dataset:
+                    raise ValueError(f"{where}: '{name}' is of {there[name].dataset}, and the grid of {grid.dataset}")
+        return self
+
     @model_validator(mode="after")
     def _known_autoencoders(self) -> "Study":
         there = [one.name for one in self.autoencoders]
@@ -115,6 +137,11 @@ class Study(Strict):
             wrong = self.analysis.reference
             raise ValueError(f"analysis.reference: no grid '{wrong}'; {alternatives(wrong, names)}")
         return self
+
+    @property
+    def transfer_named(self) -> dict[str, Transfer]:
+        """The transfers by name."""
+        return {one.name: one for one in self.transfers}
 
     @property
     def folder(self) -> Path:
