@@ -27,7 +27,8 @@ PAIRS = {(architecture, method) for architecture in TRAINED for method in ("sgd"
 PAIRS |= {("fcn", "imp"), ("fcn", "hmc"), ("file", "given"), ("rbf_svm", "svm")}
 # The objectives that a method takes, if not all.
 TAKEN = {method: {"cross_entropy"} for method in ("hmc", "svm", "given")}
-TAKEN |= {"finetune": {*OBJECTIVES} - {"ibp", "crown_ibp", "cotraining"}, "imp": {*OBJECTIVES} - {"cotraining"}}
+BESIDE = {"cotraining", "on_manifold", "on_manifold_adversarial"}  # which need another network beside
+TAKEN |= {"finetune": {*OBJECTIVES} - {"ibp", "crown_ibp"} - BESIDE, "imp": {*OBJECTIVES} - BESIDE}
 
 
 @pytest.fixture(scope="module")

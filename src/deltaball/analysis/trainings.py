@@ -32,6 +32,8 @@ TITLES = {
     "trades": "TRADES",
     "cross_lipschitz": "cross-Lipschitz",
     "cotraining": "Co-training",
+    "on_manifold": "on the manifold",
+    "on_manifold_adversarial": "on-manifold adversarial",
     "mart": "MART",
     "ibp": "IBP training",
     "crown_ibp": "CROWN-IBP training",

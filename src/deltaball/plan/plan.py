@@ -170,15 +170,16 @@ def plan(study: Study) -> Plan:
         identify = Identity(grid, facts[grid.dataset])
         method = METHODS[grid.method]
         for axes in grid.networks():
+            known = {**axes, **_autoencoder_id(axes, grid.dataset, study, facts)}
             # A classifier is the same one, whatever is done with it afterwards.
-            own = {name: value for name, value in axes.items() if name not in AFTERWARDS}
+            own = {name: value for name, value in known.items() if name not in AFTERWARDS}
             reached = gathered.add(identify, method.chain(own))
             checkpoint, trunk = reached[-1], reached[0] if method.has_trunk else None
             transfer = study.transfer_named.get(axes["transfer"])
             if transfer:
                 trunk = trunk or checkpoint
                 checkpoint = gathered.add_transferred(identify, checkpoint, transfer)
-            network_id = identify.network(_identifying(axes, checkpoint))
+            network_id = identify.network(_identifying(known, checkpoint))
             if network_id in owners:
                 raise InputError(
                     f"grids '{owners[network_id]}' and '{grid.name}' both contain the network {_axes_text(axes)}; "
@@ -196,6 +197,16 @@ def plan(study: Study) -> Plan:
 def _identifying(axes: Mapping[str, Any], checkpoint: CheckpointId) -> Mapping[str, Any]:
     """Axes by which a network is identified: of a transfer not its name, which may come to stand for another one."""
     return axes if axes["transfer"] == NONE else {**axes, "transfer": checkpoint[0]}
+
+
+def _autoencoder_id(
+    axes: Mapping[str, Any], dataset: str, study: Study, facts: Mapping[str, DatasetFacts]
+) -> dict[str, str]:
+    """Of a network whose objective names an auto-encoder, that axis as trainings have it: the auto-encoder's id."""
+    for one in study.autoencoders:
+        if one.name == axes.get("autoencoder") and one.dataset == dataset:
+            return {"autoencoder": autoencoding(one, facts[dataset]).id}
+    return {}
 
 
 def _check_evicted(study: Study, trajectories: Mapping[str, Trajectory]) -> None:

@@ -8,6 +8,7 @@ from deltaball.plan.networks import CheckpointId, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
 from deltaball.study.methods import TRAININGS
+from deltaball.training import autoencoders
 from deltaball.training.progress import Progress
 
 
@@ -21,6 +22,9 @@ class Trainer:
         """Returns how many networks of the pack were trained."""
         for parents in self.plan.packed(self._lost_parents(pack)):
             self(parents)
+        for one in self.plan.autoencoders(self.dataset.facts.name):
+            if one.id == pack[0].axes.get("autoencoder"):  # that it may have been lost since
+                autoencoders.trained(one, self.dataset, self.store, self.plan.study.compute.device)
         # Imported only now: JAX is ready only in jobs that have chains.
         module = importlib.import_module(TRAININGS[pack[0].method].room)
         layers, device = self.plan.layers(pack[0]), self.plan.study.compute.device

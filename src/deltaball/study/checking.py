@@ -47,6 +47,9 @@ def check(study: Study, source: str) -> None:
         except InputError as problem:
             raise InputError(f"{where}.{problem}") from None
         _check_adversary(grid, found, where)
+        for one in study.autoencoders:
+            if one.name in getattr(grid, "autoencoder", ()) and one.dataset != grid.dataset:
+                raise InputError(f"{where}.autoencoder: '{one.name}' is of {one.dataset}, the grid of {grid.dataset}")
     for index, one in enumerate(study.autoencoders):
         where = f"{source}: autoencoders[{index}] ({one.name})"
         if one.dataset not in facts:

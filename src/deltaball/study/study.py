@@ -123,8 +123,9 @@ class Study(Strict):
         there = [one.name for one in self.autoencoders]
         asked = {f"measures[{place}]": one for place, one in enumerate(self.measures)}
         asked |= {f"convergence[{place}].measure": one.measure for place, one in enumerate(self.convergence)}
-        for where, measure in asked.items():
-            unknown = next((name for name in measure.autoencoder or () if name not in there), None)
+        asked |= {f"grids[{place}] ({one.name})": one for place, one in enumerate(self.grids)}
+        for where, one in asked.items():
+            unknown = next((name for name in getattr(one, "autoencoder", None) or () if name not in there), None)
             if unknown is not None:
                 known = alternatives(unknown, there) if there else "the study has none; list it under autoencoders"
                 raise ValueError(f"{where}.autoencoder: there is no '{unknown}'; {known}")
