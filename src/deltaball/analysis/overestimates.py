@@ -22,12 +22,13 @@ def points(measured: pd.DataFrame, outcomes: pd.DataFrame | None) -> pd.DataFram
     there. Points whose own class is ambiguous, ρ = 0, are left out. `outcomes` is outcomes.parquet; there are no rows
     without it.
     """
-    sought = measured[measured["notion"].map(lambda notion: NOTIONS[notion].is_distance).astype(bool)]
+    sought = measured.assign(kind=kinds(measured)) if len(measured) else measured.assign(kind="")
+    sought = sought[sought["notion"].map(lambda notion: NOTIONS[notion].is_distance).astype(bool)]
     exact, attacked = sought[decides(sought["certificate"])], sought[sought["attack"].notna()]
     if outcomes is None or exact.empty or attacked.empty:
         return pd.DataFrame(columns=POINTS)
     values, keys = outcomes.set_index(["network_id", "measure"])["values"], [*BALL, "network_id"]
-    exact = exact.assign(kind=kinds(exact))[[*keys, "kind", "measure", "samples", "certificate"]]
+    exact = exact[[*keys, "kind", "measure", "samples", "certificate"]]
     pairs = exact.merge(attacked[[*keys, "measure", "samples", "attack"]], on=keys, suffixes=("", "_attack"))
     compared = [_compared(values, row) for row in pairs.to_dict("records")]
     return pd.concat(compared, ignore_index=True)[POINTS] if compared else pd.DataFrame(columns=POINTS)

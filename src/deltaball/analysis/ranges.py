@@ -7,7 +7,10 @@ from deltaball.study.notions import NOTIONS
 
 def highest(rows: pd.DataFrame) -> pd.Series:
     """The largest value that an outcome of each row's measure can have."""
-    return rows["delta"].fillna(rows["perturbation_size"]).where(distances(rows), 1.0)
+    sizes = rows["delta"]
+    if "perturbation_size" in rows:  # tables of balls alone have none
+        sizes = sizes.fillna(rows["perturbation_size"])
+    return sizes.where(distances(rows), 1.0)
 
 
 def distances(rows: pd.DataFrame) -> pd.Series:

@@ -14,7 +14,7 @@ from deltaball.figures import readings, style
 from deltaball.figures.panels import empty, finish, listed
 from deltaball.study.neighbourhoods import NORMS
 
-WIDTH, HEIGHT, COLUMNS = 3.1, 2.9, 3
+WIDTH, HEIGHT, COLUMNS = 9.2, 2.7, 3
 TICKS = (1, 1.2, 1.5, 2, 3, 5, 7)
 EDGE = 1.25  # where nothing is found, above the largest ρ̂ / ρ by such a factor
 
@@ -51,7 +51,7 @@ def _panels(shown: pd.DataFrame) -> plt.Figure:
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(WIDTH * columns, HEIGHT * rows),
+        figsize=(WIDTH, HEIGHT * rows),
         sharex=True,
         sharey=True,
         squeeze=False,

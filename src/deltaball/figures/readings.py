@@ -143,7 +143,9 @@ def overestimates(table: pd.DataFrame) -> str:
         low, high = members["median"].min(), members["median"].max()
         medians = f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
         named = f"{display_name(attack)}{'' if norm == 'linf' else f' in {NORMS[norm]}'}"
-        told.append(f"{named} {100 * share:.0f} % ({medians} ρ in the median, nothing at {100 * missed:.0f} %)")
+        told.append(
+            f"{named} {100 * share:.0f} % (nothing at {100 * missed:.0f} %; what is found is {medians} ρ in the median)"
+        )
     return f"The exact distance is found at a share of the points: by {', '.join(told)}."
 
 
