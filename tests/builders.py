@@ -32,6 +32,7 @@ OBJECTIVES = {
     "constrained": {"radius": 0.1, "beta": 0.2, "constraint": "standard_robustness"},
     "trades": {"radius": 0.1, "beta": 6},
     "cross_lipschitz": {"beta": 0.5},
+    "cotraining": {"beta": 0.5, "generator_filters": 2, "generator_depth": 1},
     "mart": {"radius": 0.1, "beta": 5},
     "ibp": {"radius": 0.1, "ramp_epochs": 3},
     "crown_ibp": {"radius": 0.1, "ramp_epochs": 3},

@@ -13,9 +13,11 @@ def measured(plan: Plan, estimates: Mapping[str, Sequence[float]]) -> pd.DataFra
     known |= dict.fromkeys(("noise", "against", "constraint", "adversary", "rounds"))
     rows = []
     for place, network in enumerate(plan.networks):
-        for one in plan.measures:
-            estimate = estimates.get(one.name, (0.7, 0.7))[place]
+        for one in plan.measures_of(network):
+            estimate = estimates[one.name][place] if one.name in estimates else 0.7
             ends = dict.fromkeys(("lower", "upper", "tight_lower", "tight_upper"), estimate)
-            rows.append({"network_id": network.id, **network.groups, **known, "measure": one.name, **ends})
+            adapted = {name: network.axes.get(name) for name in ("adaptation", "corruption", "corrupted_images")}
+            adapted["cluster"] = network.trunk[0] if network.trunk else network.trajectory_id
+            rows.append({"network_id": network.id, **network.groups, **adapted, **known, "measure": one.name, **ends})
             rows[-1] |= {"estimate": estimate, "notion": one.notion}
     return pd.DataFrame(rows)

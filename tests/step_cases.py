@@ -71,20 +71,31 @@ def made(
     rates = torch.tensor([0.5, 0.1, 0.02] if optimizer == "sgd" else [0.02, 0.01, 0.001])[list(only)]
     varying = {name: torch.tensor(values, device=device)[list(only)] for name, values in (axes or {}).items()}
     keys = draws.keys([f"network {k}" for k in only], device)
-    return Steps(recipe, Members(weights, moments, masks, varying, keys), images, labels, **how), rates
+    members = Members(weights, moments, masks, varying, keys, beside(recipe, only, device))
+    return Steps(recipe, members, images, labels, **how), rates
+
+
+def beside(recipe: Recipe, only: Sequence[int], device: str) -> Members | None:
+    """The generators of some networks, if the recipe has any."""
+    if recipe.generator is None:
+        return None
+    drawn = [initial_weights(recipe.generator.layers, np.random.default_rng([k, 1])) for k in only]
+    weights = [torch.from_numpy(np.stack(arrays)).to(device) for arrays in zip(*drawn, strict=True)]
+    each = 2 if recipe.optimizer == "adam" else int(recipe.momentum > 0)
+    return Members(weights, [torch.zeros_like(weights[position]) for position in recipe.generator.trained * each])
 
 
 def trained(
     steps: Steps, rates: torch.Tensor, epochs: int = 3, only: Sequence[int] = range(NETWORKS), first: int = 0
 ) -> list[torch.Tensor]:
     """The losses of some epochs, whose orders are always the same for a network."""
-    per_epoch = steps.rates.shape[1]
-    return [
-        steps.epoch(
-            np.stack([np.random.default_rng([k, epoch]).permutation(POINTS) for k in only]), rates, epoch * per_epoch
-        )
-        for epoch in range(first, first + epochs)
-    ]
+    per_epoch, losses = steps.rates.shape[1], []
+    for epoch in range(first, first + epochs):
+        keys = [[k, epoch] for k in only]
+        own, others = ([np.random.default_rng([*one, *more]).permutation(POINTS) for one in keys] for more in ([], [1]))
+        beside = np.stack(others) if steps.members.generators else None
+        losses.append(steps.epoch(np.stack(own), rates, epoch * per_epoch, beside))
+    return losses
 
 
 class Traced:
@@ -99,18 +110,23 @@ class Traced:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        s, m = self.steps, self.steps.members
+        s, m, beside = self.steps, self.steps.members, self.steps.members.generators
         keys = [] if m.keys is None else [m.keys]
         counters = s.places, s.before, s.taken
         of_members = *m.weights, *m.moments, *m.masks, *m.axes.values(), *keys
-        return [*of_members, s.images, s.labels, s.order, s.rates, *counters, s.loss]
+        generators = (*beside.weights, *beside.moments, s.generators_order) if beside else ()
+        return [*of_members, *generators, s.images, s.labels, s.order, s.rates, *counters, s.loss]
 
     @tensors.setter
     def tensors(self, given: Sequence[torch.Tensor]) -> None:
         s, m, rest = self.steps, self.steps.members, iter(given)
         weights, moments, masks = ([next(rest) for _ in many] for many in (m.weights, m.moments, m.masks))
         axes = {name: next(rest) for name in m.axes}
-        s.members = Members(weights, moments, masks, axes, None if m.keys is None else next(rest))
+        keys, generators = None if m.keys is None else next(rest), None
+        if m.generators:
+            own = ([next(rest) for _ in many] for many in (m.generators.weights, m.generators.moments))
+            generators, s.generators_order = Members(*own), next(rest)
+        s.members = Members(weights, moments, masks, axes, keys, generators)
         s.images, s.labels, s.order, s.rates, s.places, s.before, s.taken, s.loss = rest
 
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:

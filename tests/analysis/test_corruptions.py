@@ -8,7 +8,9 @@ from builders import grid, planned, study
 from corrupted_tables import measured
 
 from deltaball.analysis.corruptions import COLUMNS, ERRORS, corruptions, errors
+from deltaball.base.guarantees import epsilon_reached
 from deltaball.plan.plan import Plan
+from deltaball.study.corruptions import FIFTEEN
 from deltaball.study.study import Study
 from deltaball.workflow import stages
 
@@ -98,3 +100,35 @@ def test_a_reference_that_is_no_grid_is_refused():
     with pytest.raises(ValueError, match=re.escape(message)):
         Study.model_validate(study(*GRIDS, measures=ASKED, analysis={"reference": "refernce"}))
     assert Study.model_validate(study(*GRIDS, measures=ASKED, analysis={"reference": "other"})).analysis.reference
+
+
+def test_networks_adapted_to_a_corruption_each_are_one_system():
+    adapted = grid(
+        "fcn", "adapt", name="adapted", corruption=[*FIFTEEN, "mnist_c"], corrupted_images=8, adaptation="coral"
+    )
+    plan = planned(
+        grid(name="reference", epochs=5),
+        adapted,
+        measures=[{"notion": "classification", "perturbation": [*FIFTEEN, "mnist_c"]}],
+        analysis={"reference": "reference"},
+    )
+    rows = measured(plan, {})
+    accuracies = {f"classification_{name}_mean-1": 0.5 + 0.02 * place for place, name in enumerate(FIFTEEN)}
+    rows["estimate"] = rows["measure"].map(accuracies).fillna(0.7)
+    found = corruptions(rows, plan)
+    separate = found[found["pooled"] == "separate"]
+    assert separate["system"].nunique() == 1
+    assert set(separate["kind"]) == {"FCN, CORAL, separate 8"}
+    assert len(separate) == 16
+    (mean,) = separate[separate["corruption"] == "mnist_c"].to_dict("records")
+    assert mean["estimate"] == pytest.approx(0.64)
+    half = epsilon_reached(738, 0.95)
+    assert (mean["lower"], mean["upper"]) == pytest.approx((0.64 - half, 0.64 + half))
+    assert mean["cluster"] == found[found["grid"] == "reference"]["cluster"].iloc[0]
+    assert len(found[found["pooled"] == "joint"]) == 16
+    each = errors(found, "reference").set_index("kind")
+    assert each.loc["FCN, CORAL, separate 8", ["corruptions", "mce", "mean_accuracy"]].tolist() == [15, 1, 0.64]
+    assert len(each) == 3
+    # Where one of the fifteen is missing, there is no such mean.
+    fewer = corruptions(rows[rows["measure"] != "classification_fog_mean-1"], plan)
+    assert "mnist_c" not in set(fewer[fewer["pooled"] == "separate"]["corruption"])

@@ -4,7 +4,9 @@ Which they are is read from the tables of ``deltaball.study``; what must hold of
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from attack_cases import deep_pack, digits
@@ -14,10 +16,13 @@ from deltaball.local.judge import Verdict
 from deltaball.local.judges import judge
 from deltaball.local.notions import Notion, notion
 from deltaball.local.points import references
+from deltaball.networks.generators import Generator
+from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Conv
 from deltaball.networks.models import Model
 from deltaball.networks.posteriors import Posterior
 from deltaball.plan.batches import IMAGES_MULTIPLE
+from deltaball.study.architectures import generator
 from deltaball.study.judges import JUDGES, NetworkKind
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import NOTIONS
@@ -26,6 +31,12 @@ from deltaball.study.notions import NOTIONS
 def average() -> Model:
     pack = deep_pack(3, "relu", "fcn", scale=2.0)
     return Posterior(pack.layers, pack.weights)
+
+
+def beside_a_generator() -> Model:
+    pack, layers = deep_pack(2, "relu", "fcn", scale=2.0), generator(2, 1, (8, 8, 1))
+    drawn = [initial_weights(layers, np.random.default_rng(k)) for k in range(2)]
+    return replace(pack, generator=Generator.of(layers, [[5 * weight for weight in one] for one in drawn]))
 
 
 NETWORKS: dict[str, tuple[NetworkKind, Callable[[], Model]]] = {
@@ -37,6 +48,7 @@ NETWORKS: dict[str, tuple[NetworkKind, Callable[[], Model]]] = {
         for architecture in ("fcn", "cnn")
         for activation in ("relu", "tanh", "sigmoid")
     },
+    "fcn relu beside a generator": (NetworkKind(has_generator=True), beside_a_generator),
     "a mean over a posterior": (NetworkKind(layered=False), average),
 }
 RADII = {"linf": 0.04, "l2": 0.3, "l1": 0.5}

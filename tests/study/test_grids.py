@@ -27,7 +27,7 @@ PAIRS = {(architecture, method) for architecture in TRAINED for method in ("sgd"
 PAIRS |= {("fcn", "imp"), ("fcn", "hmc"), ("file", "given"), ("rbf_svm", "svm")}
 # The objectives that a method takes, if not all.
 TAKEN = {method: {"cross_entropy"} for method in ("hmc", "svm", "given")}
-TAKEN |= {"finetune": {*OBJECTIVES} - {"ibp", "crown_ibp"}}
+TAKEN |= {"finetune": {*OBJECTIVES} - {"ibp", "crown_ibp", "cotraining"}, "imp": {*OBJECTIVES} - {"cotraining"}}
 
 
 @pytest.fixture(scope="module")

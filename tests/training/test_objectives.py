@@ -91,6 +91,10 @@ def test_what_was_stopped_goes_on_as_it_would_have(objective: Objective, axes: d
     resumed, _ = made(objective=objective, axes=axes)
     for weight, reached in zip(resumed.members.weights, stopped.members.weights, strict=True):
         weight.copy_(reached)
+    if resumed.members.generators:
+        beside = resumed.members.generators.weights, stopped.members.generators.weights
+        for weight, reached in zip(*beside, strict=True):
+            weight.copy_(reached)
     for one, other in zip(trained(resumed, rates, 2, first=1), losses[1:], strict=True):
         assert torch.equal(one, other)
 

@@ -49,6 +49,8 @@ CASES |= {
     "augmented by momentum": grid("fcn", "sgd", objective="augmented", **ROBUST, noise="fgsm", momentum=0.9),
     "under attack in bfloat16": grid("fcn", "sgd", objective="adversarial", **ROBUST, precision="bfloat16"),
     "constrained by adam": grid("fcn", "sgd", objective="constrained", **{**ROBUST, **ADAM}),
+    "co-trained by adam": grid("fcn", "sgd", objective="cotraining", **{**FCN, **ADAM, "seed": 0}, beta=[0.1, 1.0]),
+    "co-trained, by the best epoch": grid("conv5", "sgd", objective="cotraining", **RESIDUAL, validation=40),
     "ibp by adam": grid("fcn", "sgd", objective="ibp", **{**ROBUST, **ADAM}, natural_epochs=1),
     "crown-ibp in bfloat16": grid("fcn", "sgd", objective="crown_ibp", **ROBUST, precision="bfloat16"),
 }
@@ -354,6 +356,7 @@ DIVERGING = {
     "trades": ATTACKED,
     "mart": ATTACKED,
     "cross_lipschitz": {"beta": 0.1, "slopes": "all"},
+    "cotraining": {"beta": 0.1, "margin_of": "softmax", "generator_filters": 2, "generator_depth": 1},
     "ibp": BOUNDED,
     "crown_ibp": BOUNDED,
 }

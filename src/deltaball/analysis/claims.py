@@ -32,7 +32,8 @@ class Evidence:
     `sampled` has those of random images; `learned_from` is the test accuracy, per data set, from which a network has
     learned. How networks were trained, `training`, and whether they are of the `paper`'s size or `larger` ones, `size`,
     are columns of both where the paper's claims are about trainings. `near` says of every network how near each judge
-    finds violations (`distance_claims.near`), `compared` the table `comparison` of the longest trainings.
+    finds violations (`distance_claims.near`), `corrupted` how accurate it is under corruptions
+    (`corruption_claims.corrupted`); `compared` is the table `comparison` of the longest trainings.
     """
 
     judged: pd.DataFrame
@@ -42,6 +43,7 @@ class Evidence:
     sampled: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
     near: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
     compared: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    corrupted: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
 
 
 @dataclasses.dataclass(frozen=True)

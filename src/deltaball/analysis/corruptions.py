@@ -10,12 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from deltaball.analysis.trainings import kinds
+from deltaball.analysis.trainings import adaptations, kinds, trainings
+from deltaball.base.guarantees import epsilon_reached
 from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
 from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN, JOINT, QUANTITIES
 
-KNOWN = ["network_id", "dataset", "grid", "method", "architecture", "kind", "test_accuracy"]
+KNOWN = ["network_id", "cluster", "dataset", "grid", "method", "architecture", "training", "kind", "test_accuracy"]
+KNOWN += ["system", "adaptation", "pooled", "corrupted_images"]
 ENDS = ["estimate", "lower", "upper", "tight_lower", "tight_upper"]
 ASKED = ["measure", "quantity", "corruption", "title", "severity", "usual", "samples", "confidence"]
 COLUMNS = [*KNOWN, *ASKED, *ENDS]
@@ -29,18 +31,50 @@ def corruptions(measured: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
     `quantity` is agreement with the prediction for the clean image, or accuracy; `usual` says whether the severity is
     MNIST-C's own. An interval counts test points, however many images were drawn of each.
+
+    Networks of one trunk that were adapted alike to a corruption each are one `system`: an image that has a corruption
+    is shown to the network that was adapted to it. Of these there is a row for the mean of the fifteen, too.
     """
     by_name = {one.name: one for one in plan.measures if one.corrupts}
     known = measured[measured["measure"].isin(by_name)]
     rows = [
         {**{name: row[name] for name in [*KNOWN, "samples", "confidence", *ENDS]}, **_asked(by_name[row["measure"]])}
-        for row in known.assign(kind=kinds(known)).to_dict("records")
+        for row in _told(known).to_dict("records")
     ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    means = list(_means(pd.DataFrame(rows, columns=COLUMNS)))
+    return pd.DataFrame([*rows, *means], columns=COLUMNS)
+
+
+def _told(measured: pd.DataFrame) -> pd.DataFrame:
+    """Rows with what their networks are, in words and in columns."""
+    found = adaptations(measured)
+    alone = found["pooled"] != "separate"
+    alike = measured["cluster"].astype("str") + " " + found["adaptation"].astype("str")
+    alike += " " + found["corrupted_images"].astype("str")
+    system = measured["network_id"].where(alone, alike)
+    return measured.assign(**found, kind=kinds(measured), training=trainings(measured), system=system)
+
+
+def _means(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The mean of the fifteen of systems of which each network knows one: of every point it is one outcome in [0, 1].
+
+    So the inequality holds for it as for each (Hoeffding); the tight interval is the same, as points are not seen here.
+    """
+    single = table[(table["pooled"] == "separate") & table["usual"].astype(bool) & table["corruption"].isin(FIFTEEN)]
+    for _, members in single.groupby(["system", "quantity"], sort=False):
+        if {*members["corruption"]} != {*FIFTEEN} or members["samples"].nunique() > 1:
+            continue
+        first, mean = members.iloc[0], members["estimate"].mean()
+        half = epsilon_reached(first["samples"], members["confidence"].min())
+        lower, upper = max(0.0, mean - half), min(1.0, mean + half)
+        ends = {"lower": lower, "upper": upper, "tight_lower": lower, "tight_upper": upper}
+        named = {"measure": None, "corruption": MEAN, "title": f"mean of {len(FIFTEEN)}", "severity": None}
+        clean = {"test_accuracy": members["test_accuracy"].mean()}
+        yield {**first, **named, **clean, "usual": True, "estimate": mean, **ends}
 
 
 def errors(shown: pd.DataFrame, reference: str | None) -> pd.DataFrame:
-    """mCE of every network of which accuracy under single corruptions is known, from the rows of `corruptions`.
+    """mCE of every system of which accuracy under single corruptions is known, from the rows of `corruptions`.
 
     `reference` is the grid whose networks' mean error is the unit, on the same data set. A corruption counts where both
     were measured by the same measures, and the reference errs; `corruptions` says how many do. `mean_accuracy` is that
@@ -48,7 +82,7 @@ def errors(shown: pd.DataFrame, reference: str | None) -> pd.DataFrame:
     """
     accuracies = shown[shown["quantity"] == "accuracy"]
     single = accuracies[accuracies["corruption"].isin(FIFTEEN)]
-    wholes = accuracies[accuracies["corruption"] == MEAN].drop_duplicates("network_id").set_index("network_id")
+    wholes = accuracies[accuracies["corruption"] == MEAN].drop_duplicates("system").set_index("system")
     rows = list(_errors(single, wholes, reference)) if len(accuracies) else []
     return pd.DataFrame(rows, columns=ERRORS)
 
@@ -57,15 +91,15 @@ def _errors(single: pd.DataFrame, wholes: pd.DataFrame, reference: str | None) -
     keys = ["dataset", "corruption", "severity", "measure"]
     of_reference = 1 - single[single["grid"] == reference].groupby(keys, dropna=False)["estimate"].mean()
     joined = single.assign(error=1 - single["estimate"]).join(of_reference.rename("unit"), on=keys)
-    everyone = pd.concat([single, wholes.reset_index()]).drop_duplicates("network_id")
+    everyone = pd.concat([single, wholes.reset_index()]).drop_duplicates("system")
     for network in everyone[KNOWN].to_dict("records"):
-        own = joined[(joined["network_id"] == network["network_id"]) & joined["unit"].notna()]
+        own = joined[(joined["system"] == network["system"]) & joined["unit"].notna()]
         # Of a severity that was measured in several ways, their mean.
         each = own.groupby(["corruption", "severity"], dropna=False)[["error", "unit"]].mean()
         sums = each.groupby("corruption").sum()
         sums = sums[sums["unit"] > 0]
-        known = network["network_id"] in wholes.index
-        whole = wholes.loc[network["network_id"]] if known else {}
+        known = network["system"] in wholes.index
+        whole = wholes.loc[network["system"]] if known else {}
         yield {
             **network,
             "reference": reference,
@@ -85,7 +119,7 @@ def _asked(measure: Measure) -> dict[str, Any]:
         "measure": measure.name,
         "quantity": QUANTITIES[measure.notion],
         "corruption": name,
-        "title": CORRUPTIONS[name].title if name in CORRUPTIONS else f"mean of {len(FIFTEEN)}",
+        "title": f"mean of {len(FIFTEEN)}" if name == MEAN else measure.kernel.entry.title,
         "severity": severity,
         "usual": severity == own,
     }

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deltaball.analysis import claims, comparison_claims, distance_claims, training_claims
+from deltaball.analysis import claims, comparison_claims, corruption_claims, distance_claims, training_claims
 from deltaball.analysis.claims import Evidence, Part, number
 from deltaball.analysis.comparison import COLUMNS as COLUMNS_OF_COMPARISON
+from deltaball.analysis.corruptions import COLUMNS as COLUMNS_OF_CORRUPTIONS
 from deltaball.analysis.distances import COLUMNS as COLUMNS_OF_DISTANCES
 from deltaball.analysis.groups import learned_from
 from deltaball.analysis.judges import decides, judged, sampled
@@ -25,7 +26,7 @@ from deltaball.study.notions import NOTIONS
 from deltaball.study.study import PAPER
 
 TESTS = {**claims.TESTS, **training_claims.TRAINING_TESTS, **distance_claims.DISTANCE_TESTS}
-TESTS |= comparison_claims.COMPARISON_TESTS
+TESTS |= {**comparison_claims.COMPARISON_TESTS, **corruption_claims.CORRUPTION_TESTS}
 ALPHA = 0.05
 OVERALL = "overall"
 VERDICTS = ("supported", "contradicted", "undecided", "not run")
@@ -33,6 +34,7 @@ COLUMNS = ["claim", "section", "says", "part", "dataset", "measure", "statistic"
 COLUMNS += ["confidence", "unit", "p", "p_holm", "p_bh", "networks", "trajectories", "verdict", "why", "rule"]
 NOTHING_COMPARED = pd.DataFrame(columns=COLUMNS_OF_COMPARISON)
 NOTHING_NEAR = pd.DataFrame(columns=COLUMNS_OF_DISTANCES)
+NOTHING_CORRUPTED = pd.DataFrame(columns=COLUMNS_OF_CORRUPTIONS)
 OF_A_CLAIM = ["claim", "section", "says", "statistic", "unit", "confidence", "rule"]
 
 
@@ -44,17 +46,19 @@ def scorecard(
     paper: str = PAPER,
     distances: pd.DataFrame | None = None,
     comparison: pd.DataFrame | None = None,
+    corrupted: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Of each claim a row `overall`, then one per part; `p_holm` and `p_bh` are corrected over the whole table.
 
     `measured` is `tables.measured`, `spread` what `analysis.convergence` says, `distances` what `analysis.distances`
-    does, `comparison` what `analysis.comparison` does, `margin`, `confidence` and the `paper` the study's.
+    does, `comparison` what `analysis.comparison` does, `corrupted` what `analysis.corruptions` does, `margin`,
+    `confidence` and the `paper` the study's.
     `p` tests the hypothesis at the end of the claim's range that is closest to being true, two-sided. The overall
     effect is the median of the parts', between the smallest lower and the largest upper end of their intervals.
     """
     stated = RULES[paper]
     values = {"margin": margin, "confidence": confidence}
-    evidence = _evidence(stated, measured, spread, values, distances, comparison)
+    evidence = _evidence(stated, measured, spread, values, distances, comparison, corrupted)
     found = [(claim, list(TESTS[claim["test"]](evidence, **claim.get("of", {})))) for claim in stated["claims"]]
     rows = [row_of_part(claim, part, evidence.values) for claim, parts in found for part in parts]
     corrected = pd.DataFrame(rows, columns=[*COLUMNS, "side"])
@@ -87,6 +91,7 @@ def _evidence(
     values: Mapping[str, float],
     distances: pd.DataFrame | None,
     comparison: pd.DataFrame | None,
+    corrupted: pd.DataFrame | None,
 ) -> Evidence:
     """What a paper's claims are about: its notions, and networks trained as it trains them."""
     measured = measured[measured["objective"].isin(stated.get("objectives", measured["objective"].unique()))]
@@ -99,6 +104,7 @@ def _evidence(
         _prepared(sampled(measured), stated),
         _near(stated, measured, distances),
         NOTHING_COMPARED if comparison is None else comparison_claims.longest(comparison),
+        corruption_claims.corrupted(NOTHING_CORRUPTED if corrupted is None else corrupted),
     )
 
 

@@ -12,6 +12,7 @@ METHODS = {"sgd": "SGD", "imp": "IMP", "finetune": "fine-tuning", "hmc": "HMC", 
 METHODS |= {"adapt": "adapted"}
 # How a network was adapted to corruptions, as pictures and pages name it.
 ADAPTATIONS = {"batch_norm": "batch statistics", "coral": "CORAL"}
+NONE = "none"
 BASELINE = "baseline"
 ORIGINAL, NOTHING = "original", "nothing"  # what a network that is not fine-tuned, or without an example, is tuned on
 # By objective, the axis that says which training it is.
@@ -30,6 +31,7 @@ TITLES = {
     "constrained_classification": "Constraint loss (CR)",
     "trades": "TRADES",
     "cross_lipschitz": "cross-Lipschitz",
+    "cotraining": "Co-training",
     "mart": "MART",
     "ibp": "IBP training",
     "crown_ibp": "CROWN-IBP training",
@@ -76,18 +78,25 @@ def tuned_on(networks: pd.DataFrame) -> pd.Series:
     return names.mask(tuned & (networks.get("examples_learned", nothing).astype(float) == 0), NOTHING).astype("str")
 
 
-def adapted(networks: pd.DataFrame) -> pd.Series:
-    """How each network was adapted to corruptions, and with how many images of each; "" where it was not.
+def adaptations(networks: pd.DataFrame) -> pd.DataFrame:
+    """How each network was adapted to corruptions: by which `adaptation` (none: it was not), with how many images.
 
-    Networks adapted to one corruption each, whichever it is, are alike: separate; those adapted to all are joint.
+    `pooled` is joint where these are of all corruptions, separate where they are of one, whichever it is.
     """
-    if "adaptation" not in networks:
-        return pd.Series("", networks.index, dtype="str")
-    there = networks["adaptation"].notna()
-    pooled = (networks["corruption"] == JOINT).map({True: "joint", False: "separate"})
-    counts = networks["corrupted_images"].astype("Int64").astype("str")
-    names = networks["adaptation"].map(ADAPTATIONS).astype("str")
-    return (names + ", " + pooled + " " + counts).where(there, "").astype("str")
+    nothing = pd.Series(None, networks.index, dtype="object")
+    by, corruption = (networks.get(name, nothing).astype("object") for name in ("adaptation", "corruption"))
+    there = by.notna()
+    pooled = corruption.eq(JOINT).map({True: "joint", False: "separate"}).where(there)
+    counts = networks.get("corrupted_images", nothing).astype("Int64")
+    return pd.DataFrame({"adaptation": by.where(there, NONE), "pooled": pooled, "corrupted_images": counts})
+
+
+def adapted(networks: pd.DataFrame) -> pd.Series:
+    """The same in words; "" where a network was not adapted."""
+    found = adaptations(networks)
+    names = found["adaptation"].map(ADAPTATIONS).astype("str")
+    told = names + ", " + found["pooled"].astype("str") + " " + found["corrupted_images"].astype("str")
+    return told.where(found["adaptation"] != NONE, "").astype("str")
 
 
 def _told(networks: pd.DataFrame) -> list[pd.Series]:

@@ -55,6 +55,7 @@ def write_tables(plan: Plan) -> None:
         plan.study.paper,
         near,
         side_by_side,
+        under,
     )
     written = {
         "scorecard": claims,

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,13 +10,15 @@ from deltaball.base.statuses import MEASURABLE
 from deltaball.estimation.outcomes import Settled, Told, outcomes
 from deltaball.estimation.stored import Judged, StoredOutcomes
 from deltaball.local.kernels.known import Known
+from deltaball.networks.generators import Generator
 from deltaball.networks.layers import Layers
 from deltaball.networks.models import Model
 from deltaball.networks.packs import Pack
 from deltaball.networks.posteriors import Posterior
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import CheckpointId
-from deltaball.store.store import Store
+from deltaball.store.store import Store, listed
+from deltaball.study.architectures import generator
 from deltaball.study.judges import JUDGES, STAGES
 
 Asked = Mapping[CheckpointId, Mapping[Measure, int]]  # of each network its measures, each with its number of points
@@ -85,10 +88,22 @@ def models(
     """Networks of the store as models: those with weights of their own in one, each mean over samples alone."""
     packed = [checkpoint for checkpoint in checkpoints if not store.is_averaged(*checkpoint)]
     if packed:
-        yield packed, Pack.of(layers, [store.weights(*checkpoint) for checkpoint in packed], device)
+        yield packed, pack_of(packed, layers, store, device)
     for checkpoint in checkpoints:
         if store.is_averaged(*checkpoint):
             yield [checkpoint], Posterior.of(layers, store.samples(*checkpoint), device)
+
+
+def pack_of(checkpoints: Sequence[CheckpointId], layers: Layers, store: Store, device: str = "cpu") -> Pack:
+    """Networks of the store that have weights of their own, with the generators that were trained beside them."""
+    found = [store.load_whole(*checkpoint) for checkpoint in checkpoints]
+    pack = Pack.of(layers, [one.weights for one in found], device)
+    beside = [listed(one.state, "generator") for one in found]
+    if not all(beside):
+        return pack
+    *hidden, output = (one for one in beside[0] if one.ndim == 4)  # the kernels
+    generators = Generator.of(generator(output.shape[2], len(hidden), layers.shape), beside, device)
+    return replace(pack, generator=generators)
 
 
 def is_complete(asked: Asked, seed: int, store: Store) -> bool:

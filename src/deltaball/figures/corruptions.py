@@ -23,37 +23,38 @@ TITLES = {"agreement": "agreement with the clean prediction", "accuracy": "accur
 
 def heat_map(name: str, plan: Plan, networks: pd.DataFrame, corrupted: pd.DataFrame, folder: Path) -> None:
     """Draw figure ``corruptions_DATASET`` to `folder` as PNG, SVG and CSV."""
-    shown = _of(name, corrupted)
+    shown = rows_of(name, corrupted)
     shown = shown[shown["usual"].astype(bool)].reset_index(drop=True)
     figure = _map(shown) if len(shown) else empty()
     told = readings.corruptions(shown) if len(shown) else readings.NOTHING
     remark = "Each cell is the mean over the networks of a kind, at MNIST-C's severity."
-    note = _note(name, plan, networks, shown, remark)
-    finish(figure, name, f"{_dataset(name)}: under corruptions", note, shown, folder, told)
+    note = noted(name, plan, networks, shown, remark)
+    finish(figure, name, f"{dataset_of(name)}: under corruptions", note, shown, folder, told)
 
 
 def severities(name: str, plan: Plan, networks: pd.DataFrame, corrupted: pd.DataFrame, folder: Path) -> None:
     """Draw figure ``severities_DATASET`` to `folder` as PNG, SVG and CSV."""
-    shown = _of(name, corrupted)
+    shown = rows_of(name, corrupted)
     several = shown.groupby(["quantity", "corruption"])["severity"].transform("nunique") > 1
     shown = shown[several].reset_index(drop=True)
     figure = _curves(shown) if len(shown) else empty()
     told = readings.severities(shown) if len(shown) else readings.NOTHING
     remark = "Lines are means over the networks of a kind; shaded: from the lowest interval to the highest."
-    note = _note(name, plan, networks, shown, remark)
-    finish(figure, name, f"{_dataset(name)}: over severities", note, shown, folder, told)
+    note = noted(name, plan, networks, shown, remark)
+    finish(figure, name, f"{dataset_of(name)}: over severities", note, shown, folder, told)
 
 
-def _dataset(name: str) -> str:
+def dataset_of(name: str) -> str:
     return name.partition("_")[2]
 
 
-def _of(name: str, corrupted: pd.DataFrame) -> pd.DataFrame:
-    return corrupted[corrupted["dataset"] == _dataset(name)]
+def rows_of(name: str, corrupted: pd.DataFrame) -> pd.DataFrame:
+    return corrupted[corrupted["dataset"] == dataset_of(name)]
 
 
-def _note(name: str, plan: Plan, networks: pd.DataFrame, shown: pd.DataFrame, remark: str) -> str:
-    alike = networks[networks["dataset"] == _dataset(name)]
+def noted(name: str, plan: Plan, networks: pd.DataFrame, shown: pd.DataFrame, remark: str) -> str:
+    """What stands below a figure of corruptions: of how many networks and points it is, and whose images these are."""
+    alike = networks[networks["dataset"] == dataset_of(name)]
     wanted = pd.Series(False, alike.index)
     for one in plan.measures:
         if one.corrupts:
@@ -72,7 +73,9 @@ def _note(name: str, plan: Plan, networks: pd.DataFrame, shown: pd.DataFrame, re
 
 def _map(shown: pd.DataFrame) -> Figure:
     quantities = [one for one in TITLES if (shown["quantity"] == one).any()]
-    order = [one for one in (*CORRUPTIONS, MEAN) if (shown["corruption"] == one).any()]
+    there = list(shown["corruption"].unique())
+    brought = [one for one in there if one not in (*CORRUPTIONS, MEAN)]
+    order = [one for one in (*CORRUPTIONS, *brought, MEAN) if one in there]
     rows = shown["kind"].nunique()
     size = NAMES + COLUMN * len(order), (ROW * rows + 0.4) * len(quantities) + 1.9
     figure, axes = plt.subplots(len(quantities), 1, figsize=size, squeeze=False, sharex=True, layout="constrained")

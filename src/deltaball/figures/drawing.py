@@ -27,6 +27,7 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
     style.use()
     # pyplot reads the backend when it is imported, so the figures come after the style.
     from deltaball.figures import (
+        adaptations,
         bayes,
         chains,
         convergence,
@@ -78,6 +79,7 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
         "distances": partial(distances.draw, plan=plan, networks=counted, curves=near),
         "corruptions": partial(corruptions.heat_map, plan=plan, networks=counted, corrupted=under),
         "severities": partial(corruptions.severities, plan=plan, networks=counted, corrupted=under),
+        "adaptations": partial(adaptations.draw, plan=plan, networks=counted, corrupted=under),
         "margins": partial(margins.draw, plan=plan, networks=counted, curves=near, scores=scored),
         "convergence": partial(convergence.draw, plan=plan, draws=draws, spread=scattered),
     }

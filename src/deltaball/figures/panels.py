@@ -69,8 +69,10 @@ def asked_of(plan: Plan, networks: pd.DataFrame, notion: str, certificates: bool
 def applies(one: Measure, networks: pd.DataFrame) -> pd.Series:
     """Which networks a measure is to be taken of."""
     wanted = pd.Series(True, networks.index)
+    nothing = pd.Series(None, networks.index, dtype="object")
     for name, values in one.wanted.items():
-        wanted &= networks[name].isin(list(values))
+        own = networks.get(name, nothing)
+        wanted &= own.isin([value for value in values if value is not None]) | (own.isna() & (None in values))
     return wanted
 
 

@@ -168,6 +168,18 @@ def severities(shown: pd.DataFrame) -> str:
     return f"From the least severity to the greatest, means over networks: {'; '.join(told)}."
 
 
+def adaptations(shown: pd.DataFrame, unadapted: str) -> str:
+    """What each adaptation adds to its classifier, of the most corrupted images that it sees."""
+    told = []
+    for classifier, members in shown.groupby("classifier", sort=False):
+        means = members.groupby(["by", "corrupted_images"], dropna=False)["estimate"].mean().reset_index()
+        most = means.groupby("by", sort=False).tail(1).set_index("by")["estimate"]
+        if unadapted in most:
+            gains = [f"{by} {100 * (mean - most[unadapted]):+.1f}" for by, mean in most.drop(unadapted).items()]
+            told.append(f"{classifier}, {100 * most[unadapted]:.1f} % as it is: {', '.join(gains)} points")
+    return f"With the most images, on average of the fifteen: {'; '.join(told)}.".replace("-", "−") if told else NOTHING
+
+
 def convergence(spread: pd.DataFrame) -> str:
     """How many draws kept the promise."""
     draws = int(spread["draws"].sum())

@@ -33,6 +33,7 @@ PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.4g}%")
 # Attacks in blue, certificates warm, the exact answer black; a mark each.
 JUDGES = {
     "fgsm": ("#56B4E9", "X"),
+    "generator": ("#4EB3D3", ">"),
     "lbfgs": ("#9ECAE1", "d"),
     "linear_region": ("#66A61E", "h"),
     "bg": ("#6BAED6", "P"),
@@ -65,6 +66,7 @@ TRAININGS = {
     "trades": "#6F6F6F",
     "mart": "#9C9C9C",
     "cross_lipschitz": "#8C6D31",
+    "cotraining": "#B5446E",
     "ibp": "#7A5195",
     "crown_ibp": "#B08FC7",
 }

@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from deltaball.networks.layers import Layers
+
+if TYPE_CHECKING:
+    from deltaball.networks.generators import Generator
 
 
 class Model(ABC):
@@ -39,6 +42,7 @@ class Layered(Model):
     layers: Layers
     weights: tuple[torch.Tensor, ...]  # each [K, *shape], in the order of the layers
     convolution = "looped"  # how it is computed: one of arithmetic.CONVOLUTIONS
+    generator: "Generator | None" = None  # of adversarial images, trained beside each network
     seen: Sequence[Any] = ()  # in training, what the batch normalisations saw in the last pass
 
     @property

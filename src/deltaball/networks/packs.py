@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -42,6 +43,9 @@ from deltaball.networks.models import Layered
 from deltaball.networks.support_vectors import SupportVectors
 from deltaball.networks.voting import support_vectors
 
+if TYPE_CHECKING:
+    from deltaball.networks.generators import Generator
+
 
 @dataclass(frozen=True)
 class Pack(Layered):
@@ -49,6 +53,7 @@ class Pack(Layered):
 
     layers: Layers
     weights: tuple[torch.Tensor, ...]
+    generator: "Generator | None" = None
 
     @staticmethod
     def of(layers: Layers, networks: Sequence[Sequence[np.ndarray]], device: str = "cpu") -> "Pack":
@@ -62,10 +67,11 @@ class Pack(Layered):
         return len(self.weights[0])
 
     def part(self, networks: slice) -> "Pack":
-        return Pack(self.layers, tuple(weight[networks] for weight in self.weights))
+        generator = self.generator and self.generator.part(networks)
+        return Pack(self.layers, tuple(weight[networks] for weight in self.weights), generator)
 
     def fixed(self) -> "Pack":
-        return Pack(self.layers, tuple(weight.detach() for weight in self.weights))
+        return Pack(self.layers, tuple(weight.detach() for weight in self.weights), self.generator)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return logits(self.layers, self.weights, x)

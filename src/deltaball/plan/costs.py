@@ -20,7 +20,7 @@ from deltaball.networks.layers import Conv, Dense, Layer, Layers, Shape, rule_fo
 from deltaball.networks.support_vectors import EXPECTED, SupportVectors
 from deltaball.study.descending import Descending
 from deltaball.study.methods import METHODS
-from deltaball.study.objectives import DEFAULT, OBJECTIVES
+from deltaball.study.objectives import DEFAULT, GENERATOR_PASSES, OBJECTIVES, generator_of
 
 # What is counted. A device's rates say how many seconds one of each takes.
 UNITS = {
@@ -168,30 +168,44 @@ def epochs(
     # Pruned networks are never parted.
     pruned = METHODS[method].is_pruning
     together = networks if pruned else taken_together(networks, layers, batch, device)
+    pack_steps, own_steps, points = (
+        max(each) * steps * math.ceil(networks / together),
+        sum(each) * steps,
+        sum(each) * seen,
+    )
+    counted = pack_steps, own_steps, points, METHODS[method].moments(axes)
+    lower = "" if axes.get("precision", "float32") == "float32" else f"_{axes['precision']}"
+    work = _stepping(layers, OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes), *counted, lower)
+    work |= {
+        "step": pack_steps,
+        "point": points,
+        "pixel": points * math.prod(facts.shape),
+        "mask": own_steps * layers.parameters * pruned,
+    }
+    generator = generator_of(axes, facts.shape)
+    return total(work, _stepping(generator, GENERATOR_PASSES, *counted)) if generator else work
+
+
+def _stepping(
+    layers: Layers, passed: float, pack_steps: float, own_steps: float, points: float, moments: int, lower: str = ""
+) -> dict[str, float]:
+    """What steps take along layers that so many `points` pass, and each `passed` times forward and backward."""
     kinds = [cost.kind for cost in layer_costs(layers)]
     beside = [
         IN_A_STEP[type(layer)] * math.prod(layer.output(shape))
         for layer, shape in layers.within()
         if type(layer) in IN_A_STEP
     ]
-    pack_steps, own_steps = max(each) * steps * math.ceil(networks / together), sum(each) * steps
-    points, weights = sum(each) * seen, own_steps * layers.parameters
-    in_a_step = OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes)
-    forward = passes(layers, points * in_a_step)
-    lower = "" if axes.get("precision", "float32") == "float32" else f"_{axes['precision']}"
+    forward, weights = passes(layers, points * passed), own_steps * layers.parameters
     return {
-        "step": pack_steps,
-        "layer": pack_steps * in_a_step * (len(kinds) + len(beside)),
-        "product": own_steps * in_a_step * kinds.count("product"),
-        "convolution": own_steps * in_a_step * kinds.count("convolution"),
+        "layer": pack_steps * passed * (len(kinds) + len(beside)),
+        "product": own_steps * passed * kinds.count("product"),
+        "convolution": own_steps * passed * kinds.count("convolution"),
         f"product_flop{lower}": 3 * forward["product_flop"],
         f"convolution_flop{lower}": 3 * forward["convolution_flop"],
-        "point": points,
-        "pixel": points * math.prod(facts.shape),
-        "number": forward["evaluated"] + points * in_a_step * sum(beside),
+        "number": forward["evaluated"] + points * passed * sum(beside),
         "weight": weights,
-        "moment": weights * METHODS[method].moments(axes) / 2,  # those of Adam
-        "mask": weights * pruned,
+        "moment": weights * moments / 2,  # those of Adam
     }
 
 

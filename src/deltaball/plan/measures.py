@@ -3,10 +3,12 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from deltaball.base.errors import InputError
 from deltaball.base.guarantees import confidence_each, samples_needed
+from deltaball.data.corrupted_sets import SetFacts
 from deltaball.plan.networks import Network
 from deltaball.study.autoencoders import AutoEncoder
 from deltaball.study.corruptions import QUANTITIES
@@ -122,7 +124,8 @@ def measures(study: Study) -> list[Measure]:
     found: list[Measure] = []
     places: list[int] = []  # of the entries that ask for them
     for place, entry in enumerate(study.measures):
-        for measure in of_entry(entry, study.guarantee, study.estimates_at_once(), study.autoencoders):
+        at_once, brought = study.estimates_at_once(), study.corrupted_sets(entry)
+        for measure in of_entry(entry, study.guarantee, at_once, study.autoencoders, brought):
             for twin, earlier in zip(found, places, strict=True):
                 if twin == measure and _overlap(study, twin, measure):
                     raise InputError(
@@ -136,16 +139,23 @@ def measures(study: Study) -> list[Measure]:
 
 
 def of_entry(
-    entry: Any, guarantee: Guarantee, at_once: int, autoencoders: Sequence[AutoEncoder] = ()
+    entry: Any,
+    guarantee: Guarantee,
+    at_once: int,
+    autoencoders: Sequence[AutoEncoder] = (),
+    brought: Mapping[str, SetFacts] = MappingProxyType({}),
 ) -> Iterator[Measure]:
-    """The measures of an entry, where so many estimates share one α, and kernels may be of these auto-encoders."""
+    """The measures of an entry, where so many estimates share one α.
+
+    Kernels may be of these auto-encoders, and of corrupted sets that were `brought`, by their names.
+    """
     epsilon = (entry.guarantee and entry.guarantee.epsilon) or guarantee.epsilon
     confidence = (entry.guarantee and entry.guarantee.confidence) or guarantee.confidence
     samples = samples_needed(epsilon, confidence, estimates=at_once)
     for judge in entry.judges:
         for notion, gamma, place in _each(entry):
             norm, delta, named = place
-            kernel = _labelled(named, autoencoders) if named and named.entry.of_codes else named
+            kernel = _labelled(named, autoencoders, brought) if named else named
             settings = tuple(
                 (name, value if getattr(entry, name) is None else getattr(entry, name))
                 for name, value in _usual(judge, kernel).items()
@@ -155,8 +165,12 @@ def of_entry(
             yield replace(measure, epsilon=epsilon * measure.highest, confidence=confidence_each(confidence, at_once))
 
 
-def _labelled(kernel: ChosenKernel, autoencoders: Sequence[AutoEncoder]) -> ChosenKernel:
-    """A kernel that names an auto-encoder, with the label of this one."""
+def _labelled(
+    kernel: ChosenKernel, autoencoders: Sequence[AutoEncoder], brought: Mapping[str, SetFacts]
+) -> ChosenKernel:
+    """A kernel that names an auto-encoder, with the label of this one; and that of a file with what the file holds."""
+    if kernel.entry.is_brought:
+        return ChosenKernel(kernel.name, (("content", brought[kernel.name].content),))
     labels = {one.name: one.label for one in autoencoders}
     told = [(key, labels[value] if key == "autoencoder" else value) for key, value in kernel.parameters]
     return ChosenKernel(kernel.name, tuple(told))

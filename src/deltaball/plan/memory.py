@@ -11,7 +11,7 @@ from deltaball.networks.layers import Layers
 from deltaball.plan.batches import EVALUATION_BATCH
 from deltaball.plan.together import PACK_NETWORKS, SIDE_BY_SIDE
 from deltaball.study.methods import METHODS
-from deltaball.study.objectives import DEFAULT, OBJECTIVES
+from deltaball.study.objectives import DEFAULT, OBJECTIVES, generator_of
 
 GIB = 2**30
 
@@ -40,13 +40,15 @@ def training_bytes(method: str, axes: Mapping[str, Any], layers: Layers, points:
         return FLOAT * (8 * layers.parameters + CHAIN_COPIES * seen * sum(layers.activations))
     chosen = bool(axes.get("validation"))
     kept = 1 + METHODS[method].is_pruning + METHODS[method].moments(axes) + chosen
-    held = OBJECTIVES[axes.get("objective", DEFAULT)].held
-    passing = axes.get("batch_size", 0) * sum(layers.activations) * STEP_COPIES * held
+    held, generator = OBJECTIVES[axes.get("objective", DEFAULT)].held, generator_of(axes, layers.shape)
+    numbers = held * sum(layers.activations) + (sum(generator.activations) if generator else 0)
+    parameters = layers.parameters + (generator.parameters if generator else 0)
+    passing = axes.get("batch_size", 0) * numbers * STEP_COPIES
     # Gradients, and one more of each while they are found.
-    step = POOLS * (2 * layers.parameters + passing)
+    step = POOLS * (2 * parameters + passing)
     evaluation = EVALUATION_BATCH * (layers.activations[0] + 3 * max(layers.activations))
-    orders = 2 * points  # of 8 bytes
-    return FLOAT * (kept * layers.parameters + max(step, evaluation) + orders)
+    orders = 2 * points * (2 if generator else 1)  # of 8 bytes
+    return FLOAT * (kept * parameters + max(step, evaluation) + orders)
 
 
 def most_networks(method: str, each: int) -> int:

@@ -47,6 +47,7 @@ class Trajectory:
     origin: str  # the trajectory whose initial weights and order of data it uses: its trunk's, or its own
     parameters: int
     flop: float  # training, forward and backward
+    beside: int = 0  # numbers that training finds besides those of the network: of its generator
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -60,7 +61,7 @@ class Trajectory:
     @property
     def stored_bytes(self) -> int:
         """Bytes of its checkpoints in the store."""
-        return METHODS[self.method].stored_bytes(self.axes, self.parameters, self.checkpoints)
+        return METHODS[self.method].stored_bytes(self.axes, self.parameters + self.beside, self.checkpoints)
 
 
 @dataclass(frozen=True)

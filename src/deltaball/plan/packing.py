@@ -47,9 +47,13 @@ def packs(
     ordered = sorted(members, key=lambda one: (one.shape, one.id))
     for _, group in groupby(ordered, key=lambda one: one.shape):
         alike = list(group)
-        size = max(1, min(PACK_NETWORKS, PACK_PARAMETERS[device] // alike[0].parameters, most(alike[0])))
+        size = max(1, min(PACK_NETWORKS, PACK_PARAMETERS[device] // _numbers(alike[0]), most(alike[0])))
         for start in range(0, len(alike), size):
             yield tuple(alike[start : start + size])
+
+
+def _numbers(one: Trajectory) -> int:
+    return one.parameters + one.beside
 
 
 def _shard(packs: list[tuple[Trajectory, ...]], minutes: float) -> Shard:

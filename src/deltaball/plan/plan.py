@@ -64,7 +64,9 @@ class Plan:
         """The study's convergence experiments."""
         found, study = [], self.study
         for entry in study.convergence:
-            measures = list(of_entry(entry.measure, study.guarantee, study.estimates_at_once(), study.autoencoders))
+            brought = study.corrupted_sets(entry.measure)
+            asked = of_entry(entry.measure, study.guarantee, study.estimates_at_once(), study.autoencoders, brought)
+            measures = list(asked)
             networks = tuple(one for one in self.networks if measures[0].applies_to(one))
             found.append(Experiment(tuple(measures), networks, tuple(sorted(entry.epsilon, reverse=True)), entry.draws))
         return found

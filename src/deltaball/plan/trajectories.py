@@ -9,7 +9,7 @@ from deltaball.plan.networks import CheckpointId, Trajectory
 from deltaball.study import architectures
 from deltaball.study.method import Training
 from deltaball.study.methods import METHODS
-from deltaball.study.objectives import DEFAULT, OBJECTIVES
+from deltaball.study.objectives import DEFAULT, GENERATOR_PASSES, OBJECTIVES, generator_of
 
 
 @dataclass
@@ -56,6 +56,10 @@ def _costed(identity: str, one: Wanted, facts: DatasetFacts) -> Trajectory:
     network = architectures.layers(one.architecture, axes, facts.shape, facts.classes)
     images = METHODS[method].images(axes, facts.train, checkpoints[-1])
     passes, _ = METHODS[method].searching(axes, facts.train, network)
+    generator = generator_of(axes, facts.shape)
+    flop = network.flop * OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes)
+    if generator:
+        flop += generator.flop * GENERATOR_PASSES
     return Trajectory(
         id=identity,
         grid=one.grid,
@@ -68,6 +72,6 @@ def _costed(identity: str, one: Wanted, facts: DatasetFacts) -> Trajectory:
         origin=one.origin,
         parameters=METHODS[method].parameters(axes, facts.train, network),
         # A backward pass costs two forward passes.
-        flop=3.0 * network.flop * images * OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes)
-        + network.flop * passes,
+        flop=3.0 * flop * images + network.flop * passes,
+        beside=generator.parameters if generator else 0,
     )

@@ -24,7 +24,8 @@ from deltaball.workflow import stages
 
 # The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
 PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "distances", "margins", "bayes", "pruning")
-PLACED += ("metrics", "corruptions", "severities")
+CORRUPTED = ("corruptions", "severities", "adaptations")
+PLACED += ("metrics", *CORRUPTED)
 PLACED += tuple(name for figures in stages.PAPERS_FIGURES.values() for name in figures)
 ENCLOSURES_SHOWN = 500
 MISSING_SHOWN = 200
@@ -54,7 +55,7 @@ def write(plan: Plan, study_path: Path) -> Path:
             **_proven(found, pictures),
             **_choices(found),
             **_near(found, pictures, stages.paper_kinds(plan)),
-            **_scores(found, pictures),
+            **_scores(found, pictures, stages.paper_kinds(plan)),
             **_of_methods(found, pictures, networks),
             autoencoders=_autoencoders(plan),
             explored=explorer.explored(plan, networks, measured, frames.load_examples(plan)),
@@ -143,12 +144,12 @@ def _near(found: dict[str, pd.DataFrame], pictures: dict[str, Any], first: Seque
     }
 
 
-def _scores(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[str, Any]:
+def _scores(found: dict[str, pd.DataFrame], pictures: dict[str, Any], first: Sequence[str]) -> dict[str, Any]:
     there = found.get("scores", pd.DataFrame())
     return {
         "scores": records(there.head(ENCLOSURES_SHOWN)),
         "scores_in_all": len(there),
-        "corruption_figures": _of_kind(pictures, "corruptions", "severities"),
+        "corruption_figures": _of_kind(pictures, *(one for one in CORRUPTED if one not in first)),
         "scores_told": sentences.scores(there) if len(there) else "",
     }
 

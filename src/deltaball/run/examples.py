@@ -18,13 +18,12 @@ import torch
 from deltaball.analysis.judges import strength
 from deltaball.base.errors import InputError
 from deltaball.data.datasets import Dataset
-from deltaball.estimation.measuring import is_measurable
+from deltaball.estimation.measuring import is_measurable, pack_of
 from deltaball.estimation.outcomes import around_of, notion_of
 from deltaball.estimation.points import draw_points
 from deltaball.estimation.stored import checkpoint_of
 from deltaball.local.judges import judge
 from deltaball.networks.models import Model
-from deltaball.networks.packs import Pack
 from deltaball.networks.posteriors import Posterior
 from deltaball.plan.batches import IMAGES_MULTIPLE
 from deltaball.plan.measures import Measure
@@ -121,7 +120,7 @@ def _model(plan: Plan, store: Store, network: Network) -> Model:
     checkpoint, layers = checkpoint_of(network), plan.layers(network)
     if METHODS[network.method].averages_samples:
         return Posterior.of(layers, store.samples(*checkpoint))
-    return Pack.of(layers, [store.weights(*checkpoint)])
+    return pack_of([checkpoint], layers, store)
 
 
 def _twins(

@@ -118,6 +118,8 @@ def _check_judges(file: NetworkFile, measures: Iterable[Measure]) -> None:
     """Raise InputError for a judge that cannot judge the file's network, with the reason."""
     for measure in measures:
         judge = JUDGES[measure.judge]
+        if judge.minds_generator:
+            raise InputError(f"{file.path}: {judge.title} cannot judge it: it has none; by {_attacks()}")
         if not judge.minds_layers:
             continue
         if file.layers is None:
@@ -135,7 +137,13 @@ def _others(judge: Judge) -> str:
     """What to ask in place of a judge that needs to know the layers."""
     if judge.key != "attack":
         return f"leave --{judge.key} out"
-    return "by " + ", ".join(name for name in judges_by_key("attack") if not JUDGES[name].minds_layers)
+    return f"by {_attacks()}"
+
+
+def _attacks() -> str:
+    """The attacks of any network."""
+    asked = (JUDGES[name] for name in judges_by_key("attack"))
+    return ", ".join(one.name for one in asked if not (one.minds_layers or one.minds_generator))
 
 
 @torch.no_grad()

@@ -4,15 +4,21 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TextIO
 
+import numpy as np
+
+from deltaball.base.errors import InputError
 from deltaball.base.reporting import Report
 from deltaball.base.wording import duration
+from deltaball.data import corrupted_sets
 from deltaball.data.datasets import Dataset
 from deltaball.estimation import measuring, points
 from deltaball.estimation.outcomes import Told
 from deltaball.local.corruptions.corrupted import as_bytes
 from deltaball.local.corruptions.kept import Kept
+from deltaball.local.kernels.brought import of_points
 from deltaball.local.kernels.known import Known
 from deltaball.plan.judging import passes
 from deltaball.plan.measures import Measure
@@ -82,7 +88,13 @@ class Measurer:
         }
         corrupts = any(one.kernel and one.kernel.entry.corruptions for one in asked)
         kept = Kept(as_bytes(self.images), store.corrupted) if corrupts else None
-        self.known = Known(dataset.x_train, dataset.y_train, autoencoders=coders, corrupted=kept)
+        self.known = Known(
+            dataset.x_train,
+            dataset.y_train,
+            autoencoders=coders,
+            corrupted=kept,
+            brought=_brought(plan, asked, drawn),
+        )
 
     def progress(self, packs: Iterable[Sequence[Trajectory]]) -> MeasuringProgress:
         """What measuring these packs is to be counted by, if it is to be told."""
@@ -117,3 +129,19 @@ class Measurer:
     def _asked_of(self, pack: Sequence[Trajectory]) -> dict[CheckpointId, dict[Measure, int]]:
         checkpoints = [(one.id, step) for one in pack for step in one.checkpoints]
         return {checkpoint: self.asked[checkpoint] for checkpoint in checkpoints if checkpoint in self.asked}
+
+
+def _brought(plan: Plan, asked: Iterable[Measure], drawn: np.ndarray) -> dict[str, np.ndarray]:
+    """The images that corrupted sets hold of the points that are drawn, by the content of each set."""
+    draws: dict[str, int] = defaultdict(int)
+    for one in asked:
+        if one.kernel and one.kernel.entry.is_brought:
+            draws[one.kernel.name] = max(draws[one.kernel.name], int(dict(one.settings).get("draws", 1)))
+    found = {}
+    for name, count in draws.items():
+        known = corrupted_sets.facts(name, Path(plan.study.data))
+        if known is None:
+            raise InputError(f"{plan.study.data}/{name}.npz is not there any more")
+        images, indices = corrupted_sets.load(known)
+        found[known.content] = of_points(images, indices, drawn, min(count, min(known.counts)))
+    return found

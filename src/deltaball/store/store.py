@@ -7,7 +7,7 @@ same id write the same thing, and a job that is killed leaves either the whole f
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,17 @@ class Checkpoint:
     weights: tuple[np.ndarray, ...]
     state: Mapping[str, np.ndarray]
     facts: Mapping[str, Any]
+
+
+def numbered(name: str, arrays: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays as the state of a checkpoint has a list of them."""
+    return {f"{name}.{index}": array for index, array in enumerate(arrays)}
+
+
+def listed(state: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, ...]:
+    """The list of arrays that the state of a checkpoint has under a name; none where it has no such list."""
+    count = sum(key.rpartition(".")[0] == name for key in state)
+    return tuple(state[f"{name}.{index}"] for index in range(count))
 
 
 class EvictedError(InputError):
@@ -102,7 +113,7 @@ class Store:
 
     def weights(self, trajectory_id: str, step: int) -> tuple[np.ndarray, ...]:
         """The weights of a checkpoint in Keras' order. Raises as `load` does, and EvictedError."""
-        return self._unevicted(trajectory_id, step).weights
+        return self.load_whole(trajectory_id, step).weights
 
     def is_averaged(self, trajectory_id: str, step: int) -> bool:
         """Whether the network of a checkpoint is a mean over `samples`, and not one of its `weights`."""
@@ -115,12 +126,13 @@ class Store:
         """
         parts = []
         while step > 0:
-            part = self._unevicted(trajectory_id, step)
+            part = self.load_whole(trajectory_id, step)
             parts.append(part.weights)
             step = part.facts["after"]
         return tuple(np.concatenate(arrays[::-1]) for arrays in zip(*parts, strict=True))
 
-    def _unevicted(self, trajectory_id: str, step: int) -> Checkpoint:
+    def load_whole(self, trajectory_id: str, step: int) -> Checkpoint:
+        """A checkpoint with its weights. Raises as `load` does, and EvictedError."""
         found = self.load(trajectory_id, step)
         if found.facts.get("evicted"):
             raise EvictedError(f"the weights of {trajectory_id} after {step} were evicted")
@@ -129,7 +141,7 @@ class Store:
     def find(self, trajectory_id: str, step: int) -> Checkpoint | None:
         """A checkpoint, or None when there is none with weights. A damaged one is named, removed, and is none."""
         try:
-            return self._unevicted(trajectory_id, step)
+            return self.load_whole(trajectory_id, step)
         except (FileNotFoundError, EvictedError):
             return None
         except tensors.DamagedFileError as problem:

@@ -23,6 +23,7 @@ class Adapted(Sgd):
     """Axes of networks that SGD trained and that corrupted images adapted; those but the own ones are the trunk's."""
 
     has_trunk: ClassVar[bool] = True
+    adapts: ClassVar[bool] = True
 
     corruption: axis(Literal[*CORRUPTIONS, JOINT]) = Field(
         description="whose images it is adapted to; mnist_c pools those of all fifteen"

@@ -331,6 +331,16 @@ def layers(architecture: str, axes: Mapping[str, Any], shape: tuple[int, int, in
     return ARCHITECTURES[architecture].layers(axes, shape, classes)
 
 
+def generator(filters: int, depth: int, shape: tuple[int, int, int]) -> Layers:
+    """The layers of a generator of images `shape` = (height, width, channels), up to its sigmoid (paper 003, Figure 6).
+
+    `depth` times a 5×5 convolution, batch normalisation and leaky ReLU of slope 0.1; then a 5×5 convolution to the
+    image's channels. All keep the image's sides. How many hidden ones there are, the papers do not say in words.
+    """
+    block = (Conv(filters, 5, bias=False), NORMALISATION, LeakyReLU(0.1))
+    return Layers(shape, (*block * depth, Conv(shape[2], 5)))
+
+
 def _dense(depth: int, width: int, activation: Activation, classes: int) -> list[Layer]:
     hidden: list[Layer] = []
     for _ in range(depth):

@@ -107,6 +107,27 @@ def _seeks_distances(measure: AnyMeasure) -> bool:
     return NOTIONS[measure.notion].is_distance and any(JUDGES[name].says != "proves" for name in measure.judges)
 
 
+def _check_sets(
+    study: Study, measure: AnyMeasure, grids: Sequence[Grid], facts: Mapping[str, DatasetFacts], where: str
+) -> None:
+    """Refuse corrupted sets that are not there, or not of the images that are measured."""
+    try:
+        brought = study.corrupted_sets(measure)
+    except InputError as problem:
+        raise InputError(f"{where}.{problem}") from None
+    datasets = sorted({grid.dataset for grid in grids})
+    for name, known in brought.items():
+        if len(datasets) > 1:
+            raise InputError(
+                f"{where}.perturbation: images of '{name}' are of one data set, and networks of {', '.join(datasets)}; "
+                "say of which by only: {dataset: …}"
+            )
+        try:
+            known.check(facts[datasets[0]], measure.draws or 1)
+        except InputError as problem:
+            raise InputError(f"{where}.perturbation: {problem}") from None
+
+
 def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, DatasetFacts], where: str) -> list[Grid]:
     """The grids of which a measure concerns networks, at least one. Raises InputError if it cannot judge them."""
     _check_implementations(measure, where)
@@ -128,6 +149,7 @@ def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, Datase
                     f"{where}.autoencoder: '{name}' is of {datasets[name]}, and grid '{grid.name}' of {grid.dataset}; "
                     "leave it out by `only`"
                 )
+        _check_sets(study, measure, grids, facts, where)
         _check_judges(measure, grid, facts[grid.dataset], where)
         _check_sizes(measure, grid, facts[grid.dataset], where)
     return grids
@@ -155,6 +177,8 @@ def _check_judges(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: s
         has_bounds=grid.has_bounds,
         activations=_activations(measure, grid, facts),
         standardises=_standardises(measure, grid, facts),
+        # What is made of a trunk has no generator beside it any more.
+        has_generator=OBJECTIVES[grid.objective].generates is not None and not grid.has_trunk,
     )
     for judge in (JUDGES[name] for name in measure.judges):
         if reason := _refused(judge, measure, network):

@@ -116,6 +116,18 @@ class Imp(Descending):
     """Axes of iterative magnitude pruning (paper 004, B.6 and B.7), each round trained by SGD."""
 
     architectures: ClassVar = ("fcn",)
+    # A generator is not pruned with its network.
+    objectives: ClassVar = (
+        "cross_entropy",
+        "augmented",
+        "adversarial",
+        "constrained",
+        "trades",
+        "mart",
+        "cross_lipschitz",
+        "ibp",
+        "crown_ibp",
+    )
     room: ClassVar[str] = "deltaball.training.pruning"
     is_pruning: ClassVar[bool] = True
     has_trunk: ClassVar[bool] = True

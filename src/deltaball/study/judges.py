@@ -30,6 +30,7 @@ class NetworkKind:
     layers: Layers | None = None  # where its size is known
     has_bounds: bool = True  # whether its layers can be bounded and taken apart
     standardises: bool = False  # whether it divides by a deviation of an image's own numbers
+    has_generator: bool = False  # whether it was trained beside a generator of adversarial images
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ NO_PROGRAM = Refusal(lambda notion, norm, network: norm != "linf", "its linear p
 NO_LAYERS = Refusal(
     lambda notion, norm, network: not network.layered,
     "it needs the layers of a network, and a mean over a posterior has none; leave them out by `only`",
+)
+NO_GENERATOR = Refusal(
+    lambda notion, norm, network: not network.has_generator,
+    "it needs the generator beside a network, which objective 'cotraining' alone trains; leave others out by `only`",
 )
 NO_PIECES = Refusal(
     lambda notion, norm, network: network.standardises,
@@ -138,6 +143,11 @@ class Judge:
     def minds_layers(self) -> bool:
         """Whether it needs to know what every layer computes."""
         return NO_LAYERS in self.refusals or UNLAYERED in self.refusals
+
+    @property
+    def minds_generator(self) -> bool:
+        """Whether it needs the generator beside a network."""
+        return NO_GENERATOR in self.refusals
 
     @property
     def minds_size(self) -> bool:
@@ -229,6 +239,15 @@ JUDGES = {
             passes=lambda settings, layers, notion: 4,
             shares=("norm", "delta"),
             refusals=(DISTANCE,),
+        ),
+        Judge(
+            name="generator",
+            title="the network's own generator",
+            says="finds",
+            implementation="deltaball.local.attacks.generator.OwnGenerator",
+            passes=lambda settings, layers, notion: 30,
+            shares=("norm", "reference"),
+            refusals=(NO_CLASS, NO_GENERATOR),
         ),
         Judge(
             name="lbfgs",

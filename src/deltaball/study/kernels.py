@@ -79,6 +79,7 @@ class Kernel:
     of_images: bool = False  # whether it draws training images
     of_codes: bool = False  # whether it moves the codes of an auto-encoder
     corruptions: tuple[str, ...] = ()  # those that it draws in turn
+    is_brought: bool = False  # whether its images are of a user's file
 
     @property
     def fills_balls(self) -> bool:
@@ -93,7 +94,8 @@ class Kernel:
     @property
     def version(self) -> int:
         """Of the rules by which it corrupts; another one whenever one of these is raised."""
-        return 1 + sum(VERSION - 1 + CORRUPTIONS[name].version - 1 for name in self.corruptions)
+        ours = [CORRUPTIONS[name] for name in self.corruptions if name in CORRUPTIONS]
+        return 1 + sum(VERSION - 1 + one.version - 1 for one in ours)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -131,7 +133,7 @@ class ChosenKernel:
 
     @property
     def entry(self) -> Kernel:
-        return KERNELS[self.name]
+        return entry_of(self.name)
 
     @property
     def label(self) -> str:
@@ -142,8 +144,9 @@ class ChosenKernel:
 
     @property
     def needs_images(self) -> bool:
-        """Whether it needs the training images, labels, or an auto-encoder of them."""
-        return self.entry.of_images or self.entry.of_codes or ("labels", "kept") in self.parameters
+        """Whether it needs the training images, labels, or an auto-encoder of them; or a user's images."""
+        entry = self.entry
+        return entry.of_images or entry.of_codes or entry.is_brought or ("labels", "kept") in self.parameters
 
     @property
     def size(self) -> float | None:
@@ -243,3 +246,14 @@ KERNELS = {
         ),
     )
 }
+
+
+def entry_of(name: str) -> Kernel:
+    """The kernel of a name; one that is none of KERNELS names the file of a corrupted set."""
+    return KERNELS.get(name) or Kernel(
+        name=name,
+        title=name,
+        implementation="deltaball.local.kernels.brought.Brought",
+        corruptions=(name,),
+        is_brought=True,
+    )

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
-from deltaball.study.axes import VALUES, Count, Positive, Share, Strict, axis, radius
+from deltaball.study.axes import VALUES, Count, Name, Positive, Share, Strict, axis, radius
 from deltaball.study.corruptions import JOINT
 from deltaball.study.grids import PARTS, all_axes
-from deltaball.study.judges import JUDGES, Judge, judges_by_key, settings_takers
-from deltaball.study.kernels import KERNELS, KEYS, ChosenKernel, Kernel
+from deltaball.study.judges import JUDGES, Judge, NetworkKind, judges_by_key, settings_takers
+from deltaball.study.kernels import KERNELS, KEYS, ChosenKernel, Kernel, entry_of
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import FAMILIES, NEAREST, NOTIONS, Notion, forms
 
@@ -61,8 +61,12 @@ _Kernels = create_model(
     "_Kernels",
     __base__=_Settings,
     perturbation=(
-        axis(Literal[tuple(KERNELS)]) | None,
-        Field(None, description="the kernel from which images around a point are drawn, in place of a ball"),
+        axis(Literal[tuple(KERNELS)] | Name) | None,
+        Field(
+            None,
+            description="the kernel from which images around a point are drawn, in place of a ball; or NAME of a "
+            "NAME.npz with images of your own",
+        ),
     ),
     **{name: (key.kind | None, Field(None, description=key.description)) for name, key in KEYS.items()},
 )
@@ -111,7 +115,7 @@ class AnyMeasure(_Kernels):
 
     def _chosen(self, name: str) -> list[ChosenKernel]:
         """A kernel with every combination of the values of its keys. Raises ValueError where there is none."""
-        entry = KERNELS[name]
+        entry = entry_of(name)
         asked = {key: getattr(self, key) for key in entry.keys}
         if entry.norms and "norm" not in self.model_fields_set:
             asked["norm"] = entry.norms[:1]
@@ -197,7 +201,7 @@ class AnyMeasure(_Kernels):
                 possible = ", ".join(one.name for one in JUDGES.values() if one.of_kernels)
                 raise ValueError(f"{judge.key} '{judge.name}' draws from no perturbation; possible: {possible}")
         for name in self.perturbation:
-            entry = KERNELS[name]
+            entry = entry_of(name)
             self._check_balls(entry)
             lacking = next((key for key in entry.keys if key not in entry.takes and getattr(self, key) is None), None)
             if lacking:
@@ -215,8 +219,12 @@ class AnyMeasure(_Kernels):
             raise ValueError(f"points 'cube': images there have no labels, and {self.notion} needs them")
 
 
+# Whatever an entry may be asked of: grids are looked at afterwards.
+ANY_NETWORK = NetworkKind(has_generator=True)
+
+
 def _check_judge(judge: Judge, notion: Notion, norms: list[str]) -> None:
-    reasons = {norm: judge.refuses(notion, norm) for norm in NORMS}
+    reasons = {norm: judge.refuses(notion, norm, ANY_NETWORK) for norm in NORMS}
     refused = next((norm for norm in norms if reasons[norm]), None)
     if refused is None:
         return

@@ -35,6 +35,7 @@ class Method(Strict):
     on_jax: ClassVar[bool] = False  # else on torch
     is_pruning: ClassVar[bool] = False
     has_trunk: ClassVar[bool] = False  # whether a network is compared with the one that its chain begins with
+    adapts: ClassVar[bool] = False  # whether it adapts a network to corruptions by their images
     one_by_one: ClassVar[bool] = False  # whether each trajectory is a pack of its own
     trains: ClassVar[bool] = True  # else weights come from elsewhere
     averages_samples: ClassVar[bool] = False  # whether a network is a mean over samples of a posterior

@@ -10,10 +10,15 @@ from pydantic import AfterValidator, Field, create_model
 
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
-from deltaball.study.axes import WITHIN_PACK, Counts, Strict, axis, radius
+from deltaball.networks.layers import Layers, Shape
+from deltaball.study import architectures
+from deltaball.study.axes import WITHIN_PACK, Counts, Repeats, Strict, axis, radius
 from deltaball.study.constraints import CONSTRAINTS, canonical, largest_class, parsed
 
 DEFAULT = "cross_entropy"
+
+# What a step passes forward and backward of a generator: once to make images for the classifier, then its own step.
+GENERATOR_PASSES = 4 / 3
 
 LABEL = "label"  # that an attack in training is against it, and not against a constraint
 
@@ -28,6 +33,8 @@ class Objective(Strict):
     implementation: ClassVar[str]  # the class, by its dotted path: one of training.objectives
     passes: ClassVar[Callable[[Axes], float]]  # forward and backward passes of a step, of a network with these axes
     held: ClassVar[int]  # how many times what a pass of cross-entropy holds in memory a step holds
+    # Of a network from images to images that is trained beside each, the layers, by its axes and the images' shape.
+    generates: ClassVar[Callable[[Axes, Shape], Layers] | None] = None
 
     @classmethod
     def axis_names(cls) -> list[str]:
@@ -49,13 +56,21 @@ def _objective(
     about: str,
     passes: Callable[[Axes], float] = lambda axes: 1,
     held: int = 1,
+    generates: Callable[[Axes, Shape], Layers] | None = None,
     **axes: tuple[Any, Any],
 ) -> type[Objective]:
     """An entry of OBJECTIVES: name, the class that computes it, what it is, its costs, axes as (type, default)."""
     tag = (Literal[name], Field(DEFAULT) if name == DEFAULT else ...)
     entry = create_model(name, __base__=Objective, __doc__=about, objective=tag, **axes)
     entry.implementation, entry.passes, entry.held = implementation, staticmethod(passes), held
+    entry.generates = staticmethod(generates) if generates else None
     return entry
+
+
+def generator_of(axes: Axes, shape: Shape) -> Layers | None:
+    """The layers of the generator beside each network with these axes, of images `shape`; None: there is none."""
+    generates = OBJECTIVES[axes.get("objective", DEFAULT)].generates
+    return generates(axes, shape) if generates else None
 
 
 def _known(text: str) -> str:
@@ -169,6 +184,21 @@ OBJECTIVES: dict[str, type[Objective]] = {
                 axis(Literal["all", "random"]),
                 Field(["all"], description="of all logits, or of one random combination of them, which is cheaper"),
             ),
+        ),
+        _objective(
+            "cotraining",
+            "deltaball.training.objectives.cotraining.CoTraining",
+            "Cross-entropy + beta × how the softmax changes at what a generator makes of images, which is trained too.",
+            lambda axes: 3,
+            2,
+            lambda axes, shape: architectures.generator(axes["generator_filters"], axes["generator_depth"], shape),
+            beta=(_BETA, Field(description="weight of the change; λ in papers 000 and 003")),
+            margin_of=(
+                axis(Literal["softmax", "logits"]),
+                Field(["softmax"], description="what the generator closes the margin of; that of softmax saturates"),
+            ),
+            generator_filters=(Counts, Field([128], description="of each hidden convolution of the generator")),
+            generator_depth=(Repeats, Field([2], description="hidden convolutions of the generator")),
         ),
         _objective(
             "ibp",

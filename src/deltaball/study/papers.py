@@ -5,4 +5,5 @@ PAPERS = {
     "001": "Network Robustness as a Mathematical Property: Training, Evaluation and Attack",
     "002": "Measuring Neural Net Robustness with Constraints",
     "000": "A General Framework for Defining and Optimizing Robustness",
+    "003": "A General Framework for Defining and Optimizing Robustness (version of June 2021)",
 }

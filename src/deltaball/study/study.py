@@ -9,13 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from deltaball.base.errors import alternatives, shown
-from deltaball.data import catalogue
+from deltaball.base.errors import InputError, alternatives, shown
+from deltaball.data import catalogue, corrupted_sets
 from deltaball.data.catalogue import DatasetFacts
+from deltaball.data.corrupted_sets import SetFacts
 from deltaball.study.autoencoders import AutoEncoder
 from deltaball.study.axes import Name, Positive, Seed, Share, Strict, axis, distinct, radius
 from deltaball.study.grids import AnyGrid, count_matching
-from deltaball.study.measures import ENTRIES, Convergence, notion_tag, tagged
+from deltaball.study.kernels import KERNELS, entry_of
+from deltaball.study.measures import ENTRIES, AnyMeasure, Convergence, notion_tag, tagged
 from deltaball.study.papers import PAPERS
 
 
@@ -127,6 +129,21 @@ class Study(Strict):
     def facts(self) -> dict[str, DatasetFacts]:
         """The facts of every data set of the study, by name. Raises InputError for one that is not there."""
         return {name: catalogue.facts(name, Path(self.data)) for name in sorted({grid.dataset for grid in self.grids})}
+
+    def corrupted_sets(self, entry: AnyMeasure) -> dict[str, SetFacts]:
+        """The corrupted sets that a measure names. Raises InputError for one that is damaged, or not there."""
+        found = {}
+        for name in entry.perturbation or ():
+            if not entry_of(name).is_brought:
+                continue
+            known = corrupted_sets.facts(name, Path(self.data))
+            if known is None:
+                raise InputError(
+                    f"perturbation: no '{name}': {alternatives(name, KERNELS)}; or put {Path(self.data) / name}.npz "
+                    f"in place ({corrupted_sets.SAVED})"
+                )
+            found[name] = known
+        return found
 
     def estimates(self) -> int:
         """How many numbers with a guarantee the study prints: networks × the measures that apply to them."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deltaball.store.store import Checkpoint
+from deltaball.store.store import Checkpoint, listed
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Best:
         """What a checkpoint says of it; None where no epoch was chosen."""
         if "chosen_epoch" not in checkpoint.facts:
             return None
-        return cls(checkpoint.facts["chosen_epoch"], checkpoint.facts["validation_accuracy"], checkpoint.weights)
+        chosen = [*checkpoint.weights, *listed(checkpoint.state, "generator")]
+        return cls(checkpoint.facts["chosen_epoch"], checkpoint.facts["validation_accuracy"], chosen)
 
 
 class Choice:

@@ -10,14 +10,17 @@ import numpy as np
 import torch
 
 import deltaball
+from deltaball.base.draws import generator
 from deltaball.base.statuses import DIVERGED, TRAINED
 from deltaball.data.datasets import Dataset
+from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Layers
 from deltaball.networks.packs import Pack, logits
 from deltaball.plan.batches import EVALUATION_BATCH
 from deltaball.plan.networks import Trajectory
-from deltaball.store.store import Checkpoint, Store
+from deltaball.store.store import Checkpoint, Store, listed, numbered
 from deltaball.study.methods import METHODS
+from deltaball.study.objectives import generator_of
 from deltaball.training import draws
 from deltaball.training.choosing import Best, Choice
 from deltaball.training.executions import fastest
@@ -36,7 +39,8 @@ DIVERGED_LOSS = 1e4
 class StartingPoint:
     """Where a trajectory's training begins: an epoch (0 or a checkpoint's), weights in Keras' order, and state.
 
-    `state` joins that of every checkpoint; the optimizer's moments in it, ``moment.I``, are continued. `masks`, if any,
+    `state` joins that of every checkpoint; the optimizer's moments in it, ``moment.I``, are continued, and so is a
+    generator beside the network, ``generator.I``, with its moments. `masks`, if any,
     are bool arrays shaped like the weights: where False, a weight is pruned, its gradient and its moments are zero.
     `facts` join those of every checkpoint. `images` are those of the training split that it sees, None: all; where some
     are held out of them, `best` is the best epoch so far. `added` are indices of images that lie behind those
@@ -60,7 +64,7 @@ class StartingPoint:
 
     def after_choosing(self, best: Best | None) -> "StartingPoint":
         """The start at a checkpoint whose weights are those of its best epoch: its state has those to go on from."""
-        last = [self.state[f"last.{index}"] for index in range(len(self.weights))] if best else self.weights
+        last = listed(self.state, "last") if best else self.weights
         return replace(self, weights=last, best=best)
 
 
@@ -105,16 +109,36 @@ class Descent:
                 store.note("began", one.id, one.checkpoints[-1])
         trained = [position for position, weight in enumerate(layers.weights) if weight.role != "buffer"]
         moments = METHODS[starts[0].trajectory.method].moments(self.axes)
+        self.generators = generator_of(self.axes, layers.shape)
         self.members = Members(
             self._stacked([one.weights for one in starts]),
             self._stacked([_moments(one, trained * moments) for one in starts]) if moments else (),
             self._stacked([one.masks for one in starts]),
             varying_axes([one.axes for one in self.trajectories], device),
             draws.keys([one.origin for one in self.trajectories], device),
+            self._beside(moments) if self.generators else None,
         )
         held_out = any(one.images and len(one.images.held_out) for one in starts)
-        self.choice = Choice([one.best for one in starts], self.members.weights) if held_out else None
+        self.choice = Choice([one.best for one in starts], self._chosen_among) if held_out else None
         self._prepare()
+
+    def _beside(self, moments: int) -> Members:
+        """The generators beside the networks, as they start or go on, with so many moments of each weight."""
+        trained = [position for position, weight in enumerate(self.generators.weights) if weight.role != "buffer"]
+        weights, kept_moments = [], []
+        for one in self.starts:
+            random = generator(one.trajectory.origin, "weights of the generator")
+            own = listed(one.state, "generator_last" if one.best else "generator")
+            weights.append(own or initial_weights(self.generators, random))
+            zeros = [np.zeros_like(weights[-1][position]) for position in trained * moments]
+            kept_moments.append(listed(one.state, "generator_moment") or zeros)
+        return Members(self._stacked(weights), self._stacked(kept_moments) if moments else ())
+
+    @property
+    def _chosen_among(self) -> list[torch.Tensor]:
+        """The weights of which an epoch is chosen: those of the networks, then those of the generators beside them."""
+        beside = self.members.generators
+        return [*self.members.weights, *(beside.weights if beside else ())]
 
     def _stacked(self, arrays: Sequence[Sequence[np.ndarray]]) -> tuple[torch.Tensor, ...]:
         """Of each network's arrays, each one's stack [K, ...] on the device."""
@@ -136,12 +160,13 @@ class Descent:
             loss = self.train_epoch()
             self.epoch += 1
             if self.epoch < last:
-                self.orders.draw_ahead(self.epoch)
+                for orders in filter(None, (self.orders, self.generators_orders)):
+                    orders.draw_ahead(self.epoch)
             self.progress.advance(loss.numel() * self.orders.points)
             self._drop(~(loss < DIVERGED_LOSS))
             if self.choice and self.starts:
                 accuracy, _ = self._evaluated_on("held_out", self.members.weights)
-                self.choice.consider(self.epoch, accuracy, self.members.weights)
+                self.choice.consider(self.epoch, accuracy, self._chosen_among)
             if any(self.epoch in one.checkpoints for one in self.trajectories):
                 self._write_checkpoints()
 
@@ -155,17 +180,24 @@ class Descent:
         execution = fastest(recipe, *tensors, self.store.trials)
         points = len(self.starts[0].learned) if self.starts[0].images else len(self.x_train)
         self.steps = Steps(recipe, *tensors, execution, points=points)
-        self.orders = Orders([one.origin for one in self.trajectories], points, self.device)
+        origins = [one.origin for one in self.trajectories]
+        self.orders = Orders(origins, points, self.device)
+        beside = [f"{origin} generator" for origin in origins]
+        self.generators_orders = Orders(beside, points, self.device) if self.generators else None
 
     def train_epoch(self) -> torch.Tensor:
         """Take the steps of the next epoch; returns each network's mean loss [K]."""
         rates = torch.tensor([METHODS[one.method].rate(one.axes, self.epoch) for one in self.trajectories])
         before = self.epoch * -(-self.orders.points // self.axes["batch_size"])
-        order = self.orders.of(self.epoch)
-        if self.starts[0].images:
-            learned = np.stack([one.learned for one in self.starts])
-            order = np.take_along_axis(learned, order, 1)
-        return self.steps.epoch(order, rates, before)
+        beside = self._order(self.generators_orders) if self.generators_orders else None
+        return self.steps.epoch(self._order(self.orders), rates, before, beside)
+
+    def _order(self, orders: Orders) -> np.ndarray:
+        """Of the training images [K, n] that each network learns from, the order in the next epoch."""
+        order = orders.of(self.epoch)
+        if not self.starts[0].images:
+            return order
+        return np.take_along_axis(np.stack([one.learned for one in self.starts]), order, 1)
 
     def _evaluated_on(self, part: str, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """As `evaluated`, on the training images that each network sees, or those held out."""
@@ -176,19 +208,21 @@ class Descent:
         return evaluated(self.layers, weights, self.x_train, self.y_train, own)
 
     def _write_checkpoints(self) -> None:
-        kept = self.choice.weights if self.choice else self.members.weights
-        train_accuracy, _ = self._evaluated_on("seen", kept)
-        test_accuracy, test_loss = evaluated(self.layers, kept, self.x_test, self.y_test)
+        chosen = (self.choice.weights if self.choice else self._chosen_among)[: len(self.members.weights)]
+        train_accuracy, _ = self._evaluated_on("seen", chosen)
+        test_accuracy, test_loss = evaluated(self.layers, chosen, self.x_test, self.y_test)
         sound = test_loss < DIVERGED_LOSS
         self._drop(~sound)
         measured = {"train_accuracy": train_accuracy, "test_accuracy": test_accuracy, "test_loss": test_loss}
         measured = {name: values[sound].tolist() for name, values in measured.items()}
-        last = [weight.cpu().numpy() for weight in self.members.weights]
-        weights = [weight.cpu().numpy() for weight in self.choice.weights] if self.choice else last
-        moments = [moment.cpu().numpy() for moment in self.members.moments]
-        resuming = {f"moment.{index}": moment for index, moment in enumerate(moments)}
+        count, last = len(self.members.weights), _arrays(self._chosen_among)
+        weights = _arrays(self.choice.weights) if self.choice else last
+        beside = self.members.generators
+        resuming = numbered("moment", _arrays(self.members.moments))
+        resuming |= numbered("generator", weights[count:])
+        resuming |= numbered("generator_moment", _arrays(beside.moments if beside else ()))
         if self.choice:
-            resuming |= {f"last.{index}": weight for index, weight in enumerate(last)}
+            resuming |= numbered("last", last[:count]) | numbered("generator_last", last[count:])
         for k, start in enumerate(self.starts):
             identity = start.trajectory.id
             # Another job may have finished it meanwhile; its weights stay, for outcomes may have been taken of them.
@@ -197,7 +231,7 @@ class Descent:
                 state = {**start.state, **{name: array[k] for name, array in resuming.items()}}
                 chosen = self.choice.facts(k) if self.choice else {}
                 facts = {**self.facts, **start.facts, "status": TRAINED, **of_network, **chosen}
-                checkpoint = Checkpoint(tuple(weight[k] for weight in weights), state, facts)
+                checkpoint = Checkpoint(tuple(weight[k] for weight in weights[:count]), state, facts)
                 self.store.save(identity, self.epoch, checkpoint)
                 self.store.note("kept", identity, self.epoch)
         self.progress.finish(sum(self.epoch in one.checkpoints for one in self.trajectories))
@@ -253,9 +287,11 @@ def resident(dataset: Dataset, device: str) -> tuple[torch.Tensor, ...]:
 
 def _moments(start: StartingPoint, positions: Sequence[int]) -> list[np.ndarray]:
     """What the optimizer keeps, each of the weight at one of these positions."""
-    if "moment.0" in start.state:
-        return [start.state[f"moment.{index}"] for index in range(len(positions))]
-    return [np.zeros_like(start.weights[position]) for position in positions]
+    return listed(start.state, "moment") or [np.zeros_like(start.weights[position]) for position in positions]
+
+
+def _arrays(tensors: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    return [tensor.cpu().numpy() for tensor in tensors]
 
 
 def provenance(dataset: Dataset, device: str) -> dict[str, Any]:

@@ -125,15 +125,20 @@ def seconds_per_step(
 ) -> float:
     """What a step takes, tried with copies of the pack's weights and moments."""
     some = STEPS * recipe.batch_size
-    weights, moments = ([one.clone() for one in many] for many in (members.weights, members.moments))
-    copies = replace(members, weights=weights, moments=moments)
-    steps = Steps(recipe, copies, images[:some], labels[:some], execution)
+    steps = Steps(recipe, _copied(members), images[:some], labels[:some], execution)
     networks, points = steps.order.shape
     order, rates = np.tile(np.arange(points), (networks, 1)), torch.zeros(networks)
-    steps.epoch(order, rates, 0)
+    beside = order if members.generators else None
+    steps.epoch(order, rates, 0, beside)
     began = _now(images)
-    steps.epoch(order, rates, 0)
+    steps.epoch(order, rates, 0, beside)
     return (_now(images) - began) / steps.rates.shape[1]
+
+
+def _copied(members: Members) -> Members:
+    weights, moments = ([one.clone() for one in many] for many in (members.weights, members.moments))
+    generators = members.generators and _copied(members.generators)
+    return replace(members, weights=weights, moments=moments, generators=generators)
 
 
 def _now(images: torch.Tensor) -> float:

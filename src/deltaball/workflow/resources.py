@@ -18,6 +18,7 @@ from deltaball.plan.plan import Plan
 from deltaball.study.descending import Finetune
 from deltaball.study.judges import JUDGES
 from deltaball.study.methods import METHODS, Svm
+from deltaball.study.objectives import generator_of
 
 # Of it 1.5 is how far the estimate itself may be off (benchmarks/costs.py), and 2 how much slower than the machine that
 # the rates are from another one may be, or one whose disk and memory others use too.
@@ -113,12 +114,13 @@ def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     if METHODS[one.method].averages_samples:  # drawn since its last checkpoint, as float32 and as it is written
         copies += 2 * one.checkpoints[-1]
     if plan.study.compute.device == "cuda":  # the host has what goes to the store and what comes from there
-        return FLOAT * len(pack) * copies * one.parameters + _besides(plan, one)
-    sizes = plan.layers(one).activations
-    step = one.axes.get("batch_size", 0) * (sizes[0] + 3 * sum(sizes))
+        return FLOAT * len(pack) * copies * (one.parameters + one.beside) + _besides(plan, one)
+    sizes, generator = plan.layers(one).activations, generator_of(one.axes, plan.facts[one.dataset].shape)
+    passing = sum(sizes) + (sum(generator.activations) if generator else 0)
+    step = one.axes.get("batch_size", 0) * (sizes[0] + 3 * passing)
     # Without gradients, a layer's input and its output are all that is kept.
     evaluation = EVALUATION_BATCH * 3 * max(sizes)
-    return FLOAT * len(pack) * (copies * one.parameters + max(step, evaluation)) + _besides(plan, one)
+    return FLOAT * len(pack) * (copies * (one.parameters + one.beside) + max(step, evaluation)) + _besides(plan, one)
 
 
 def _besides(plan: Plan, one: Trajectory) -> float:

@@ -77,10 +77,11 @@ PAPERS_FIGURES = {
     },
     "002": {},  # its Figure 3 is drawn of every study that seeks distances
     "000": {},  # and so is its Figure 4, margin curves
+    "003": {},  # its tables are drawn of every study of corruptions
 }
 
 # The kinds of figures, one per data set, that stand beside those of a paper on the page's first screen.
-BESIDE_PAPERS = {"001": ("metrics",), "002": ("distances",), "000": ("margins",)}
+BESIDE_PAPERS = {"001": ("metrics",), "002": ("distances",), "000": ("margins",), "003": ("corruptions", "adaptations")}
 
 METHODS = {"figure2": "sgd", "figure3": "imp", "figure4": "hmc"}
 
@@ -100,6 +101,7 @@ FIGURES = (
     "margins",
     "corruptions",
     "severities",
+    "adaptations",
     "diagnostics",
 )
 
@@ -114,7 +116,8 @@ def figures(plan: Plan) -> list[str]:
     set and notion that is attacked a trade-off (but for paper 001), the measure over each hyper-parameter, the effect
     of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where certificates
     are asked too; per data set the traces of its chains, the convergence of its experiments, the curves of distances
-    to violations and of margins, networks under corruptions and over severities, and the residuals of its regressions.
+    to violations and of margins, networks under corruptions, over severities and over the images that they were adapted
+    with, and the residuals of its regressions.
     """
     found = [name for name in PAPERS_FIGURES[plan.study.paper] if _has(plan, name)]
     if plan.study.paper == "001":
@@ -143,6 +146,8 @@ def figures(plan: Plan) -> list[str]:
             found.append(f"corruptions_{dataset}")
         if any(len(one) > 1 for one in _severities(plan, grids).values()):
             found.append(f"severities_{dataset}")
+        if "mnist_c" in {name for _, name in _severities(plan, grids)} and any(grid.adapts for grid in grids):
+            found.append(f"adaptations_{dataset}")
         if notions(grids, True):
             found.append(f"diagnostics_{dataset}")
     return found

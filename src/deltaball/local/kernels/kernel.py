@@ -10,7 +10,7 @@ import torch
 
 from deltaball.base.implementations import implementation
 from deltaball.local.kernels.known import Known
-from deltaball.study.kernels import KERNELS, ChosenKernel
+from deltaball.study.kernels import ChosenKernel
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Sized(Kernel):
 
 def kernel(chosen: ChosenKernel, known: Known | None = None) -> Kernel:
     """The kernel that a measure asks. What is `known` is needed where `chosen.needs_images` says so."""
-    entry = KERNELS[chosen.name]
+    entry = chosen.entry
     names = {entry.size: "size", "points": "around"}
     values = {names.get(name, name): value for name, value in chosen.parameters}
-    if entry.corruptions:
+    if entry.corruptions and not entry.is_brought:
         values |= {"names": entry.corruptions, "kept": known and known.corrupted}
     return implementation(entry.implementation)(**values, **({"known": known} if chosen.needs_images else {}))

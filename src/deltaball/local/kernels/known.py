@@ -21,6 +21,7 @@ class Known:
     of_points: np.ndarray | None = None  # int64 [n]
     autoencoders: Mapping[str, AutoEncoder] = field(default_factory=dict)  # by their labels
     corrupted: Kept | None = None  # the points
+    brought: Mapping[str, np.ndarray] = field(default_factory=dict)  # uint8 [n, draws, h, w, c], by a set's content
 
     def distances(self, x: np.ndarray) -> np.ndarray:
         """The L2 distance of images [n, h, w, c] to each training image, float64 [n, m]."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from deltaball.base.implementations import implementation
+from deltaball.networks.layers import Layers
 from deltaball.networks.models import Layered
 from deltaball.study.objectives import DEFAULT, OBJECTIVES
 from deltaball.training.draws import Draws
@@ -45,6 +46,13 @@ class Objective(ABC):
         It may be differentiated by images on the way, as an attack does, and read `networks.layers` and `.weights`, as
         a bound does. Random numbers come from `batch.draws` alone.
         """
+
+    def generator_layers(self, layers: Layers) -> Layers | None:
+        """Of the generator that is trained beside each network of such layers; None: there is none.
+
+        Where there is one, `__call__` finds it as `networks.generator`, and `of_generator` gives its loss.
+        """
+        return None
 
 
 def objective_of(axes: Mapping[str, Any]) -> Objective:

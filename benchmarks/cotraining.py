@@ -1,0 +1,96 @@
+"""What co-training costs: packs that train a generator beside each network, and the same packs on cross-entropy.
+
+    .venv/bin/python benchmarks/cotraining.py [DATA.npz]
+
+Networks of papers 000 and 003 (three 5×5 convolutions, batch normalisation, Adam, batches of 32), narrower, with
+generators of some widths and depths, on images of the size of MNIST (or those of a file). Seconds of an epoch per
+network, and that as a multiple of an epoch on cross-entropy by the same code in the same run. On one thread, by CPU
+time; each is timed in turn, TURNS times, and the median counts.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+
+from deltaball.networks.initial import initial_weights
+from deltaball.networks.layers import Layers
+from deltaball.run.libraries import prepare_torch
+from deltaball.study.architectures import layers
+from deltaball.training import draws
+from deltaball.training.objectives.objective import objective_of
+from deltaball.training.steps import Members, Recipe, Steps
+
+NETWORKS, BATCH, POINTS, TURNS = 2, 32, 256, 3
+FILTERS = (16, 32)
+GENERATORS = ((4, 1), (4, 2), (8, 1), (8, 2))  # filters, hidden convolutions
+
+
+def data(path: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images [n, h, w, c] in [0, 1] and labels."""
+    random = np.random.default_rng(0)
+    images, labels = random.random((POINTS, 28, 28, 1), dtype=np.float32), random.integers(0, 10, POINTS)
+    if path:
+        with np.load(path) as file:
+            images, labels = file["x_train"][:POINTS] / np.float32(255), file["y_train"][:POINTS]
+        images = images if images.ndim == 4 else images[..., None]
+    return torch.from_numpy(images), torch.from_numpy(labels.reshape(-1).astype(np.int64))
+
+
+def started(network: Layers) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The weights of a pack, and Adam's moments of those that are trained."""
+    drawn = [initial_weights(network, np.random.default_rng(k)) for k in range(NETWORKS)]
+    weights = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*drawn, strict=True)]
+    trained = [one for one, weight in zip(weights, network.weights, strict=True) if weight.role != "buffer"]
+    return weights, [torch.zeros_like(one) for one in trained * 2]
+
+
+def epoch(filters: int, axes: Mapping[str, Any], images: torch.Tensor, labels: torch.Tensor) -> Callable[[], object]:
+    """An epoch of a pack by the objective of these axes."""
+    network = layers("conv5", {"filters": filters, "fc_width": 8 * filters}, tuple(images.shape[1:]), 10)
+    recipe = Recipe(network, BATCH, "adam", objective=objective_of(axes))
+    weights, moments = started(network)
+    keys = draws.keys([str(k) for k in range(NETWORKS)], "cpu")
+    beside = Members(*started(recipe.generator.layers)) if recipe.generator else None
+    members = Members(weights, moments, (), {"beta": torch.full((NETWORKS,), 1.0)}, keys, beside)
+    steps = Steps(recipe, members, images, labels)
+    order, other = (
+        np.stack([np.random.default_rng([k, own]).permutation(len(images)) for k in range(NETWORKS)]) for own in (0, 1)
+    )
+    rates = torch.full((NETWORKS,), 1e-3)
+    return lambda: steps.epoch(order, rates, 0, other if beside else None)
+
+
+def main() -> None:
+    prepare_torch("cpu")
+    images, labels = data(sys.argv[1] if len(sys.argv) > 1 else None)
+    work = {}
+    for filters in FILTERS:
+        work[filters, "cross-entropy"] = epoch(filters, {"objective": "cross_entropy"}, images, labels)
+        for width, depth in GENERATORS:
+            axes = {"margin_of": "softmax", "generator_filters": width, "generator_depth": depth}
+            name = f"generator of {width} filters, depth {depth}"
+            work[filters, name] = epoch(filters, {"objective": "cotraining", **axes}, images, labels)
+    taken: dict[tuple[int, str], list[float]] = {key: [] for key in work}
+    for _ in range(1 + TURNS):
+        for key, run in work.items():
+            began = time.process_time()
+            run()
+            taken[key].append(time.process_time() - began)
+    median = {key: statistics.median(times[1:]) for key, times in taken.items()}
+    print(f"{NETWORKS} networks in a pack, batches of {BATCH}, {POINTS} images, torch {torch.__version__}, one thread")
+    print(f"{'filters':<9}{'':<34}{'ms per network':>15}{'× cross-entropy':>17}")
+    for (filters, name), seconds in median.items():
+        multiple = seconds / median[filters, "cross-entropy"]
+        print(f"{filters:<9}{name:<34}{1e3 * seconds / NETWORKS:>15.1f}{multiple:>17.2f}")
+
+
+if __name__ == "__main__":
+    main()
