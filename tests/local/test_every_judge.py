@@ -68,6 +68,8 @@ def labels_of(model: Model, x: torch.Tensor) -> torch.Tensor:
 
 def short(name: str) -> dict[str, float]:
     """Settings of a quick search: whatever they are, what is said must hold."""
+    if name == "branched":
+        return {"seconds": 0.1}
     return {key: 4 if isinstance(default, int) else 0.5 for key, default in JUDGES[name].settings.items()}
 
 
@@ -147,9 +149,12 @@ def test_what_is_proven_is_the_same_alone(network: tuple[NetworkKind, Model], no
     alone = verdicts(model.one(len(model) - 1), kind, norm, x[1:3], ("proves", "decides"))
     for (name, asked), verdict in alone.items():
         single, beside = verdict.outcome[0], together[name, asked].outcome[-1, 1:3]
-        # A time limit may leave a point open here and not there; float64 may round differently with others beside.
+        # A time limit may leave a point open here and not there, or less well bounded; float64 may round differently
+        # with others beside.
         decided = ~(single.isnan() | beside.isnan())
         assert decided.all() or JUDGES[name].says == "decides"
+        if JUDGES[name].branches and JUDGES[name].says == "proves":
+            continue
         torch.testing.assert_close(single[decided], beside[decided], atol=1e-6, rtol=0)
 
 

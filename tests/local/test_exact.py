@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltaball.base.errors import InputError
-from deltaball.local import exact, linear_programs
+from deltaball.local import branching, exact, linear_programs
 from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.bounds import LogitBounds
@@ -257,7 +257,7 @@ def test_rows_that_do_not_depend_on_the_image_do_not_stop_the_solver(norm: str, 
 
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_without_steps_of_adam_linear_programs_decide(norm: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(exact, "STEPS", 0)
+    monkeypatch.setattr(branching, "STEPS", 0)
     solve, calls = linear_programs.solve, []
     monkeypatch.setattr(linear_programs, "solve", lambda *given: calls.append(1) or solve(*given))
     outcomes = []
@@ -280,7 +280,7 @@ def test_a_solver_that_errs_proves_nothing(scale: float, monkeypatch: pytest.Mon
         multipliers = torch.from_numpy(scale * random.random(len(rows))).clamp(min=0)
         return multipliers, torch.from_numpy(scale * random.normal(size=len(objective)))
 
-    monkeypatch.setattr(exact, "STEPS", 0)
+    monkeypatch.setattr(branching, "STEPS", 0)
     monkeypatch.setattr(linear_programs, "solve", wrong)
     for seed in range(12):
         pack, x, ball = drawn(fcn(2, 5, (2, 2, 1), 3), seed), images(1, (2, 2, 1), seed), Ball("linf", 0.3)
@@ -406,7 +406,7 @@ def test_a_max_pool_may_come_before_its_relu():
 
 
 def test_a_convolutional_network_decided_by_linear_programs(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(exact, "STEPS", 0)
+    monkeypatch.setattr(branching, "STEPS", 0)
     monkeypatch.setattr(dense_form, "SPARSE", 1.0)
     axes = {"fc_depth": 1, "fc_width": 2, "activation": "relu", "filters": 1, "kernel": 3, "conv_depth": 1}
     for seed in range(6):
@@ -446,7 +446,7 @@ def test_without_time_nothing_is_robust():
 
 def test_a_limit_is_kept_and_is_no_answer(monkeypatch: pytest.MonkeyPatch):
     clock = itertools.count(step=0.01)  # of which every look takes a hundredth of a second
-    monkeypatch.setattr(exact, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(branching, "time", SimpleNamespace(process_time=lambda: next(clock)))
     pack, x = drawn(fcn(4, 40, (5, 5, 1), 10), 0), torch.full((2, 5, 5, 1), 0.5)
     point = pack(x)
     predicted = int(point[0, 0].argmax())
@@ -461,7 +461,7 @@ def test_a_limit_is_kept_and_is_no_answer(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_point_of_too_many_subproblems_is_given_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(exact, "LARGEST_HEAPS", 4000)
+    monkeypatch.setattr(branching, "LARGEST_HEAPS", 4000)
     pack, x = drawn(fcn(4, 40, (5, 5, 1), 10), 0), torch.full((2, 5, 5, 1), 0.5)
     pack.weights[-1][0, int(pack(x)[0, 0].argmax())] += 3.0
     decisions = decide(pack, x, Ball("linf", 0.4), LIMIT)
@@ -522,7 +522,7 @@ def test_points_are_decided_one_by_one_and_repeatably():
 
 def test_more_points_than_are_bounded_together():
     pack, ball = drawn(fcn(2, 6, (2, 2, 1), 3), 1), Ball("linf", 0.15)
-    x = images(exact.GROUP + 5, (2, 2, 1))
+    x = images(branching.GROUP + 5, (2, 2, 1))
     decisions = decide(pack, x, ball, LIMIT)
     assert_witnesses(pack, x, ball, decisions)
     assert {0.0, 1.0} == set(decisions.outcome)

@@ -8,6 +8,7 @@ import torch
 
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.crown import layer_bounds
+from deltaball.local.exact import leads
 from deltaball.local.subproblems import Relaxations, Subproblems
 from deltaball.networks.arithmetic import ACTIVATIONS
 from deltaball.networks.dense_form import affine_layers
@@ -35,7 +36,7 @@ class Case:
         low, high = (torch.cat([one[0] for one in side], -1) for side in bounds)
         affine = affine_layers(pack)
         self.kept = pack(x.double())[0].argmax(-1)
-        given = (affine, [activation] * 3, self.around, low, high, self.kept)
+        given = (affine, [activation] * 3, self.around, low, high, leads(self.kept, CLASSES))
         self.exactly, self.quickly = (Relaxations(*given, dtype) for dtype in (torch.float64, torch.float32))
         noise = torch.from_numpy(random.normal(size=(400, *x.shape)))
         images = torch.cat([self.around.project(x + 0.3 * noise), self.around.steepest(noise)]).double()
@@ -50,7 +51,8 @@ class Case:
 
     def split(self) -> Subproblems:
         """Each point against each class, with some units split around what one of the images has there."""
-        some = self.exactly.roots(torch.arange(POINTS))
+        every = torch.cartesian_prod(torch.arange(POINTS), torch.arange(CLASSES - 1))
+        some = self.exactly.roots(*every.T)
         places, possible = self.exactly.places(some)
         at = self.entering[self.random.integers(len(self.entering))][some.point]
         chosen = possible & torch.from_numpy(self.random.random(possible.shape) < 0.3)

@@ -44,6 +44,7 @@ JUDGES = {
     "ibp": ("#CC79A7", "v"),
     "crown": ("#E69F00", "^"),
     "alpha_crown": ("#D55E00", "<"),
+    "branched": ("#8C2D04", ">"),
     "exact": ("#000000", "D"),
 }
 UNKNOWN_JUDGES = (("#009E73", "P"), ("#A0457A", "*"), ("#999999", "p"))  # of judges that have no look of their own

@@ -1,7 +1,8 @@
 """Bounds of many subproblems of branch and bound at once: of the points of one network, written as dense layers.
 
 A subproblem is the part of a point's ball in which some units' inputs lie above or below the places where they were
-split, and asks by how much the class that is kept leads one other class there. CROWN bounds that from below. The lines'
+split, and asks how small a linear function of the logits, a row, becomes there: by how much one class leads another,
+for instance. CROWN bounds that from below. The lines'
 free choices (α-CROWN, Xu et al. 2021, "Fast and complete") and Lagrange multipliers of the splits (β-CROWN, Wang et al.
 2021; of any activation, Shi et al. 2024, "Neural network verification with branch-and-bound for general
 nonlinearities") are improved by a few steps of Adam from where the parent left them.
@@ -36,7 +37,7 @@ class Subproblems(NamedTuple):
     """B subproblems of networks with N units, whose lines leave C choices each."""
 
     point: torch.Tensor  # int64 [B]
-    row: torch.Tensor  # int64 [B] of the other class
+    row: torch.Tensor  # int64 [B] which of the point's rows
     low: torch.Tensor  # [B, N] what enters is no smaller, -inf where it was not split
     high: torch.Tensor  # [B, N]
     choices: torch.Tensor  # [B, C, N] in [0, 1]
@@ -65,7 +66,7 @@ class Relaxations:
     """n points of one network: what bounds their subproblems.
 
     `affine` are the dense layers and `activations` those after all but the last; `low` and `high` [n, N] enclose what
-    enters the units. `kept` [n] are the classes that are kept.
+    enters the units. `rows` [n, R, classes] are functions of the logits.
     """
 
     def __init__(
@@ -75,16 +76,21 @@ class Relaxations:
         around: Neighbourhood,
         low: torch.Tensor,
         high: torch.Tensor,
-        kept: torch.Tensor,
+        rows: torch.Tensor,
         dtype: torch.dtype,
     ) -> None:
-        self.activations, self.around, self.kept, self.dtype = activations, around, kept, dtype
+        self.activations, self.around, self.dtype = activations, around, dtype
         self.low, self.high = low.to(dtype), high.to(dtype)
         self.kernels = [kernel.to(dtype) for kernel, _ in affine]
         self.transposed = [kernel.t().contiguous() if not kernel.is_sparse else kernel.t() for kernel in self.kernels]
         self.biases = [bias.to(dtype) for _, bias in affine]
         self.widths = [len(bias) for bias in self.biases[:-1]]
-        self.columns, self.offsets = self.kernels[-1].to_dense().t().contiguous(), self.biases[-1]
+        rows = rows.to(dtype)
+        # What leaves the last units enters the rows by these.
+        self.rows, self.offsets = (
+            _times(rows.flatten(0, 1), self.kernels[-1]).unflatten(0, rows.shape[:2]),
+            rows @ self.biases[-1],
+        )
         self.sizes = torch.ones_like(self.low)
         low, high = around.box
         self.middle = (around.centre + (low + high) / 2 if around.is_box else around.centre).to(dtype)
@@ -100,14 +106,8 @@ class Relaxations:
         """How many an input's lines leave at most; room for one if there are no units."""
         return 2 if set(self.activations) - {"relu"} else 1
 
-    @property
-    def classes(self) -> int:
-        return len(self.offsets)
-
-    def roots(self, points: torch.Tensor) -> Subproblems:
-        """All other classes of some points, by the usual lines."""
-        others = self.classes - 1
-        point, row = points.repeat_interleave(others), torch.arange(others, device=points.device).repeat(len(points))
+    def roots(self, point: torch.Tensor, row: torch.Tensor) -> Subproblems:
+        """The whole balls around points [B] for one of their rows [B] each, by the usual lines."""
         low, high = self.low[point], self.high[point]
         starts = [
             torch.stack(curve.free.starts(one, other), 1)
@@ -202,10 +202,8 @@ class _Evaluation:
 
     def __init__(self, relaxations: Relaxations, some: Subproblems) -> None:
         self.of, self.point = relaxations, some.point
-        kept = relaxations.kept[some.point]
-        other = some.row + (some.row >= kept)
-        self.rows = relaxations.columns[kept] - relaxations.columns[other]
-        self.offsets = relaxations.offsets[kept] - relaxations.offsets[other]
+        self.rows = relaxations.rows[some.point, some.row]
+        self.offsets = relaxations.offsets[some.point, some.row]
         self.low = torch.maximum(relaxations.low[some.point], some.low)
         self.high = torch.minimum(relaxations.high[some.point], some.high)
         self.sizes = relaxations.sizes[some.point]

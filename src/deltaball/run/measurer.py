@@ -104,7 +104,7 @@ class Measurer:
             layers, forward = self.plan.layers(pack[0]), forward_seconds(self.plan, pack[0])
             for one, count in measuring.lacking(self._asked_of(pack), self.seed, self.store).items():
                 left[one] += count
-                taken = passes(one, layers) * forward + JUDGES[one.judge].seconds
+                taken = passes(one, layers) * forward + JUDGES[one.judge].beside(dict(one.settings), layers)
                 seconds[one] = max(seconds.get(one, 0.0), taken)
         self.told = MeasuringProgress(left, seconds)
         return self.told

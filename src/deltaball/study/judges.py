@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from deltaball.networks.dense_sizes import LARGEST, too_large
-from deltaball.networks.layers import Conv, Dense, Layers, Residual
+from deltaball.networks.layers import Activation, Conv, Dense, Layers, Residual
 from deltaball.study.notions import Notion
 
 Settings = Mapping[str, float]
@@ -68,6 +68,10 @@ VECTORS = Refusal(
     "it sums kernels of support vectors, which are not piecewise linear and of which no bounds are known",
 )
 NO_CLASS = Refusal(lambda notion, norm, network: notion.reads != "margin", "what it looks for is another class")
+NO_SOFTMAX = Refusal(
+    lambda notion, norm, network: notion.reads != "softmax",
+    "it proves how far softmax moves; ask exact of another class, and alpha_crown of the rest",
+)
 CURVED_SOFTMAX = Refusal(
     lambda notion, norm, network: notion.reads in ("class_softmax", "softmax"), "softmax is not piecewise linear"
 )
@@ -122,6 +126,7 @@ class Judge:
     shares: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     seconds: float = 0.0  # of a CPU per point, besides the passes
+    branches: bool = False  # whether it searches by branch and bound besides, up to its setting `seconds`
     members: tuple[str, ...] = ()  # of an ensemble: the attacks of which the closest image counts, as it numbers them
     weakening: tuple[str, ...] = ()  # settings that make it find less the larger they are; the others make it find more
 
@@ -153,6 +158,10 @@ class Judge:
     def minds_size(self) -> bool:
         """Whether there are networks that are too large for it."""
         return TOO_LARGE in self.refusals
+
+    def beside(self, settings: Settings, layers: Layers) -> float:
+        """Seconds of a CPU per point, besides the passes, of a network."""
+        return self.seconds + (_branching(settings, layers) if self.branches else 0.0)
 
     def refuses(self, notion: Notion, norm: str, network: NetworkKind = NetworkKind()) -> str | None:
         """Why it cannot judge networks of this kind by the notion in balls of the norm; None if it can."""
@@ -206,8 +215,17 @@ def _programs(settings: Settings, layers: Layers, notion: Notion) -> float:
 # Of L-BFGS-B: images that it looks at, and what each takes besides its gradient, about.
 LOOKS, LOOKING_SECONDS = 150, 0.001
 
-# The share of points that neither PGD nor CROWN settles, and what branch and bound takes for each.
-LEFT_OPEN, SOLVING_SECONDS = 0.25, 0.2
+# The share of points that neither PGD nor CROWN settles. What branch and bound takes for each of them, if the limit
+# allows, with so many hidden units; otherwise as their cube, and where activations are curved so many times as long.
+LEFT_OPEN, SOLVING_SECONDS, SOLVED_UNITS, CURVED_TIMES = 0.35, 0.1, 64, 100
+
+
+def _branching(settings: Settings, layers: Layers) -> float:
+    units = sum(math.prod(layer.output(shape)) for layer, shape in layers.within() if isinstance(layer, (Conv, Dense)))
+    units -= layers.output[0]
+    curved = any(isinstance(layer, Activation) and layer.name != "relu" for layer, _ in layers.within())
+    needed = SOLVING_SECONDS * (units / SOLVED_UNITS) ** 3 * (CURVED_TIMES if curved else 1)
+    return LEFT_OPEN * min(settings["seconds"], needed)
 
 
 def _of_mean(name: str, title: str, further: Settings) -> Judge:
@@ -362,6 +380,16 @@ JUDGES = {
             refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
         ),
         Judge(
+            name="branched",
+            title="branch and bound",
+            says="proves",
+            implementation="deltaball.local.branched.Branched",
+            passes=_pgd_and_crown,
+            settings={"seconds": 1.0},
+            refusals=(UNLAYERED, VECTORS, STANDARDISED, NO_SOFTMAX, EUCLIDEAN, CURVED_SUMS, TOO_LARGE),
+            branches=True,
+        ),
+        Judge(
             name="exact",
             title="the exact answer",
             says="decides",
@@ -379,7 +407,7 @@ JUDGES = {
                 CURVED_SUMS,
                 TOO_LARGE,
             ),
-            seconds=LEFT_OPEN * SOLVING_SECONDS,
+            branches=True,
         ),
         Judge(
             name="uniform",

@@ -85,7 +85,7 @@ def measuring(plan: Plan, shard: Shard) -> Request:
         for one, samples in asked[trajectory.id].items():
             work = shared(one)
             needed[work] = max(needed[work], samples * passes(one, layers))
-            seconds += samples * JUDGES[one.judge].seconds
+            seconds += samples * JUDGES[one.judge].beside(dict(one.settings), layers)
         seconds += sum(needed.values()) * forward
     near = any(one.kernel and one.kernel.entry.of_images for wanted in asked.values() for one in wanted)
     # The order of all training images around each point, and their distances.
