@@ -8,6 +8,7 @@ import pytest
 
 from deltaball.analysis.trainings import KINDS as BY_OBJECTIVE
 from deltaball.figures import style
+from deltaball.report.reading import picture
 
 KINDS = BY_OBJECTIVE.values()
 
@@ -45,6 +46,11 @@ def test_a_picture_has_the_first_network_of_each_kind_and_its_distances(
     assert shown["network_id"].to_list() == ["a", "a", "b", "b"]
     assert shown["distance"].to_list() == pytest.approx([distance] * 4)
     assert shown["attack"].eq("fmn").all()
+    told = picture(path)["told"]
+    assert told.startswith(
+        f"Violations found: FCN, at 2 of 2 points, median {distance:.3g}; FCN, cross-Lipschitz, at 1"
+    )
+    assert "beyond 3" in told  # of one that is found and one that is not
 
 
 def test_without_distances_there_is_no_picture(tmp_path: Path) -> None:

@@ -41,9 +41,6 @@ def _draw(dataset: str, members: pd.DataFrame, folder: Path) -> Path:
     first = members.drop_duplicates("kind")["network_id"]
     members = members[members["network_id"].isin(first)].reset_index(drop=True)
     members = members.assign(distance=[_distance(*pair, norm) for pair in _pairs(members)])
-    found = members[members["became"] != members["predicted"]]
-    medians = found.groupby("kind", sort=False)["distance"].median()
-    told = "; ".join(f"{kind}: {median:.3g}" for kind, median in medians.items())
     note = (
         f"The closest image of another class that {display_name(attack)} finds, {NORMS[norm]}; below it what the "
         f"network took the point for, what it takes the image for, and how far that is, {ROUNDED}. Points are the "
@@ -51,9 +48,19 @@ def _draw(dataset: str, members: pd.DataFrame, folder: Path) -> Path:
     )
     data = members.drop(columns=["image", "perturbed", "height", "width", "channels"])
     name = f"violations_{dataset}"
-    reading = f"Median distance of the violations shown: {told}." if len(found) else "None was found at these points."
-    finish(_panels(members), name, f"{dataset}: the closest violations", note, data, folder, reading)
+    finish(_panels(members), name, f"{dataset}: the closest violations", note, data, folder, _reading(members))
     return folder / f"{name}.png"
+
+
+def _reading(members: pd.DataFrame) -> str:
+    """At how many points there is a violation, and how far it is in the median; where there is none it is beyond."""
+    far = members["distance"].where(members["became"] != members["predicted"], np.inf)
+    told = []
+    for kind, distances in far.groupby(members["kind"], sort=False):
+        median = distances.median()
+        middle = f"median {median:.3g}" if np.isfinite(median) else f"median beyond {members['delta'].max():.3g}"
+        told.append(f"{kind}, at {np.isfinite(distances).sum()} of {len(distances)} points, {middle}")
+    return f"Violations found: {'; '.join(told)}."
 
 
 def _panels(members: pd.DataFrame) -> Figure:
