@@ -6,8 +6,8 @@ Eight networks of papers 000 and 003, narrower than theirs (`conv5` with 32 filt
 1,024), are trained by deltaball on MNIST (mnist.npz in FOLDER, default: data), 2,000 images and 4 epochs each, and kept
 in STORE (default: a folder that is deleted in the end). Then a study's own measure of `margin` by `ensemble`, L2, is
 taken of all of them, at all points, and the curves are made of it: nothing is scaled up. PGD takes STEPS at each of
-RADII (default: what a study has if it says nothing). Printed are the seconds of the processor and of the clock, the mean
-margin, and which attack was the closest how often.
+RADII (default: what a study has if it says nothing). Printed are the seconds of the processor and of the clock, the
+mean margin, and which attack was the closest how often.
 
 On a machine that others share seconds are larger than alone.
 """
