@@ -33,6 +33,8 @@ OBJECTIVES = {
     "trades": {"radius": 0.1, "beta": 6},
     "cross_lipschitz": {"beta": 0.5},
     "cotraining": {"beta": 0.5, "generator_filters": 2, "generator_depth": 1},
+    "on_manifold": {"beta": 0.5, "autoencoder": "one"},
+    "on_manifold_adversarial": {"autoencoder": "one", "attack_steps": 2},
     "mart": {"radius": 0.1, "beta": 5},
     "ibp": {"radius": 0.1, "ramp_epochs": 3},
     "crown_ibp": {"radius": 0.1, "ramp_epochs": 3},
@@ -55,13 +57,16 @@ def grid(architecture: str = "fcn", method: str = "sgd", without: tuple[str, ...
 
 
 def study(*grids: dict, **changed: Any) -> dict:
-    """A study as YAML gives it."""
+    """A study as YAML gives it, with the auto-encoders that its grids name."""
+    named = {(one["autoencoder"], one["dataset"]) for one in grids if "autoencoder" in one}
+    coders = [{"name": name, "dataset": dataset, "latent": 2, "filters": 2, "epochs": 1} for name, dataset in named]
     return {
         "study": "test",
         "data": ELSEWHERE,
         "guarantee": {"epsilon": 0.05, "confidence": 0.95},
         "measures": [{"notion": "class_change", "delta": 0.1}],
         "grids": list(grids) or [grid()],
+        **({"autoencoders": coders} if coders else {}),
         **changed,
     }
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from deltaball.networks.autoencoders import AutoEncoder, Coders
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import (
     Activation,
@@ -98,6 +99,12 @@ def trained(
     return losses
 
 
+def coder(shape: tuple[int, int, int] = SHAPE) -> AutoEncoder:
+    """An auto-encoder that learned nothing."""
+    coders = Coders(shape, 2, 2)
+    return AutoEncoder.of(coders, coders.initial(np.random.default_rng(0)))
+
+
 class Traced:
     """Records work as a CUDA graph does: once, without doing it, as operations on tensors that stay where they are.
 
@@ -115,7 +122,9 @@ class Traced:
         counters = s.places, s.before, s.taken
         of_members = *m.weights, *m.moments, *m.masks, *m.axes.values(), *keys
         generators = (*beside.weights, *beside.moments, s.generators_order) if beside else ()
-        return [*of_members, *generators, s.images, s.labels, s.order, s.rates, *counters, s.loss]
+        own = s.recipe.objective.autoencoder
+        coders = own.weights if own else ()
+        return [*of_members, *generators, *coders, s.images, s.labels, s.order, s.rates, *counters, s.loss]
 
     @tensors.setter
     def tensors(self, given: Sequence[torch.Tensor]) -> None:
@@ -127,6 +136,8 @@ class Traced:
             own = ([next(rest) for _ in many] for many in (m.generators.weights, m.generators.moments))
             generators, s.generators_order = Members(*own), next(rest)
         s.members = Members(weights, moments, masks, axes, keys, generators)
+        if own := s.recipe.objective.autoencoder:
+            s.recipe.objective.autoencoder = AutoEncoder(own.coders, [next(rest) for _ in own.weights])
         s.images, s.labels, s.order, s.rates, s.places, s.before, s.taken, s.loss = rest
 
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:

@@ -23,6 +23,7 @@ from deltaball.local.certificates.lines import CURVES
 from deltaball.local.notions import ClassChange
 from deltaball.local.references import Reference
 from deltaball.networks import layers as room
+from deltaball.networks import transposed
 from deltaball.networks.arithmetic import ACTIVATIONS, CONVOLUTIONS
 from deltaball.networks.dense_form import DENSE_ACTIVATIONS, DENSE_FORM, as_dense
 from deltaball.networks.dense_sizes import SIZES, dense_sizes
@@ -54,6 +55,7 @@ from deltaball.networks.layers import (
 )
 from deltaball.networks.packs import FORWARD, Pack, Pass, logits
 from deltaball.networks.support_vectors import SupportVectors
+from deltaball.networks.transposed import ConvTranspose, Reshape
 from deltaball.plan import costs
 from deltaball.plan.costs import COSTS, layer_costs
 from deltaball.study.checking import standardises
@@ -121,6 +123,12 @@ NETWORKS: dict[type[Layer], list[tuple[Layer, ...]]] = {
         (Flatten(), Dense(5), Residual((RELU, Dense(5))), RELU, Dense(CLASSES)),
     ],
     Flatten: [END, (Conv(2, 2), RELU, *END)],
+    Reshape: [(Flatten(), Dense(12), RELU, Reshape((3, 2, 2)), Conv(2, 3), *END)],
+    ConvTranspose: [
+        (Conv(3, 3, 2), RELU, ConvTranspose(2, 3, 2), RELU, ConvTranspose(1, 3), Activation("sigmoid"), *END),
+        (ConvTranspose(2, 4, 2), RELU, ConvTranspose(1, 3, 3), *END),
+        (ConvTranspose(2, 3, 2, (9, 14)), RELU, *END),
+    ],
 }
 # What stands in no other network, and has a test of its own: vector machines (training/test_svm.py).
 ELSEWHERE = {SupportVectors}
@@ -162,7 +170,8 @@ def known(
 
 
 def test_every_layer_has_an_example_and_every_table_has_layers_alone():
-    every = {kind for kind in vars(room).values() if is_dataclass(kind) and issubclass(kind, Layer)}
+    kinds = [kind for module in (room, transposed) for kind in vars(module).values()]
+    every = {kind for kind in kinds if is_dataclass(kind) and issubclass(kind, Layer)}
     assert set(NETWORKS) == every
     for kind, networks in NETWORKS.items():
         assert all(kind in map(type, network) for network in networks)
@@ -204,9 +213,27 @@ def test_multiply_adds_are_counted(layers: Layers):
         if not kernels:
             assert layer.macs(shape) == 0
             continue
-        outputs = math.prod(layer.output(shape)) // kernels[0].shape[-1]
+        # A transposed convolution takes the steps of the convolution back.
+        counted = shape if isinstance(layer, ConvTranspose) else layer.output(shape)
+        outputs = math.prod(counted) // kernels[0].shape[-1]
         assert layer.macs(shape) == outputs * math.prod(kernels[0].shape)
     assert layers.flop == 2 * sum(layer.macs(shape) for layer, shape in layers.walk())
+
+
+@pytest.mark.parametrize("less", [(0, 0), (1, 0), (0, 1)])
+@pytest.mark.parametrize(("size", "stride"), [(3, 2), (4, 2), (5, 3), (2, 2)])
+def test_a_transposed_convolution_is_the_transpose_of_one(size: int, stride: int, less: tuple[int, int]):
+    """⟨conv(x), y⟩ = ⟨x, transposed(y)⟩ for the same kernel, whose last two axes change their roles."""
+    random = torch.manual_seed(0)
+    small, large = (3, 2, 4), (3 * stride - less[0], 2 * stride - less[1], 5)
+    kernel = torch.randn(1, size, size, 5, 4, generator=random, dtype=torch.float64)
+    x, y = (torch.randn(6, *shape, generator=random, dtype=torch.float64) for shape in (large, small))
+    down = Layers(large, (Conv(4, size, stride, bias=False),))
+    up = Layers(small, (ConvTranspose(5, size, stride, large[:2]),))
+    assert (down.output, up.output) == (small, large)
+    there = Pass().through(down, [kernel], x[None])[0]
+    back = Pass().through(up, [kernel, torch.zeros(1, 5, dtype=torch.float64)], y[None])[0]
+    torch.testing.assert_close((there * y).sum(), (x * back).sum())
 
 
 @pytest.mark.parametrize("layers", CASES, ids=named)
@@ -225,6 +252,9 @@ def test_weights_start_by_their_roles(layers: Layers):
     [
         ((Dense(3),), r"Dense\(outputs=3, bias=True\) takes \[numbers\], and what enters it is \[5, 7, 2\]"),
         ((Flatten(), Conv(2, 3)), r"Conv\(.*\) takes \[height, width, channels\], and what enters it is \[70\]"),
+        ((Flatten(), ConvTranspose(2, 3)), r"ConvTranspose\(.*\) takes \[height, width, channels\]"),
+        ((ConvTranspose(2, 3, 2, (12, 14)),), r"ConvTranspose\(.*\) leads from other sides than .*\[5, 7, 2\]"),
+        ((Flatten(), Reshape((5, 7, 3))), r"Reshape\(.*\) takes \[105\], and what enters it is \[70\]"),
         ((Flatten(), MaxPool()), r"MaxPool\(.*\) takes \[height, width, channels\]"),
     ],
 )
@@ -357,7 +387,8 @@ def test_exact_answers_agree_with_certificates_and_samples(layers: Layers):
 def test_costs_are_of_all_multiply_adds(layers: Layers):
     found = layer_costs(layers)
     assert sum(cost.macs for cost in found) >= layers.flop / 2
-    weighted = [layer.output(shape) for layer, shape in layers.within() if isinstance(layer, (Dense, Conv))]
+    kinds = (Dense, Conv, ConvTranspose)
+    weighted = [layer.output(shape) for layer, shape in layers.within() if isinstance(layer, kinds)]
     assert [cost.numbers for cost in found] == [math.prod(shape) for shape in weighted]
     work = costs.passes(layers, 10)
     assert work["evaluated"] == 10 * sum(map(math.prod, weighted))

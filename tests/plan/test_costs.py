@@ -24,6 +24,7 @@ from deltaball.plan.costs import UNITS, Rates
 from deltaball.run import calibration, preview, probes
 from deltaball.store.store import Store
 from deltaball.study import architectures
+from deltaball.study.judges import JUDGES
 from deltaball.workflow import claims
 
 MNIST = CATALOGUE["mnist"]
@@ -336,3 +337,15 @@ def test_probes_span_what_the_papers_study_trains():
         for probe in probes.PROBES
     ]
     assert {unit for work in works for unit, amount in work.items() if amount} == set(UNITS)
+
+
+def test_branch_and_bound_is_counted_by_units_and_activations_and_no_longer_than_its_limit() -> None:
+    def searching(depth: int, width: int, activation: str, limit: float = 60) -> float:
+        found = network(depth=depth, width=width, activation=activation)
+        return JUDGES["exact"].beside({"seconds": limit}, found)
+
+    assert 0 < searching(1, 64, "relu") < searching(1, 128, "relu") < searching(2, 128, "relu")
+    assert searching(1, 64, "relu") < searching(1, 64, "tanh")
+    # Of hard networks every point that is left takes all that it may.
+    assert searching(2, 128, "tanh") == pytest.approx(120 * searching(2, 128, "tanh", 0.5))
+    assert JUDGES["crown"].beside({}, network()) == 0

@@ -14,9 +14,9 @@ from deltaball.base.errors import InputError
 from deltaball.base.implementations import is_implemented
 from deltaball.study.architectures import TRAINED
 from deltaball.study.axes import Strict
-from deltaball.study.grids import PARTS, all_axes, combinations, fits, grid_model, model_of
+from deltaball.study.grids import AFTERWARDS, PARTS, all_axes, combinations, fits, grid_model, model_of
 from deltaball.study.method import Training
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import METHODS, TRAININGS
 from deltaball.study.objectives import OBJECTIVES
 from deltaball.study.reading import load
 from deltaball.study.schema import schema
@@ -27,7 +27,8 @@ PAIRS = {(architecture, method) for architecture in TRAINED for method in ("sgd"
 PAIRS |= {("fcn", "imp"), ("fcn", "hmc"), ("file", "given"), ("rbf_svm", "svm")}
 # The objectives that a method takes, if not all.
 TAKEN = {method: {"cross_entropy"} for method in ("hmc", "svm", "given")}
-TAKEN |= {"finetune": {*OBJECTIVES} - {"ibp", "crown_ibp", "cotraining"}, "imp": {*OBJECTIVES} - {"cotraining"}}
+BESIDE = {"cotraining", "on_manifold", "on_manifold_adversarial"}  # which need another network beside
+TAKEN |= {"finetune": {*OBJECTIVES} - {"ibp", "crown_ibp"} - BESIDE, "imp": {*OBJECTIVES} - BESIDE}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,8 @@ def test_a_grid_has_the_axes_of_its_parts_and_no_other(validator: jsonschema.Dra
         whole = grid(architecture, method, objective=objective)
         names = grid_model(architecture, method, objective).axis_names()
         parts = [PARTS["architecture"][architecture], METHODS[method], OBJECTIVES[objective]]
-        assert names == [name for part in parts for name in part.model_fields if name not in ("architecture", "method")]
+        own = [name for part in parts for name in part.model_fields if name not in ("architecture", "method")]
+        assert names == [*own, *AFTERWARDS]
         for name in {*all_axes()} - {*names}:
             assert not validator.is_valid(study({**whole, name: 1}))
 
@@ -77,9 +79,9 @@ def test_parts_share_no_axis() -> None:
         assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TRAININGS)
 def test_a_method_has_a_room_that_trains(name: str) -> None:
-    found = importlib.util.find_spec(METHODS[name].room)
+    found = importlib.util.find_spec(TRAININGS[name].room)
     assert found
     functions = [one.name for one in ast.parse(Path(found.origin).read_text()).body if isinstance(one, ast.FunctionDef)]
     assert "train" in functions

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
-from step_cases import NETWORKS, made, replayed, trained
+from step_cases import NETWORKS, coder, made, replayed, trained
 
 from deltaball.networks.models import Layered
 from deltaball.study.objectives import DEFAULT, OBJECTIVES
@@ -20,7 +20,7 @@ from deltaball.training.objectives.objective import Batch, Objective, objective_
 PAGE = (Path(__file__).parents[2] / "docs/adding-an-objective.md").read_text(encoding="utf-8")
 _, ATTACK = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 # Values of an axis, as many as there are networks, of which the first are tried that it may have.
-VALUES = ([0.1, 0.3, 0.2], [1, 3, 2], ["standard_robustness", "classification", "f(x)[0] < 1"])
+VALUES = ([0.1, 0.3, 0.2], [1, 3, 2], ["standard_robustness", "classification", "f(x)[0] < 1"], ["one", "two", "three"])
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def entered(name: str) -> tuple[Objective, dict[str, list[Any]]]:
     entry = OBJECTIVES[name]
     axes = {axis: values_of(name, axis) for axis in entry.axis_names()}
     varying = {axis: values for axis, values in axes.items() if axis in entry.within_pack()}
-    return objective_of({"objective": name} | {axis: values[0] for axis, values in axes.items()}), varying
+    return objective_of({"objective": name} | {axis: values[0] for axis, values in axes.items()}, coder()), varying
 
 
 def attacked() -> tuple[Objective, dict[str, list[Any]]]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from builders import grid, network_ids, planned, planned_few
 from builders import study as whole_study
+from step_cases import coder
 
 from deltaball.base.draws import generator
 from deltaball.base.errors import InputError
@@ -357,6 +358,8 @@ DIVERGING = {
     "mart": ATTACKED,
     "cross_lipschitz": {"beta": 0.1, "slopes": "all"},
     "cotraining": {"beta": 0.1, "margin_of": "softmax", "generator_filters": 2, "generator_depth": 1},
+    "on_manifold": {"beta": 0.1, "sigma": 0.1, "decoded": 1, "ball_radii": 3, "least_radius": 0.1},
+    "on_manifold_adversarial": {"latent_radius": 0.1, "latent_rate": 0.05, "attack_steps": 2},
     "ibp": BOUNDED,
     "crown_ibp": BOUNDED,
 }
@@ -365,9 +368,14 @@ DIVERGING = {
 @pytest.mark.parametrize("objective", DIVERGING)
 def test_by_any_objective_a_diverging_network_touches_nobody(objective: str, tmp_path: Path):
     data, axes = linear(30), {"objective": objective, **DIVERGING[objective], "batch_size": 8}
+    if objective.startswith("on_manifold"):
+        axes["autoencoder"] = "coder"
     pack = [trajectory((1, 3), identity, **axes) for identity in ("aa", "bb")]
     wild = trajectory((1, 3), "cc", **{**axes, "learning_rate": 1e39})
     reference, store = Store(tmp_path / "alone"), Store(tmp_path / "together")
+    for folder in (reference, store):
+        weights = tuple(weight.numpy() for weight in coder(LINEAR.shape).weights)
+        folder.save("coder", 1, Checkpoint(weights, {}, {"status": "trained"}))
     for one in pack:
         train([one], LINEAR, data, reference, "cpu")
     assert train([pack[0], wild, pack[1]], LINEAR, data, store, "cpu") == 6

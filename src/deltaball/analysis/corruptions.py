@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from deltaball.analysis.trainings import adaptations, kinds, trainings
+from deltaball.analysis.trainings import NONE, adaptations, kinds, trainings
 from deltaball.base.guarantees import epsilon_reached
 from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
@@ -61,7 +61,10 @@ def _means(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     So the inequality holds for it as for each (Hoeffding); the tight interval is the same, as points are not seen here.
     """
     single = table[(table["pooled"] == "separate") & table["usual"].astype(bool) & table["corruption"].isin(FIFTEEN)]
-    for _, members in single.groupby(["system", "quantity"], sort=False):
+    measured = {*table[table["corruption"] == MEAN].groupby(["system", "quantity"]).groups}
+    for system, members in single.groupby(["system", "quantity"], sort=False):
+        if system in measured:
+            continue
         if {*members["corruption"]} != {*FIFTEEN} or members["samples"].nunique() > 1:
             continue
         first, mean = members.iloc[0], members["estimate"].mean()
@@ -89,7 +92,8 @@ def errors(shown: pd.DataFrame, reference: str | None) -> pd.DataFrame:
 
 def _errors(single: pd.DataFrame, wholes: pd.DataFrame, reference: str | None) -> Iterator[dict[str, Any]]:
     keys = ["dataset", "corruption", "severity", "measure"]
-    of_reference = 1 - single[single["grid"] == reference].groupby(keys, dropna=False)["estimate"].mean()
+    is_reference = (single["grid"] == reference) & (single["adaptation"] == NONE)
+    of_reference = 1 - single[is_reference].groupby(keys, dropna=False)["estimate"].mean()
     joined = single.assign(error=1 - single["estimate"]).join(of_reference.rename("unit"), on=keys)
     everyone = pd.concat([single, wholes.reset_index()]).drop_duplicates("system")
     for network in everyone[KNOWN].to_dict("records"):

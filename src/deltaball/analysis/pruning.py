@@ -11,6 +11,7 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 from deltaball.analysis.clustered import Student
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 from deltaball.analysis.ranges import highest
+from deltaball.study.transfers import NONE
 
 ALPHA = 0.05
 FEWEST_TRUNKS = 3
@@ -93,8 +94,9 @@ def pruning_tests(measured: pd.DataFrame) -> pd.DataFrame:
 
 def _pairs(measured: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
     """Per data set × measure, and for accuracy: pruned networks with their `value`, their `trunk`'s, the difference."""
-    # At proportion 0 nothing is pruned: such a network is its own trunk.
-    pruned = measured[(measured["method"] == "imp") & (measured["proportion"] > 0)]
+    # At proportion 0 nothing is pruned: such a network is its own trunk. Behind a transfer it is no longer that alone.
+    alone = measured["transfer"] == NONE if "transfer" in measured else True
+    pruned = measured[(measured["method"] == "imp") & (measured["proportion"] > 0) & alone]
     for dataset, members in pruned.groupby("dataset", sort=False):
         accuracy = members.drop_duplicates("network_id")
         yield from _paired(dataset, "test_accuracy", accuracy, "test_accuracy", "trunk_accuracy")

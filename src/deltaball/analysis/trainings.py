@@ -3,7 +3,7 @@
 import pandas as pd
 
 from deltaball.analysis.judges import display_name
-from deltaball.study.corruptions import JOINT
+from deltaball.study.corruptions import JOINT, SEVERAL
 
 # How pictures and pages name them.
 ARCHITECTURES = {"fcn": "FCN", "cnn": "CNN", "vgg": "VGG", "lenet": "LeNet", "nin": "NiN", "resnet20": "ResNet20"}
@@ -11,7 +11,7 @@ ARCHITECTURES |= {"conv5": "Conv5", "mnist_c_cnn": "MNIST-C CNN", "rbf_svm": "RB
 METHODS = {"sgd": "SGD", "imp": "IMP", "finetune": "fine-tuning", "hmc": "HMC", "svm": "SVM", "given": "GIVEN"}
 METHODS |= {"adapt": "adapted"}
 # How a network was adapted to corruptions, as pictures and pages name it.
-ADAPTATIONS = {"batch_norm": "batch statistics", "coral": "CORAL"}
+ADAPTATIONS = {"batch_norm": "batch statistics", "coral": "CORAL", "transfer": "transfer"}
 NONE = "none"
 BASELINE = "baseline"
 ORIGINAL, NOTHING = "original", "nothing"  # what a network that is not fine-tuned, or without an example, is tuned on
@@ -32,6 +32,8 @@ TITLES = {
     "trades": "TRADES",
     "cross_lipschitz": "cross-Lipschitz",
     "cotraining": "Co-training",
+    "on_manifold": "on the manifold",
+    "on_manifold_adversarial": "on-manifold adversarial",
     "mart": "MART",
     "ibp": "IBP training",
     "crown_ibp": "CROWN-IBP training",
@@ -81,12 +83,12 @@ def tuned_on(networks: pd.DataFrame) -> pd.Series:
 def adaptations(networks: pd.DataFrame) -> pd.DataFrame:
     """How each network was adapted to corruptions: by which `adaptation` (none: it was not), with how many images.
 
-    `pooled` is joint where these are of all corruptions, separate where they are of one, whichever it is.
+    `pooled` is joint where these are of all or several corruptions, separate where they are of one, whichever it is.
     """
     nothing = pd.Series(None, networks.index, dtype="object")
     by, corruption = (networks.get(name, nothing).astype("object") for name in ("adaptation", "corruption"))
     there = by.notna()
-    pooled = corruption.eq(JOINT).map({True: "joint", False: "separate"}).where(there)
+    pooled = corruption.isin([JOINT, SEVERAL]).map({True: "joint", False: "separate"}).where(there)
     counts = networks.get("corrupted_images", nothing).astype("Int64")
     return pd.DataFrame({"adaptation": by.where(there, NONE), "pooled": pooled, "corrupted_images": counts})
 

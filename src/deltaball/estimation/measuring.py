@@ -3,11 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from deltaball.base.statuses import MEASURABLE
 from deltaball.estimation.outcomes import Settled, Told, outcomes
+from deltaball.estimation.separate import by_corruption
 from deltaball.estimation.stored import Judged, StoredOutcomes
 from deltaball.local.kernels.known import Known
 from deltaball.networks.generators import Generator
@@ -51,16 +53,25 @@ def measure(
     for stage in range(len(STAGES)):
         batches = _batches(trained, stored, stage)
         for (done, samples, measures), together in batches.items():
-            for checkpoints, model in models(together, layers, store, device):
+            shown, own = (None if one is None else one[done:samples] for one in (images, labels))
+            whole = [one for one in together if not store.transfers(*one)]
+            for checkpoints, model in models(whole, layers, store, device):
                 settled = [
                     _settled(measures, _known(checkpoint, trained[checkpoint], stored), slice(done, samples))
                     for checkpoint in checkpoints
                 ]
-                shown, own = (None if one is None else one[done:samples] for one in (images, labels))
                 judged = outcomes(model, shown, measures, device, done, settled, told, own, known)
                 for k, checkpoint in enumerate(checkpoints):
                     stored.add(checkpoint, {one: judged[one].of_network(k) for one in measures})
-                computed += len(checkpoints) * len(measures) * (samples - done)
+            for checkpoint in together:
+                if checkpoint not in whole:
+                    network = partial(_behind, checkpoint, layers, store, device)
+                    by = partial(outcomes, images=shown, device=device, first=done, labels=own, known=known)
+                    judged = by_corruption(
+                        measures, network, lambda model, asked, by=by: by(model, measures=asked), told
+                    )
+                    stored.add(checkpoint, {one: judged[one].of_network(0) for one in measures})
+            computed += len(together) * len(measures) * (samples - done)
     return computed
 
 
@@ -104,6 +115,11 @@ def pack_of(checkpoints: Sequence[CheckpointId], layers: Layers, store: Store, d
     *hidden, output = (one for one in beside[0] if one.ndim == 4)  # the kernels
     generators = Generator.of(generator(output.shape[2], len(hidden), layers.shape), beside, device)
     return replace(pack, generator=generators)
+
+
+def _behind(checkpoint: CheckpointId, layers: Layers, store: Store, device: str, corruption: str) -> Model:
+    """A classifier behind its transfer for one corruption."""
+    return Pack.of(layers, [store.weights(*checkpoint, corruption)], device)
 
 
 def is_complete(asked: Asked, seed: int, store: Store) -> bool:

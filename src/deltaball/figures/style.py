@@ -68,6 +68,8 @@ TRAININGS = {
     "mart": "#9C9C9C",
     "cross_lipschitz": "#8C6D31",
     "cotraining": "#B5446E",
+    "on_manifold": "#4D9221",
+    "on_manifold_adversarial": "#A6C36F",
     "ibp": "#7A5195",
     "crown_ibp": "#B08FC7",
 }

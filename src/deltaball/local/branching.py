@@ -17,7 +17,8 @@ enough is bounded once more in float64, and only that counts.
 
 Bounds of the second layer's inputs by CROWN, made anew after every third or sixth split of the first layer's, were
 measured too: on 2×128 at δ = 0.05 they were a sixteenth narrower, cost as much as the splits, and the smallest bounds
-were lower in equal time. So they are as they are at the root.
+were lower in equal time. So they are as they are at the root. There, α-CROWN's in their place were 0.7 % narrower on
+2×64, decided the sign of no more units, and saved 3 % of the subproblems for 0.06 s per point.
 """
 
 import math

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from deltaball.networks.layers import AveragePool, MaxPool
+from deltaball.networks.transposed import ConvTranspose
 from deltaball.networks.windows import Sides
 
 # Multiply-adds from which a network's product is worth a call of its own.
@@ -80,6 +81,18 @@ def _convolved(
 # How the convolutions of a pack's networks, x [K, n, h, w, c] by kernels [K, size, size, c, filters] and biases
 # [K, filters] or None, are computed. `sides` of None: stride 1 and TensorFlow's 'same'.
 CONVOLUTIONS = {"looped": _looped, "grouped": _grouped, "unfolded": _unfolded}
+
+
+def transposed(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor, layer: ConvTranspose) -> torch.Tensor:
+    """Transposed convolutions of x [K, n, h, w, c] by kernels [K, size, size, filters, c]; a call per network."""
+    rows, columns = (slice(side.before, side.before + side.pixels) for side in layer.windows(x.shape[-3:]))
+    filters = kernel.permute(0, 4, 3, 1, 2)
+    maps = []
+    for k, images in enumerate(each(x)):
+        whole = functional.conv_transpose2d(images.permute(0, 3, 1, 2), filters[k], stride=layer.stride)
+        shown = whole[..., rows, columns] + bias[k][:, None, None]
+        maps.append(shown.permute(0, 2, 3, 1))
+    return torch.stack(maps) if maps[1:] else maps[0][None]
 
 
 def max_pooled(x: torch.Tensor, layer: MaxPool) -> torch.Tensor:

@@ -72,6 +72,12 @@ class AutoEncoder:
     def of(coders: Coders, weights: Sequence[np.ndarray], device: str = "cpu") -> "AutoEncoder":
         return AutoEncoder(coders, [torch.from_numpy(weight).to(device) for weight in weights])
 
+    @staticmethod
+    def kept(shape: tuple[int, int, int], weights: Sequence[np.ndarray], device: str = "cpu") -> "AutoEncoder":
+        """That of images `shape` which has these weights."""
+        # Three convolutions and a dense layer, each with its bias, are the encoder.
+        return AutoEncoder.of(Coders(shape, len(weights[7]), len(weights[1])), weights, device)
+
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Codes [n, latent] of images [n, h, w, c] in [0, 1]."""
         return _through(self.coders.encoder, self._own[0], images)

@@ -30,6 +30,7 @@ from deltaball.networks.layers import (
     Subsample,
     rule_for,
 )
+from deltaball.networks.transposed import ConvTranspose, Reshape
 from deltaball.networks.windows import Sides
 
 if TYPE_CHECKING:
@@ -204,6 +205,20 @@ def _flatten(keras: Any, layer: Flatten, shape: Shape, name: str) -> list[Step]:
     return [keras.layers.Flatten(data_format="channels_last", name=name)]
 
 
+def _reshape(keras: Any, layer: Reshape, shape: Shape, name: str) -> list[Step]:
+    return [keras.layers.Reshape(layer.shape, name=name)]
+
+
+def _transposed(keras: Any, layer: ConvTranspose, shape: Shape, name: str) -> list[Step]:
+    how = {"strides": layer.stride, "padding": "valid", "data_format": "channels_last"}
+    whole = [(side.count - 1) * layer.stride + layer.size for side in layer.windows(shape)]
+    cut = [
+        (side.before, one - side.before - side.pixels) for one, side in zip(whole, layer.windows(shape), strict=True)
+    ]
+    cropped = keras.layers.Cropping2D(tuple(cut), data_format="channels_last")
+    return [keras.layers.Conv2DTranspose(layer.filters, layer.size, name=name, **how), cropped]
+
+
 # What Keras calls each layer: Keras layers, or functions of its tensors, one after the other. Keras is an argument, for
 # whoever imports this may still choose a backend.
 KERAS = {
@@ -223,4 +238,6 @@ KERAS = {
     Subsample: _subsample,
     Residual: _residual,
     Flatten: _flatten,
+    Reshape: _reshape,
+    ConvTranspose: _transposed,
 }

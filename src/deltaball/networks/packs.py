@@ -16,6 +16,7 @@ from deltaball.networks.arithmetic import (
     constants,
     max_pooled,
     product,
+    transposed,
 )
 from deltaball.networks.layers import (
     Activation,
@@ -41,6 +42,7 @@ from deltaball.networks.layers import (
 )
 from deltaball.networks.models import Layered
 from deltaball.networks.support_vectors import SupportVectors
+from deltaball.networks.transposed import ConvTranspose, Reshape
 from deltaball.networks.voting import support_vectors
 
 if TYPE_CHECKING:
@@ -210,6 +212,16 @@ def _flatten(layer: Flatten, weights: Sequence[torch.Tensor], x: torch.Tensor, w
     return x.flatten(-3)
 
 
+def _reshape(layer: Reshape, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    return x.unflatten(-1, layer.shape)
+
+
+def _transposed(layer: ConvTranspose, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
+    kernel, bias = weights
+    images = x if x.ndim == 5 else x.expand(len(kernel), *x.shape)
+    return transposed(images, kernel, bias, layer)
+
+
 def along_channels(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """One number [K, c] for each network and channel, as x [K, n, ..., c] or [n, ..., c] can be multiplied with it."""
     return values.reshape(len(values), *[1] * (3 if x.ndim > 3 else 1), -1)
@@ -234,5 +246,7 @@ FORWARD = {
     Subsample: _subsample,
     Residual: _residual,
     Flatten: _flatten,
+    Reshape: _reshape,
+    ConvTranspose: _transposed,
     SupportVectors: support_vectors,
 }

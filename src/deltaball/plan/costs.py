@@ -18,8 +18,9 @@ from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks import layers as kinds
 from deltaball.networks.layers import Conv, Dense, Layer, Layers, Shape, rule_for
 from deltaball.networks.support_vectors import EXPECTED, SupportVectors
+from deltaball.networks.transposed import ConvTranspose, Reshape
 from deltaball.study.descending import Descending
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import TRAININGS
 from deltaball.study.objectives import DEFAULT, GENERATOR_PASSES, OBJECTIVES, generator_of
 
 # What is counted. A device's rates say how many seconds one of each takes.
@@ -139,23 +140,37 @@ def training(
     device: str,
 ) -> Work:
     """Training a pack of trajectories to their last checkpoints, with evaluating and writing all of these."""
-    if METHODS[method].averages_samples:
+    if TRAININGS[method].averages_samples:
         return _sampling(axes, layers, facts, checkpoints, device)
     kept = sum(map(len, checkpoints))
-    if not issubclass(METHODS[method], Descending):
-        return total(passes(layers, kept * (facts.train + facts.test)), {"checkpoint": kept})
+    if not issubclass(TRAININGS[method], Descending):
+        return total(
+            passes(layers, kept * (facts.train + facts.test)),
+            _paired(method, axes, layers, facts, checkpoints),
+            {"checkpoint": kept},
+        )
     each = [max(one) for one in checkpoints]
     descent = epochs(method, axes, layers, facts, each, device)
-    evaluated = kept * (METHODS[method].images_each(axes, facts.train) + facts.test)
+    evaluated = kept * (TRAININGS[method].images_each(axes, facts.train) + facts.test)
     evaluated += sum(each) * axes.get("validation", 0)
     return total(
         descent, passes(layers, evaluated), _search(method, axes, layers, facts, len(each)), {"checkpoint": kept}
     )
 
 
+def _paired(
+    method: str, axes: Mapping[str, Any], layers: Layers, facts: DatasetFacts, checkpoints: Sequence[Sequence[int]]
+) -> Work:
+    """Training paired auto-encoders; nothing of what does not descend otherwise, which passes no image in steps."""
+    own = TRAININGS[method]
+    images = sum(own.images(axes, facts.train, max(one)) for one in checkpoints)
+    changed = images / axes.get("batch_size", 1) * own.parameters(axes, facts.train, layers)
+    return {**passes(layers, 3 * images), "weight": changed, "moment": changed}
+
+
 def _search(method: str, axes: Mapping[str, Any], layers: Layers, facts: DatasetFacts, networks: int) -> Work:
     """Looking for what trajectories train on; a pass moves the image too."""
-    count = networks * METHODS[method].searching(axes, facts.train, layers)[0]
+    count = networks * TRAININGS[method].searching(axes, facts.train, layers)[0]
     return {**passes(layers, count), "pixel": count * math.prod(facts.shape)}
 
 
@@ -163,17 +178,17 @@ def epochs(
     method: str, axes: Mapping[str, Any], layers: Layers, facts: DatasetFacts, each: Sequence[int], device: str
 ) -> Work:
     """So many epochs of gradient descent for each network of a pack."""
-    networks, batch, seen = len(each), axes["batch_size"], METHODS[method].images_each(axes, facts.train)
+    networks, batch, seen = len(each), axes["batch_size"], TRAININGS[method].images_each(axes, facts.train)
     steps = math.ceil(seen / batch)
     # Pruned networks are never parted.
-    pruned = METHODS[method].is_pruning
+    pruned = TRAININGS[method].is_pruning
     together = networks if pruned else taken_together(networks, layers, batch, device)
     pack_steps, own_steps, points = (
         max(each) * steps * math.ceil(networks / together),
         sum(each) * steps,
         sum(each) * seen,
     )
-    counted = pack_steps, own_steps, points, METHODS[method].moments(axes)
+    counted = pack_steps, own_steps, points, TRAININGS[method].moments(axes)
     lower = "" if axes.get("precision", "float32") == "float32" else f"_{axes['precision']}"
     work = _stepping(layers, OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes), *counted, lower)
     work |= {
@@ -263,6 +278,10 @@ def _convolution(layer: Conv, shape: Shape) -> LayerCost:
     return LayerCost("convolution", macs, math.prod(layer.output(shape)))
 
 
+def _transposed(layer: ConvTranspose, shape: Shape) -> LayerCost:
+    return LayerCost("convolution", layer.macs(shape), math.prod(layer.output(shape)))
+
+
 def _kernels(layer: SupportVectors, shape: Shape) -> LayerCost:
     return LayerCost("product", layer.macs(shape), EXPECTED)
 
@@ -275,6 +294,8 @@ COSTS: Mapping[type[Layer], Callable[[Any, Shape], LayerCost | None]] = {
     Dense: _product,
     Conv: _convolution,
     SupportVectors: _kernels,
+    ConvTranspose: _transposed,
+    Reshape: _nothing,
     **dict.fromkeys(
         (
             kinds.Activation,

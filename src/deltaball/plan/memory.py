@@ -10,7 +10,7 @@ from typing import Any
 from deltaball.networks.layers import Layers
 from deltaball.plan.batches import EVALUATION_BATCH
 from deltaball.plan.together import PACK_NETWORKS, SIDE_BY_SIDE
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import TRAININGS
 from deltaball.study.objectives import DEFAULT, OBJECTIVES, generator_of
 
 GIB = 2**30
@@ -34,12 +34,12 @@ POOLS = 2
 
 def training_bytes(method: str, axes: Mapping[str, Any], layers: Layers, points: int) -> int:
     """What one network of a pack holds that trains on so many points."""
-    if METHODS[method].on_jax:
+    if TRAININGS[method].on_jax:
         seen = axes["train_points"] or points
         # Position, momentum, gradient, and what the integrator makes of them.
         return FLOAT * (8 * layers.parameters + CHAIN_COPIES * seen * sum(layers.activations))
     chosen = bool(axes.get("validation"))
-    kept = 1 + METHODS[method].is_pruning + METHODS[method].moments(axes) + chosen
+    kept = 1 + TRAININGS[method].is_pruning + TRAININGS[method].moments(axes) + chosen
     held, generator = OBJECTIVES[axes.get("objective", DEFAULT)].held, generator_of(axes, layers.shape)
     numbers = held * sum(layers.activations) + (sum(generator.activations) if generator else 0)
     parameters = layers.parameters + (generator.parameters if generator else 0)
@@ -53,7 +53,7 @@ def training_bytes(method: str, axes: Mapping[str, Any], layers: Layers, points:
 
 def most_networks(method: str, each: int) -> int:
     """How many networks a pack of a method may have at most, where each holds so many bytes."""
-    beside = 1 if METHODS[method].on_jax else SIDE_BY_SIDE["cuda"]
+    beside = 1 if TRAININGS[method].on_jax else SIDE_BY_SIDE["cuda"]
     fitting = [
         networks
         for networks in range(1, PACK_NETWORKS + 1)

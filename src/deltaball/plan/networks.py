@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import TRAININGS
 from deltaball.study.objectives import DEFAULT, OBJECTIVES
 
 CheckpointId = tuple[str, int]  # a trajectory, and after how many of its epochs (or samples)
@@ -52,16 +52,16 @@ class Trajectory:
     @property
     def shape(self) -> tuple[Any, ...]:
         """What trajectories of one pack have in common. Sorts a trunk before what starts from it."""
-        method, objective = METHODS[self.method], OBJECTIVES[self.axes.get("objective", DEFAULT)]
+        method, objective = TRAININGS[self.method], OBJECTIVES[self.axes.get("objective", DEFAULT)]
         varying = method.within_pack() | objective.within_pack()
         fixed = tuple(sorted((name, str(value)) for name, value in self.axes.items() if name not in varying))
         turn = method.turn(self.axes)
-        return (self.dataset, self.architecture, fixed, bool(self.parents), self.method, turn)
+        return (method.rank, self.dataset, self.architecture, fixed, bool(self.parents), self.method, turn)
 
     @property
     def stored_bytes(self) -> int:
         """Bytes of its checkpoints in the store."""
-        return METHODS[self.method].stored_bytes(self.axes, self.parameters + self.beside, self.checkpoints)
+        return TRAININGS[self.method].stored_bytes(self.axes, self.parameters + self.beside, self.checkpoints)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Layers
-from deltaball.plan import costs, memory
+from deltaball.plan import costs, memory, trajectories
 from deltaball.plan.autoencoders import AutoEncoding, autoencoding
 from deltaball.plan.identities import Identity
 from deltaball.plan.measures import Experiment, Measure, measures, of_entry
@@ -17,9 +17,10 @@ from deltaball.plan.networks import CheckpointId, Network, Shard, Trajectory
 from deltaball.plan.packing import packs, shards
 from deltaball.plan.together import PACK_NETWORKS, Alone, Together
 from deltaball.plan.trajectories import Trajectories
-from deltaball.study import architectures
-from deltaball.study.methods import METHODS
+from deltaball.study.grids import AFTERWARDS
+from deltaball.study.methods import METHODS, TRAININGS
 from deltaball.study.study import Study
+from deltaball.study.transfers import NONE
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Plan:
         parents = {self.shard_of[parent] for one in shard.trajectories for parent, _ in one.parents}
         trunks = {self.shard_of[one.trunk[0]] for one in self.networks_of(shard.trajectories) if one.trunk}
         return sorted((parents | trunks) - {shard.id})
+
+    @cached_property
+    def pairs(self) -> list[Trajectory]:
+        """The trainings of paired auto-encoders."""
+        return [one for one in self.trajectories.values() if one.method == "pair"]
 
     def autoencoders(self, dataset: str) -> list[AutoEncoding]:
         """The auto-encoders of a data set."""
@@ -118,7 +124,7 @@ class Plan:
 
     def most_networks(self, one: Trajectory) -> int:
         """How many networks like this one the study's device has memory for in a pack."""
-        if METHODS[one.method].one_by_one:
+        if TRAININGS[one.method].one_by_one:
             return 1
         if self.study.compute.device == "cpu":  # packs are small there for other reasons
             return PACK_NETWORKS
@@ -128,7 +134,10 @@ class Plan:
     def layers(self, trajectory: Trajectory | Network) -> Layers:
         """The layers of a trajectory's networks."""
         facts = self.facts[trajectory.dataset]
-        return architectures.layers(trajectory.architecture, trajectory.axes, facts.shape, facts.classes)
+        if isinstance(trajectory, Network) and trajectory.axes.get("transfer", NONE) != NONE:
+            trajectory = self.trajectories[trajectory.trajectory_id]
+        named = trajectory.method, trajectory.architecture, trajectory.axes
+        return trajectories.layers(*named, facts.shape, facts.classes)
 
     def seconds(self, pack: Sequence[Trajectory]) -> float:
         """Estimated seconds of training a pack alone on the study's device."""
@@ -147,7 +156,7 @@ class Plan:
         facts, device = self.facts[first.dataset], self.study.compute.device
         work = costs.training(first.method, first.axes, self.layers(first), facts, checkpoints, device)
         waiting = {unit: amount for unit, amount in work.items() if unit in costs.WAITING}
-        beside = len(pack) * METHODS[first.method].searching(first.axes, facts.train, self.layers(first))[1]
+        beside = len(pack) * TRAININGS[first.method].searching(first.axes, facts.train, self.layers(first))[1]
         return Alone(self.rates.of(work) + beside, self.rates.of(waiting) + beside)
 
 
@@ -161,8 +170,16 @@ def plan(study: Study) -> Plan:
         identify = Identity(grid, facts[grid.dataset])
         method = METHODS[grid.method]
         for axes in grid.networks():
-            reached = gathered.add(identify, method.chain(axes))
-            network_id = identify.network(axes)
+            known = {**axes, **_autoencoder_id(axes, grid.dataset, study, facts)}
+            # A classifier is the same one, whatever is done with it afterwards.
+            own = {name: value for name, value in known.items() if name not in AFTERWARDS}
+            reached = gathered.add(identify, method.chain(own))
+            checkpoint, trunk = reached[-1], reached[0] if method.has_trunk else None
+            transfer = study.transfer_named.get(axes["transfer"])
+            if transfer:
+                trunk = trunk or checkpoint
+                checkpoint = gathered.add_transferred(identify, checkpoint, transfer)
+            network_id = identify.network(_identifying(known, checkpoint))
             if network_id in owners:
                 raise InputError(
                     f"grids '{owners[network_id]}' and '{grid.name}' both contain the network {_axes_text(axes)}; "
@@ -170,11 +187,26 @@ def plan(study: Study) -> Plan:
                 )
             owners[network_id] = grid.name
             place = grid.name, grid.dataset, grid.method, grid.architecture
-            trunk = reached[0] if method.has_trunk else None
-            networks.append(Network(network_id, *place, axes, *reached[-1], trunk))
-    trajectories = {one.id: one for one in gathered.costed(facts)}
-    _check_evicted(study, trajectories)
-    return Plan(study, facts, networks, trajectories, costs.read(study.store, study.compute.device))
+            told = {**axes, **(transfer.columns if transfer else {})}
+            networks.append(Network(network_id, *place, told, *checkpoint, trunk))
+    found = {one.id: one for one in gathered.costed(facts)}
+    _check_evicted(study, found)
+    return Plan(study, facts, networks, found, costs.read(study.store, study.compute.device))
+
+
+def _identifying(axes: Mapping[str, Any], checkpoint: CheckpointId) -> Mapping[str, Any]:
+    """Axes by which a network is identified: of a transfer not its name, which may come to stand for another one."""
+    return axes if axes["transfer"] == NONE else {**axes, "transfer": checkpoint[0]}
+
+
+def _autoencoder_id(
+    axes: Mapping[str, Any], dataset: str, study: Study, facts: Mapping[str, DatasetFacts]
+) -> dict[str, str]:
+    """Of a network whose objective names an auto-encoder, that axis as trainings have it: the auto-encoder's id."""
+    for one in study.autoencoders:
+        if one.name == axes.get("autoencoder") and one.dataset == dataset:
+            return {"autoencoder": autoencoding(one, facts[dataset]).id}
+    return {}
 
 
 def _check_evicted(study: Study, trajectories: Mapping[str, Trajectory]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from deltaball.plan.networks import Trajectory
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import TRAININGS
 
 PACK_NETWORKS = 64
 
@@ -24,7 +24,7 @@ Pack = tuple[Trajectory, ...]
 def at_a_time(packs: Sequence[Sequence[Trajectory]], device: str) -> int:
     """How many of these packs a device trains at a time."""
     # JAX has the GPU to itself, and a pack of chains fills it.
-    if any(METHODS[one.method].on_jax for pack in packs for one in pack):
+    if any(TRAININGS[one.method].on_jax for pack in packs for one in pack):
         return 1
     return _at_a_time(max(map(len, packs), default=1), device)
 
@@ -96,7 +96,7 @@ class _Wave:
         self.waiting += alone.waiting
         self.longest = max(self.longest, alone.seconds)
         self.largest = max(self.largest, len(pack))
-        self.in_turn |= METHODS[pack[0].method].on_jax
+        self.in_turn |= TRAININGS[pack[0].method].on_jax
 
     @property
     def seconds(self) -> float:

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from deltaball.data.catalogue import DatasetFacts
+from deltaball.networks.layers import Layers
 from deltaball.plan.identities import Identity
 from deltaball.plan.networks import CheckpointId, Trajectory
 from deltaball.study import architectures
 from deltaball.study.method import Training
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import TRAININGS
 from deltaball.study.objectives import DEFAULT, GENERATOR_PASSES, OBJECTIVES, generator_of
+from deltaball.study.transfers import Transfer
 
 
 @dataclass
@@ -45,17 +48,52 @@ class Trajectories:
             self.wanted[identity].checkpoints.add(training.checkpoint)
         return list(reached.values())
 
+    def add_transferred(self, identify: Identity, network: CheckpointId, transfer: Transfer) -> CheckpointId:
+        """Add a network of a grid once more, behind a transfer, and the auto-encoders that this takes."""
+        grid, classifier = identify.grid, self.wanted[network[0]].training
+        pairs = transfer.pairs(classifier.axes.get("seed", 0))
+        place = grid.name, grid.dataset, grid.architecture
+        reached = [network]
+        for pair in pairs:
+            identity = identify.paired(pair)
+            if identity not in self.wanted:
+                training = Training("pair", {"pairs": (pair,), "batch_size": transfer.batch_size}, transfer.epochs)
+                self.wanted[identity] = Wanted(*place, training, (), identity)
+            self.wanted[identity].checkpoints.add(transfer.epochs)
+            reached.append((identity, transfer.epochs))
+        identity = identify.transferred(network, pairs)
+        if identity not in self.wanted:
+            # How the classifier was trained no longer matters, and a generator beside it is left there.
+            own = {name: value for name, value in classifier.axes.items() if name != "objective"}
+            training = Training("transfer", {**own, "pairs": tuple(pairs)}, 0)
+            self.wanted[identity] = Wanted(*place, training, tuple(reached), identity, {0})
+        return identity, 0
+
     def costed(self, facts: Mapping[str, DatasetFacts]) -> Iterator[Trajectory]:
         """What was added, in that order, with all checkpoints and with their cost; `facts` are those of data sets."""
         for identity, one in self.wanted.items():
             yield _costed(identity, one, facts[one.dataset])
 
 
+def layers(
+    method: str, architecture: str, axes: Mapping[str, Any], shape: tuple[int, int, int], classes: int
+) -> Layers:
+    """The layers of what a trajectory trains: a classifier's, a transfer's, or those of the one behind the other.
+
+    Raises InputError where the architecture does.
+    """
+    transfer = axes["pairs"][0].layers(shape) if "pairs" in axes else Layers(shape, ())
+    if method == "pair":
+        return transfer
+    own = architectures.layers(architecture, axes, shape, classes)
+    return Layers(shape, (*transfer, *own)) if transfer.sequence else own
+
+
 def _costed(identity: str, one: Wanted, facts: DatasetFacts) -> Trajectory:
     method, axes, checkpoints = one.training.method, one.training.axes, tuple(sorted(one.checkpoints))
-    network = architectures.layers(one.architecture, axes, facts.shape, facts.classes)
-    images = METHODS[method].images(axes, facts.train, checkpoints[-1])
-    passes, _ = METHODS[method].searching(axes, facts.train, network)
+    network = layers(method, one.architecture, axes, facts.shape, facts.classes)
+    images = TRAININGS[method].images(axes, facts.train, checkpoints[-1])
+    passes, _ = TRAININGS[method].searching(axes, facts.train, network)
     generator = generator_of(axes, facts.shape)
     flop = network.flop * OBJECTIVES[axes.get("objective", DEFAULT)].passes(axes)
     if generator:
@@ -70,7 +108,7 @@ def _costed(identity: str, one: Wanted, facts: DatasetFacts) -> Trajectory:
         checkpoints=checkpoints,
         parents=one.parents,
         origin=one.origin,
-        parameters=METHODS[method].parameters(axes, facts.train, network),
+        parameters=TRAININGS[method].parameters(axes, facts.train, network),
         # A backward pass costs two forward passes.
         flop=3.0 * flop * images + network.flop * passes,
         beside=generator.parameters if generator else 0,

@@ -186,8 +186,11 @@ def _violations(plan: Plan, networks: pd.DataFrame, found: dict[str, pd.DataFram
 
 
 def _autoencoders(plan: Plan) -> list[Any]:
-    """The pictures of auto-encoders that are trained."""
-    paths = [plan.study.folder / "autoencoders" / f"{one.name}.png" for one in plan.study.autoencoders]
+    """The pictures of auto-encoders that are trained; of transfers that are trained anew with every seed, one each."""
+    pairs = [one.axes["pairs"][0] for one in plan.pairs]
+    first = {(pair.entry.name, pair.corruptions): pair.name for pair in reversed(pairs)}
+    names = [*(one.name for one in plan.study.autoencoders), *reversed(first.values())]
+    paths = [plan.study.folder / "autoencoders" / f"{name}.png" for name in names]
     return [picture(path) for path in paths if path.exists()]
 
 

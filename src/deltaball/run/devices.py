@@ -13,7 +13,7 @@ from typing import TextIO
 
 from deltaball.base.errors import InputError, system_message
 from deltaball.run.libraries import prepare_jax, prepare_torch
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import TRAININGS
 from deltaball.workflow.jobs import Job
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -41,7 +41,7 @@ def ready(job: Job) -> Iterator[None]:
     with held(kind):
         job.waited = time.monotonic() - asked
         torch = prepare_torch(kind)
-        if any(METHODS[one.method].on_jax for one in job.shard.trajectories):
+        if any(TRAININGS[one.method].on_jax for one in job.shard.trajectories):
             prepare_jax()
         job.device = torch.cuda.get_device_name() if kind == "cuda" else platform.machine()
         try:

@@ -13,7 +13,7 @@ from deltaball.plan.networks import Shard
 from deltaball.plan.plan import Plan, plan
 from deltaball.run import devices, libraries, limited
 from deltaball.store.store import Store
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import TRAININGS
 from deltaball.workflow import claims, jobs, launch, products
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run(study: Path, grids: Sequence[str], device: str | None, time_limit: str |
             if planned.autoencoders(name):
                 autoencoding.prepare(planned, preparing.prepared(planned, name))
         # Keras takes its backend when it is imported.
-        if any(METHODS[one.method].on_jax for shard in shards for one in shard.trajectories):
+        if any(TRAININGS[one.method].on_jax for shard in shards for one in shard.trajectories):
             libraries.prepare_jax()
         # Reading the tables took this long, and so may writing them.
         reserve = 2 * (time.monotonic() - began) + 1

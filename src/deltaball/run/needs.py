@@ -9,7 +9,7 @@ from deltaball.plan.networks import CheckpointId, Shard, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.plan.together import Pack, waves
 from deltaball.store.store import Store
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import TRAININGS
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ def _lacking(plan: Plan, packs: Iterable[Sequence[Trajectory]], store: Store) ->
         if missing:
             networks += len(missing)
             reached = max((step for step in store.steps(one.id) if step < missing[0]), default=0)
-            each = METHODS[one.method].images_each(one.axes, plan.facts[one.dataset].train)
+            each = TRAININGS[one.method].images_each(one.axes, plan.facts[one.dataset].train)
             sample_steps += each * (missing[-1] - reached)
             # A step is worth three forward passes.
             sample_steps += (
-                METHODS[one.method].searching(one.axes, plan.facts[one.dataset].train, plan.layers(one))[0] / 3
+                TRAININGS[one.method].searching(one.axes, plan.facts[one.dataset].train, plan.layers(one))[0] / 3
             )
     return networks, sample_steps

@@ -12,7 +12,7 @@ from deltaball.run import preparing
 from deltaball.store.store import Store
 from deltaball.study.descending import Finetune
 from deltaball.study.grids import count_matching
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import METHODS, TRAININGS
 from deltaball.workflow import resources
 
 COLUMNS = (
@@ -44,7 +44,7 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
     yield from _table(plan, in_store(plan, store))
     pruned = [one for one in plan.networks if METHODS[one.method].is_pruning]
     if pruned:
-        rounds = sum(METHODS[one.method].is_pruning for one in plan.trajectories.values())
+        rounds = sum(TRAININGS[one.method].is_pruning for one in plan.trajectories.values())
         alone = sum(METHODS[one.method].trainings_alone(one.axes) for one in pruned)
         yield (
             f"pruning: {rounds:,} trainings of rounds and {len({one.trunk for one in pruned}):,} dense checkpoints "

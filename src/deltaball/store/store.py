@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,17 @@ class Store:
             facts,
         )
 
-    def weights(self, trajectory_id: str, step: int) -> tuple[np.ndarray, ...]:
-        """The weights of a checkpoint in Keras' order. Raises as `load` does, and EvictedError."""
-        return self.load_whole(trajectory_id, step).weights
+    def weights(self, trajectory_id: str, step: int, corruption: str = "") -> tuple[np.ndarray, ...]:
+        """The weights of a checkpoint in Keras' order. Raises as `load` does, and EvictedError.
+
+        A classifier behind a transfer has those of both; where it has one for each corruption, that of `corruption`.
+        Raises InputError where there is none for it.
+        """
+        return self.load_whole(trajectory_id, step, corruption).weights
+
+    def transfers(self, trajectory_id: str, step: int) -> list[str]:
+        """The corruptions for each of which a classifier has a transfer of its own; none of any other network."""
+        return [name for name in self.facts(trajectory_id, step).get("transfers", ()) if name]
 
     def is_averaged(self, trajectory_id: str, step: int) -> bool:
         """Whether the network of a checkpoint is a mean over `samples`, and not one of its `weights`."""
@@ -131,8 +139,18 @@ class Store:
             step = part.facts["after"]
         return tuple(np.concatenate(arrays[::-1]) for arrays in zip(*parts, strict=True))
 
-    def load_whole(self, trajectory_id: str, step: int) -> Checkpoint:
-        """A checkpoint with its weights. Raises as `load` does, and EvictedError."""
+    def load_whole(self, trajectory_id: str, step: int, corruption: str = "") -> Checkpoint:
+        """A checkpoint with its weights, as `weights` has them. Raises as `load` does, EvictedError and InputError."""
+        found = self._unevicted(trajectory_id, step)
+        if "transfers" not in found.facts:
+            return found
+        if corruption not in found.facts["transfers"]:
+            there = ", ".join(found.facts["transfers"])
+            raise InputError(f"{trajectory_id} has a transfer for each corruption: ask for one of {there}")
+        parts = found.facts["transfers"][corruption], found.facts["classifier"]
+        return replace(found, weights=tuple(array for part in parts for array in self._unevicted(*part).weights))
+
+    def _unevicted(self, trajectory_id: str, step: int) -> Checkpoint:
         found = self.load(trajectory_id, step)
         if found.facts.get("evicted"):
             raise EvictedError(f"the weights of {trajectory_id} after {step} were evicted")
@@ -141,7 +159,7 @@ class Store:
     def find(self, trajectory_id: str, step: int) -> Checkpoint | None:
         """A checkpoint, or None when there is none with weights. A damaged one is named, removed, and is none."""
         try:
-            return self.load_whole(trajectory_id, step)
+            return self._unevicted(trajectory_id, step)
         except (FileNotFoundError, EvictedError):
             return None
         except tensors.DamagedFileError as problem:
@@ -166,6 +184,11 @@ class Store:
             facts = self.facts(trajectory_id, step)
             if facts["status"] != DIVERGED and not facts.get("evicted"):
                 self.save(trajectory_id, step, Checkpoint((), {}, {**facts, "evicted": True}))
+
+    def forget(self, trajectory_id: str, steps: Iterable[int]) -> None:
+        """Let checkpoints go that were kept only to go on from."""
+        for step in steps:
+            remove(self._checkpoint(trajectory_id, step))
 
     def steps(self, trajectory_id: str) -> list[int]:
         """The steps at which a trajectory has checkpoints, ascending (their content is not checked)."""

@@ -15,10 +15,12 @@ from deltaball.study import choosing
 from deltaball.study.architectures import ARCHITECTURES
 from deltaball.study.grids import Grid, count_matching
 from deltaball.study.judges import JUDGES, Judge, NetworkKind
+from deltaball.study.kernels import entry_of
 from deltaball.study.measures import AnyMeasure, OwnGuarantee
 from deltaball.study.notions import NOTIONS
 from deltaball.study.objectives import OBJECTIVES
 from deltaball.study.study import Study
+from deltaball.study.transfers import NONE
 
 # A figure of the convergence of more networks than this is not read.
 MOST_CONVERGING = 6
@@ -41,9 +43,13 @@ def check(study: Study, source: str) -> None:
             grid.check_images(found)
             grid.check_classes(found)
             choosing.check(grid, study.grids)
+            _check_transfers(grid)
         except InputError as problem:
             raise InputError(f"{where}.{problem}") from None
         _check_adversary(grid, found, where)
+        for one in study.autoencoders:
+            if one.name in getattr(grid, "autoencoder", ()) and one.dataset != grid.dataset:
+                raise InputError(f"{where}.autoencoder: '{one.name}' is of {one.dataset}, the grid of {grid.dataset}")
     for index, one in enumerate(study.autoencoders):
         where = f"{source}: autoencoders[{index}] ({one.name})"
         if one.dataset not in facts:
@@ -51,6 +57,14 @@ def check(study: Study, source: str) -> None:
         if one.batch_size > facts[one.dataset].train:
             count = facts[one.dataset].train
             raise InputError(f"{where}.batch_size = {one.batch_size}: {one.dataset} has {count} training images")
+    for index, one in enumerate(study.transfers):
+        where = f"{source}: transfers[{index}] ({one.name})"
+        if one.dataset not in facts:
+            raise InputError(f"{where}.dataset: no grid uses '{one.dataset}'; {alternatives(one.dataset, facts)}")
+        try:
+            one.check(facts[one.dataset])
+        except InputError as problem:
+            raise InputError(f"{where}.{problem}") from None
     for index, measure in enumerate(study.measures):
         where = f"{source}: measures[{index}]"
         grids = _check_measure(study, measure, facts, where)
@@ -70,6 +84,17 @@ def check(study: Study, source: str) -> None:
             for epsilon in experiment.epsilon:
                 key = f"{where}.epsilon"
                 _check_epsilon(epsilon, study.guarantee.confidence, 1, facts[grid.dataset], key)
+
+
+def _check_transfers(grid: Grid) -> None:
+    """Refuse transfers before what is no single network, or was adapted to corruptions by other means."""
+    if grid.transfer != [NONE] and "adaptation" in grid.axis_names():
+        raise InputError(f"transfer: networks of method {grid.method} are adapted otherwise already; possible: {NONE}")
+    if grid.averages_samples and grid.transfer != [NONE]:
+        raise InputError(
+            f"transfer: networks of method {grid.method} are means over a posterior, and a transfer goes before one "
+            f"network; possible: {NONE}"
+        )
 
 
 def _check_adversary(grid: Grid, facts: DatasetFacts, where: str) -> None:
@@ -150,6 +175,7 @@ def _check_measure(study: Study, measure: AnyMeasure, facts: Mapping[str, Datase
                     "leave it out by `only`"
                 )
         _check_sets(study, measure, grids, facts, where)
+        _check_separate(study, measure, grid, where)
         _check_judges(measure, grid, facts[grid.dataset], where)
         _check_sizes(measure, grid, facts[grid.dataset], where)
     return grids
@@ -170,15 +196,42 @@ def _check_implementations(measure: AnyMeasure, where: str) -> None:
             raise InputError(f"{where}.{key}: '{entry.name}' is not implemented: there is no {entry.implementation}")
 
 
+def _check_separate(study: Study, measure: AnyMeasure, grid: Grid, where: str) -> None:
+    """Refuse what has no corruption to choose a transfer by, of networks that have one for each corruption."""
+    names = [name for name in _transfers(measure, grid) if name != NONE and study.transfer_named[name].separates]
+    for entry in (study.transfer_named[name] for name in names):
+        remedy = f"leave out transfer '{entry.name}' of grid '{grid.name}' by `only`"
+        if not measure.perturbation:
+            raise InputError(f"{where}: transfer '{entry.name}' is another one for each corruption; {remedy}")
+        for name in measure.perturbation:
+            needed = entry_of(name).corruptions
+            lacking = next((one for one in needed or [name] if one not in entry.corruptions), None)
+            if lacking:
+                raise InputError(f"{where}.perturbation: transfer '{entry.name}' has none for {lacking}; {remedy}")
+            if len(needed) > 1 and measure.judges != ["mean"]:
+                raise InputError(
+                    f"{where}.sampling: of several corruptions only a mean is known where each has its own transfer; "
+                    f"{remedy}"
+                )
+
+
+def _transfers(measure: AnyMeasure, grid: Grid) -> list[str]:
+    """The transfers of the wanted networks of a grid."""
+    wanted = measure.wanted.get("transfer", grid.transfer)
+    return [name for name in grid.transfer if name in wanted]
+
+
 def _check_judges(measure: AnyMeasure, grid: Grid, facts: DatasetFacts, where: str) -> None:
     """Refuse what cannot judge the networks of a grid."""
+    decodes = _transfers(measure, grid) != [NONE]
     network = NetworkKind(
         layered=not grid.averages_samples,
         has_bounds=grid.has_bounds,
         activations=_activations(measure, grid, facts),
         standardises=_standardises(measure, grid, facts),
         # What is made of a trunk has no generator beside it any more.
-        has_generator=OBJECTIVES[grid.objective].generates is not None and not grid.has_trunk,
+        has_generator=OBJECTIVES[grid.objective].generates is not None and not decodes and not grid.has_trunk,
+        decodes=decodes,
     )
     for judge in (JUDGES[name] for name in measure.judges):
         if reason := _refused(judge, measure, network):

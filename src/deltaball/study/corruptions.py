@@ -57,6 +57,8 @@ QUANTITIES = {"class_change": "agreement", "classification": "accuracy"}
 FIFTEEN = tuple(CORRUPTIONS)[1:]
 
 JOINT = "mnist_c"  # what the fifteen in turn are called, and pooled
+# What a network is adapted to that has a transfer of its own for each of several, or one for some but not all.
+EACH, SEVERAL = "each", "several"
 
 
 def corruption(name: str, severity: int | None = None) -> tuple[Corruption, int | None]:

@@ -116,7 +116,7 @@ class Imp(Descending):
     """Axes of iterative magnitude pruning (paper 004, B.6 and B.7), each round trained by SGD."""
 
     architectures: ClassVar = ("fcn",)
-    # A generator is not pruned with its network.
+    # Generators beside networks are not pruned, and those of auto-encoders are left to plain training.
     objectives: ClassVar = (
         "cross_entropy",
         "augmented",

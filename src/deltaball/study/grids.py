@@ -17,10 +17,11 @@ from pydantic_core import CoreSchema, core_schema
 
 from deltaball.base.errors import alternatives, shown
 from deltaball.study.architectures import ARCHITECTURES, TRAINED
-from deltaball.study.axes import Count, Name, Seed, Strict
+from deltaball.study.axes import Count, Name, Seed, Strict, axis
 from deltaball.study.choosing import Choice
 from deltaball.study.methods import METHODS
 from deltaball.study.objectives import DEFAULT, OBJECTIVES
+from deltaball.study.transfers import NONE
 
 # The parts of a grid, by the tags that name them.
 PARTS: dict[str, Mapping[str, type[Strict]]] = {
@@ -34,6 +35,10 @@ DRAWN_BY = frozenset({"optimizer", "batch_size", "seed", "ranking", "thinning", 
 
 # Those of chains; gradient descent has some of the same name since.
 CHAINS_DRAWN_BY = DRAWN_BY | {"train_points", "burn_in", "start", "warm_epochs"}
+
+
+# Axes that every grid has, whatever its parts: what is done with a classifier when it is trained.
+AFTERWARDS = ("transfer",)
 
 
 class Sample(Strict):
@@ -51,6 +56,9 @@ class Grid(Strict):
     weights: Literal["keep", "evict"] = Field(
         "keep", description="evict takes them from the store once measured, by the job that trains; rows stay"
     )
+    transfer: axis(Name) = Field(
+        [NONE], description="of the study's transfers, those through which images pass first; none is no transfer"
+    )
     sample: Sample | None = Field(None, description="only so many of the grid's trajectories; null is all")
     choose: Choice | None = Field(
         None, description="which value of an axis counts where trainings are compared; all are trained and measured"
@@ -59,7 +67,7 @@ class Grid(Strict):
     @classmethod
     def axis_names(cls) -> list[str]:
         """The names of the axes, in the order of the tables' columns; which objective it is counts as one."""
-        properties = {*Grid.model_fields, "architecture", "method"}
+        properties = {*Grid.model_fields, "architecture", "method"}.difference(AFTERWARDS)
         return [name for name in cls.model_fields if name not in properties]
 
     @classmethod
@@ -208,6 +216,7 @@ def all_axes() -> Mapping[str, type]:
             for name, field in part.model_fields.items():
                 if name not in found and name not in PARTS:
                     found[name] = _kind(field.annotation)
+    found |= dict.fromkeys(AFTERWARDS, str)
     return MappingProxyType(found)
 
 

@@ -10,102 +10,40 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from deltaball.networks.dense_sizes import LARGEST, too_large
-from deltaball.networks.layers import Activation, Conv, Dense, Layers, Residual
+from deltaball.networks.layers import Activation, Conv, Dense, Layers
 from deltaball.study.notions import Notion
+from deltaball.study.refusals import (
+    CURVED,
+    CURVED_SOFTMAX,
+    CURVED_SUMS,
+    DECODED,
+    DISTANCE,
+    EUCLIDEAN,
+    LOGITS,
+    NO_CLASS,
+    NO_GENERATOR,
+    NO_LAYERS,
+    NO_NORM,
+    NO_PIECES,
+    NO_PROGRAM,
+    NO_SOFTMAX,
+    NOT_A_BOX,
+    NOT_A_SHARE,
+    ORDINARY,
+    STANDARDISED,
+    STANDARDISED_SLOPES,
+    TOO_LARGE,
+    UNLAYERED,
+    VECTORS,
+    NetworkKind,
+    Refusal,
+)
 
 Settings = Mapping[str, float]
 
 # In the order in which they are asked: what the cheap settle is not asked of the others.
 STAGES = ("finds", "proves", "decides", "samples")
 KEYS = {"finds": "attack", "proves": "certificate", "decides": "certificate", "samples": "sampling"}
-
-
-@dataclass(frozen=True)
-class NetworkKind:
-    """What a judge needs to know of a network to refuse it."""
-
-    layered: bool = True  # whether it is a list of layers; a mean over a posterior is none
-    activations: tuple[str, ...] = ("relu",)
-    layers: Layers | None = None  # where its size is known
-    has_bounds: bool = True  # whether its layers can be bounded and taken apart
-    standardises: bool = False  # whether it divides by a deviation of an image's own numbers
-    has_generator: bool = False  # whether it was trained beside a generator of adversarial images
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Something a judge cannot judge, and why."""
-
-    concerns: Callable[[Notion, str, NetworkKind], bool]  # notion, norm, network
-    reason: str
-
-
-STANDARDISED = Refusal(
-    lambda notion, norm, network: network.standardises,
-    "it divides by a deviation of the image's own numbers, which is not piecewise linear; ask crown of it",
-)
-STANDARDISED_SLOPES = Refusal(
-    lambda notion, norm, network: network.standardises and notion.bounds_slopes,
-    "it divides by a deviation of the image's own numbers, and there are no bounds of how fast that moves",
-)
-DISTANCE = Refusal(lambda notion, norm, network: notion.is_distance, "it is a distance, and not the worst of one ball")
-NO_PROGRAM = Refusal(lambda notion, norm, network: norm != "linf", "its linear program is of distances in linf")
-NO_LAYERS = Refusal(
-    lambda notion, norm, network: not network.layered,
-    "it needs the layers of a network, and a mean over a posterior has none; leave them out by `only`",
-)
-NO_GENERATOR = Refusal(
-    lambda notion, norm, network: not network.has_generator,
-    "it needs the generator beside a network, which objective 'cotraining' alone trains; leave others out by `only`",
-)
-NO_PIECES = Refusal(
-    lambda notion, norm, network: network.standardises,
-    "it divides by a deviation of an image's own numbers, which is not piecewise linear",
-)
-VECTORS = Refusal(
-    lambda notion, norm, network: not network.has_bounds,
-    "it sums kernels of support vectors, which are not piecewise linear and of which no bounds are known",
-)
-NO_CLASS = Refusal(lambda notion, norm, network: notion.reads != "margin", "what it looks for is another class")
-NO_SOFTMAX = Refusal(
-    lambda notion, norm, network: notion.reads != "softmax",
-    "it proves how far softmax moves; ask exact of another class, and alpha_crown of the rest",
-)
-CURVED_SOFTMAX = Refusal(
-    lambda notion, norm, network: notion.reads in ("class_softmax", "softmax"), "softmax is not piecewise linear"
-)
-LOGITS = Refusal(lambda notion, norm, network: notion.reads == "logits", "it decides what class an image is of")
-NO_NORM = Refusal(
-    lambda notion, norm, network: notion.compares_distances, "it compares distances, and a kernel has no norm for them"
-)
-NOT_A_SHARE = Refusal(
-    lambda notion, norm, network: not notion.is_share, "it is about the share of a point's images for which one holds"
-)
-NOT_A_BOX = Refusal(
-    lambda notion, norm, network: norm != "linf", "uniform images of a ball that [0, 1] cuts are known in linf alone"
-)
-EUCLIDEAN = Refusal(lambda notion, norm, network: norm == "l2", "its programs are linear")
-UNLAYERED = Refusal(
-    lambda notion, norm, network: not network.layered,
-    "they are means over a posterior, of which nothing can be proven; leave them out by `only`",
-)
-CURVED = Refusal(
-    lambda notion, norm, network: any(name != "relu" for name in network.activations),
-    "it needs relu, and not tanh or sigmoid: `only: {activation: relu}`",
-)
-CURVED_SUMS = Refusal(
-    lambda notion, norm, network: (
-        network.layers is not None
-        and any(name != "relu" for name in network.activations)
-        and any(isinstance(layer, Residual) for layer in network.layers)
-    ),
-    "beside residual sums it needs relu, and not tanh or sigmoid",
-)
-TOO_LARGE = Refusal(
-    lambda notion, norm, network: network.layers is not None and too_large(network.layers),
-    f"written as dense layers it has more than {LARGEST:,} weights; ask crown of it, or leave it out by `only`",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +101,7 @@ class Judge:
         """Seconds of a CPU per point, besides the passes, of a network."""
         return self.seconds + (_branching(settings, layers) if self.branches else 0.0)
 
-    def refuses(self, notion: Notion, norm: str, network: NetworkKind = NetworkKind()) -> str | None:
+    def refuses(self, notion: Notion, norm: str, network: NetworkKind = ORDINARY) -> str | None:
         """Why it cannot judge networks of this kind by the notion in balls of the norm; None if it can."""
         return next((one.reason for one in self.refusals if one.concerns(notion, norm, network)), None)
 
@@ -287,7 +225,7 @@ JUDGES = {
             passes=_programs,
             settings={"alpha": 0.0, "targets": 1, "rounded_to": 0},
             shares=("norm", "delta", "reference"),
-            refusals=(NO_CLASS, NO_PROGRAM, NO_LAYERS, VECTORS, NO_PIECES, CURVED),
+            refusals=(NO_CLASS, NO_PROGRAM, NO_LAYERS, VECTORS, DECODED, NO_PIECES, CURVED),
             seconds=PROGRAM_SECONDS,
             weakening=("alpha", "rounded_to"),
         ),
@@ -361,7 +299,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Ibp",
             passes=lambda settings, layers, notion: 8,
-            refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
+            refusals=(UNLAYERED, VECTORS, DECODED, STANDARDISED_SLOPES),
         ),
         Judge(
             name="crown",
@@ -369,7 +307,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.Crown",
             passes=_pulled_back,
-            refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
+            refusals=(UNLAYERED, VECTORS, DECODED, STANDARDISED_SLOPES),
         ),
         Judge(
             name="alpha_crown",
@@ -377,7 +315,7 @@ JUDGES = {
             says="proves",
             implementation="deltaball.local.certificates.certificate.AlphaCrown",
             passes=lambda settings, layers, notion: ASCENDING * _pulled_back(settings, layers, notion),
-            refusals=(UNLAYERED, VECTORS, STANDARDISED_SLOPES),
+            refusals=(UNLAYERED, VECTORS, DECODED, STANDARDISED_SLOPES),
         ),
         Judge(
             name="branched",
@@ -399,6 +337,7 @@ JUDGES = {
             refusals=(
                 UNLAYERED,
                 VECTORS,
+                DECODED,
                 STANDARDISED,
                 CURVED_SOFTMAX,
                 LOGITS,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
 from deltaball.study.axes import VALUES, Count, Name, Positive, Share, Strict, axis, radius
-from deltaball.study.corruptions import JOINT
+from deltaball.study.corruptions import EACH, JOINT, SEVERAL
 from deltaball.study.grids import PARTS, all_axes
 from deltaball.study.judges import JUDGES, Judge, NetworkKind, judges_by_key, settings_takers
 from deltaball.study.kernels import KERNELS, KEYS, ChosenKernel, Kernel, entry_of
@@ -156,7 +156,7 @@ class AnyMeasure(_Kernels):
         wanted, kernel = self.wanted, neighbourhood.kernel
         if kernel is None or not kernel.entry.corruptions or "corruption" in wanted:
             return wanted
-        return {**wanted, "corruption": [kernel.name, JOINT, None]}
+        return {**wanted, "corruption": [kernel.name, JOINT, EACH, SEVERAL, None]}
 
     @model_validator(mode="after")
     def _sensible(self) -> "AnyMeasure":

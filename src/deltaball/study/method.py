@@ -39,6 +39,8 @@ class Method(Strict):
     one_by_one: ClassVar[bool] = False  # whether each trajectory is a pack of its own
     trains: ClassVar[bool] = True  # else weights come from elsewhere
     averages_samples: ClassVar[bool] = False  # whether a network is a mean over samples of a posterior
+    rank: ClassVar[int] = 0  # trajectories of a higher rank may start from those of a lower one
+    refers: ClassVar[bool] = False  # whether checkpoints have no weights of their own but name their parents'
 
     @classmethod
     def chain(cls, axes: Axes) -> list[Training]:

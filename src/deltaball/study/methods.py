@@ -17,6 +17,7 @@ from deltaball.study.adapting import Adapt
 from deltaball.study.axes import WITHIN_PACK, Count, Counts, Delays, Rates, Seeds, axis
 from deltaball.study.descending import Finetune, Imp, Sgd
 from deltaball.study.method import FLOAT, Axes, Method, Training
+from deltaball.study.transferring import Pairing, Transferred
 
 
 class Hmc(Method):
@@ -161,3 +162,6 @@ METHODS: dict[str, type[Method]] = {
     "svm": Svm,
     "given": Given,
 }
+
+# Of every trajectory, those that no grid names too.
+TRAININGS: dict[str, type[Method]] = {**METHODS, "pair": Pairing, "transfer": Transferred}

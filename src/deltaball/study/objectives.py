@@ -12,7 +12,7 @@ from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Layers, Shape
 from deltaball.study import architectures
-from deltaball.study.axes import WITHIN_PACK, Counts, Repeats, Strict, axis, radius
+from deltaball.study.axes import WITHIN_PACK, Counts, Name, Positive, Repeats, Strict, axis, radius
 from deltaball.study.constraints import CONSTRAINTS, canonical, largest_class, parsed
 
 DEFAULT = "cross_entropy"
@@ -103,6 +103,7 @@ _CERTIFIED = {
         Field(description="epochs after these in which the radius grows from 0, evenly, and kappa falls"),
     ),
 }
+_CODER = (axis(Name), Field(description="of the study's autoencoders: its decoder stands for the manifold"))
 _NAMES = ", ".join(CONSTRAINTS)
 
 
@@ -199,6 +200,38 @@ OBJECTIVES: dict[str, type[Objective]] = {
             ),
             generator_filters=(Counts, Field([128], description="of each hidden convolution of the generator")),
             generator_depth=(Repeats, Field([2], description="hidden convolutions of the generator")),
+        ),
+        _objective(
+            "on_manifold",
+            "deltaball.training.objectives.manifold.OnManifold",
+            "Cross-entropy + beta × how the softmax changes at images decoded from noisy codes (paper 000, Section 7).",
+            lambda axes: 1 + axes["decoded"],
+            11,
+            autoencoder=_CODER,
+            beta=(_BETA, Field(description="weight of the change; λ in papers 000 and 003")),
+            sigma=(axis(Positive), Field([0.06], description="standard deviation of the noise of codes")),
+            decoded=(
+                axis(Annotated[int, Field(ge=1, le=100)]),
+                Field([1], description="images decoded for each training image in a step"),
+            ),
+            ball_radii=(
+                axis(Annotated[int, Field(ge=1, le=1000)]),
+                Field([10], description="|Σ|: radii drawn in a step, of the L2 balls whose decoded images count"),
+            ),
+            least_radius=(
+                axis(Annotated[float, Field(gt=0, lt=1)]),
+                Field([0.1], description="the smallest radius that is drawn"),
+            ),
+        ),
+        _objective(
+            "on_manifold_adversarial",
+            "deltaball.training.objectives.manifold.OnManifoldAdversarial",
+            "Cross-entropy of minibatches half of which an attack moved along a decoder (Stutz et al. 2019).",
+            lambda axes: 1 + axes["attack_steps"] / 2,
+            autoencoder=_CODER,
+            latent_radius=(axis(Positive), Field([0.1], description="of the L∞ ball around the code of an image")),
+            latent_rate=(axis(Positive), Field([0.005], description="length of the attack's steps in each number")),
+            attack_steps=(Counts, Field([40], description="steps of the attack inside each step of training")),
         ),
         _objective(
             "ibp",

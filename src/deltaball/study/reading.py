@@ -12,11 +12,14 @@ from pydantic.fields import FieldInfo
 
 from deltaball.base.errors import MOST_QUOTED, InputError, alternatives, shown
 from deltaball.study import checking
+from deltaball.study.autoencoders import AutoEncoder
 from deltaball.study.axes import Strict
+from deltaball.study.choosing import Choice
 from deltaball.study.grids import PARTS, Grid, Sample, model_of
 from deltaball.study.measures import ENTRIES, AnyMeasure, Convergence, Only, OwnGuarantee, notion_tag, tagged
 from deltaball.study.notions import NOTIONS
 from deltaball.study.study import Analysis, Compute, Guarantee, Study
+from deltaball.study.transfers import Transfer
 
 
 def load(path: Path, settings: Sequence[str] = ()) -> Study:
@@ -147,8 +150,15 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "compute": Compute,
     "analysis": Analysis,
     "convergence": Convergence,
+    "autoencoders": AutoEncoder,
+    "transfers": Transfer,
 }
-_SECTIONS_WITHIN: dict[str, type[BaseModel]] = {"guarantee": OwnGuarantee, "only": Only, "sample": Sample}
+_SECTIONS_WITHIN: dict[str, type[BaseModel]] = {
+    "guarantee": OwnGuarantee,
+    "only": Only,
+    "sample": Sample,
+    "choose": Choice,
+}
 
 
 def _explained(problem: ValidationError, content: Any) -> str:

@@ -19,6 +19,7 @@ from deltaball.study.grids import AnyGrid, count_matching
 from deltaball.study.kernels import KERNELS, entry_of
 from deltaball.study.measures import ENTRIES, AnyMeasure, Convergence, notion_tag, tagged
 from deltaball.study.papers import PAPERS
+from deltaball.study.transfers import NONE, Transfer
 
 
 class Guarantee(Strict):
@@ -96,13 +97,35 @@ class Study(Strict):
         [], description="trained beside the networks, once per data set and seed; they have no rows"
     )
 
+    transfers: Annotated[list[Transfer], AfterValidator(_named_apart)] = Field(
+        [], description="paired auto-encoders (paper 003), for the axis transfer of grids; they have no rows"
+    )
+
+    @model_validator(mode="after")
+    def _known_transfers(self) -> "Study":
+        there = self.transfer_named
+        for place, grid in enumerate(self.grids):
+            where = f"grids[{place}].transfer"
+            for name in grid.transfer:
+                if name == NONE:
+                    continue
+                if name not in there:
+                    known = (
+                        alternatives(name, [NONE, *there]) if there else "the study has none; list it under transfers"
+                    )
+                    raise ValueError(f"{where}: there is no '{name}'; {known}")
+                if there[name].dataset != grid.dataset:
+                    raise ValueError(f"{where}: '{name}' is of {there[name].dataset}, and the grid of {grid.dataset}")
+        return self
+
     @model_validator(mode="after")
     def _known_autoencoders(self) -> "Study":
         there = [one.name for one in self.autoencoders]
         asked = {f"measures[{place}]": one for place, one in enumerate(self.measures)}
         asked |= {f"convergence[{place}].measure": one.measure for place, one in enumerate(self.convergence)}
-        for where, measure in asked.items():
-            unknown = next((name for name in measure.autoencoder or () if name not in there), None)
+        asked |= {f"grids[{place}] ({one.name})": one for place, one in enumerate(self.grids)}
+        for where, one in asked.items():
+            unknown = next((name for name in getattr(one, "autoencoder", None) or () if name not in there), None)
             if unknown is not None:
                 known = alternatives(unknown, there) if there else "the study has none; list it under autoencoders"
                 raise ValueError(f"{where}.autoencoder: there is no '{unknown}'; {known}")
@@ -115,6 +138,11 @@ class Study(Strict):
             wrong = self.analysis.reference
             raise ValueError(f"analysis.reference: no grid '{wrong}'; {alternatives(wrong, names)}")
         return self
+
+    @property
+    def transfer_named(self) -> dict[str, Transfer]:
+        """The transfers by name."""
+        return {one.name: one for one in self.transfers}
 
     @property
     def folder(self) -> Path:

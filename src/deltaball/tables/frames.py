@@ -13,7 +13,7 @@ from deltaball.plan.networks import Network, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
 from deltaball.study.grids import all_axes
-from deltaball.study.methods import METHODS
+from deltaball.study.methods import METHODS, TRAININGS
 from deltaball.tables import sealing
 from deltaball.tables.columns import (
     ABSENT_IN_OLD_TABLES,
@@ -48,7 +48,7 @@ def _trained_row(plan: Plan, network: Network, store: Store, failures: Mapping[s
         return {"network_id": network.id, "status": FAILED, "reason": failures[network.trajectory_id]}
     facts = store.facts(network.trajectory_id, network.checkpoint)
     results = {name: value for name, value in facts.items() if name in RESULTS}
-    is_dense = not METHODS[plan.trajectories[network.trajectory_id].method].is_pruning
+    is_dense = not TRAININGS[plan.trajectories[network.trajectory_id].method].is_pruning
     dense = {"sparsity": 0.0, "sparsity_total": 0.0, "empty_layers": 0} if is_dense else {}
     has_trunk = network.trunk and (network.trunk[0] not in failures or store.has(*network.trunk))
     trunk = {"trunk_accuracy": store.facts(*network.trunk).get("test_accuracy")} if has_trunk else {}

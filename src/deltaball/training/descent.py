@@ -11,8 +11,10 @@ import torch
 
 import deltaball
 from deltaball.base.draws import generator
+from deltaball.base.errors import InputError
 from deltaball.base.statuses import DIVERGED, TRAINED
 from deltaball.data.datasets import Dataset
+from deltaball.networks.autoencoders import AutoEncoder
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import Layers
 from deltaball.networks.packs import Pack, logits
@@ -173,7 +175,7 @@ class Descent:
     def _prepare(self) -> None:
         """Everything that has the size of the pack."""
         precision = self.axes.get("precision", "float32")
-        objective = objective_of(self.axes)
+        objective = objective_of(self.axes, self._autoencoder())
         penalised = self.axes.get("momentum", 0.0), self.axes.get("weight_decay", 0.0)
         recipe = Recipe(self.layers, self.axes["batch_size"], self.axes["optimizer"], precision, objective, *penalised)
         tensors = (self.members, self.x_train, self.y_train)
@@ -184,6 +186,16 @@ class Descent:
         self.orders = Orders(origins, points, self.device)
         beside = [f"{origin} generator" for origin in origins]
         self.generators_orders = Orders(beside, points, self.device) if self.generators else None
+
+    def _autoencoder(self) -> AutoEncoder | None:
+        """The one that the objective names. Raises InputError where the store lacks it."""
+        identity = self.axes.get("autoencoder")
+        if identity is None:
+            return None
+        found = next((one for step in self.store.steps(identity) if (one := self.store.find(identity, step))), None)
+        if found is None or not found.weights:
+            raise InputError(f"auto-encoder {identity} is not in the store; run `deltaball data` again")
+        return AutoEncoder.kept(self.layers.shape, found.weights, self.device)
 
     def train_epoch(self) -> torch.Tensor:
         """Take the steps of the next epoch; returns each network's mean loss [K]."""

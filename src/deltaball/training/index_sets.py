@@ -10,6 +10,7 @@ from deltaball.data.catalogue import DatasetFacts
 from deltaball.data.datasets import Dataset
 from deltaball.local.corruptions.corrupted import as_bytes, corrupted
 from deltaball.store.store import Store
+from deltaball.study.transfers import Split
 
 
 class IndexSets(NamedTuple):
@@ -24,12 +25,30 @@ def index_sets(facts: DatasetFacts, corruptions: Sequence[str], count: int, seed
 
     Larger sets hold smaller ones. Raises ValueError where no image would stay clean.
     """
-    order = generator(f"{facts.name} {facts.fingerprint} {seed}", "corrupted images").permutation(facts.train)
+    order = permutation(facts, seed)
     several = len(corruptions)
     if several * count >= facts.train:
         raise ValueError(f"{count} images for each of {several} corruptions, of {facts.train}")
     own = {name: order[place : several * count : several] for place, name in enumerate(corruptions)}
     return IndexSets(order[several * count :], own)
+
+
+def sharing_sets(facts: DatasetFacts, corruptions: Sequence[str], count: int, seed: int, split: Split) -> IndexSets:
+    """As `index_sets`, where corruptions may have originals in common: `split` says of how many they take their own.
+
+    Clean images are the first of all others.
+    """
+    if len(corruptions) * count == split.corrupted:
+        own = index_sets(facts, corruptions, count, seed).corrupted if corruptions else {}
+    else:
+        taken = (np.arange(place * count, (place + 1) * count) % split.corrupted for place in range(len(corruptions)))
+        own = {name: permutation(facts, seed)[each] for name, each in zip(corruptions, taken, strict=True)}
+    return IndexSets(permutation(facts, seed)[split.corrupted :][: split.clean], own)
+
+
+def permutation(facts: DatasetFacts, seed: int) -> np.ndarray:
+    """The order in which the training images of a data set are given out: corrupted ones first, then clean ones."""
+    return generator(f"{facts.name} {facts.fingerprint} {seed}", "corrupted images").permutation(facts.train)
 
 
 def corrupted_images(dataset: Dataset, sets: IndexSets, store: Store) -> np.ndarray:
@@ -41,4 +60,5 @@ def corrupted_images(dataset: Dataset, sets: IndexSets, store: Store) -> np.ndar
         corrupted(name, as_bytes(dataset.x_train[own]), [f"training {one}" for one in own], folder=store.corrupted)
         for name, own in sets.corrupted.items()
     ]
-    return np.concatenate(found).astype(np.float32) / np.float32(255)
+    made = np.concatenate([np.empty((0, *dataset.facts.shape), np.uint8), *found])
+    return made.astype(np.float32) / np.float32(255)

@@ -17,7 +17,7 @@ from deltaball.plan.networks import Shard, Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.study.descending import Finetune
 from deltaball.study.judges import JUDGES
-from deltaball.study.methods import METHODS, Svm
+from deltaball.study.methods import TRAININGS, Svm
 from deltaball.study.objectives import generator_of
 
 # Of it 1.5 is how far the estimate itself may be off (benchmarks/costs.py), and 2 how much slower than the machine that
@@ -76,7 +76,7 @@ def measuring(plan: Plan, shard: Shard) -> Request:
     asked: dict[str, Counter[Measure]] = defaultdict(Counter)
     for network in plan.networks_of(shard.trajectories):
         # A posterior mean takes a pass per sample.
-        average = METHODS[network.method].averaged(network.axes, network.checkpoint)
+        average = TRAININGS[network.method].averaged(network.axes, network.checkpoint)
         asked[network.trajectory_id].update({one: samples * average for one, samples in plan.asked_of(network).items()})
     for trajectory in shard.trajectories:
         layers = plan.layers(trajectory)
@@ -110,8 +110,8 @@ def _request(plan: Plan, shard: Shard, minutes: float, workspace: float) -> Requ
 def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     """Weights, gradients, the update, the initial weights, Adam's moments twice; a batch with its gradients."""
     one = pack[0]
-    copies = 4 + 2 * METHODS[one.method].moments(one.axes)
-    if METHODS[one.method].averages_samples:  # drawn since its last checkpoint, as float32 and as it is written
+    copies = 4 + 2 * TRAININGS[one.method].moments(one.axes)
+    if TRAININGS[one.method].averages_samples:  # drawn since its last checkpoint, as float32 and as it is written
         copies += 2 * one.checkpoints[-1]
     if plan.study.compute.device == "cuda":  # the host has what goes to the store and what comes from there
         return FLOAT * len(pack) * copies * (one.parameters + one.beside) + _besides(plan, one)
@@ -126,15 +126,15 @@ def _training_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
 def _besides(plan: Plan, one: Trajectory) -> float:
     """What a method holds besides weights and a batch."""
     points = plan.facts[one.dataset].train
-    return METHODS[one.method].workspace(one.axes, points, plan.layers(one)) + _augmented_bytes(plan, one)
+    return TRAININGS[one.method].workspace(one.axes, points, plan.layers(one)) + _augmented_bytes(plan, one)
 
 
 def _augmented_bytes(plan: Plan, one: Trajectory) -> float:
     """The training images once more with the examples behind them, and on a CPU what the search for these holds."""
-    if METHODS[one.method] is not Finetune:
+    if TRAININGS[one.method] is not Finetune:
         return 0
     facts, sizes = plan.facts[one.dataset], plan.layers(one).activations
-    images = 2 * math.prod(facts.shape) * METHODS[one.method].images_each(one.axes, facts.train)
+    images = 2 * math.prod(facts.shape) * TRAININGS[one.method].images_each(one.axes, facts.train)
     at_once = IMAGES_AT_ONCE["cpu"] if plan.study.compute.device == "cpu" else 0
     return FLOAT * (images + at_once * (4 * sizes[0] + 3 * sum(sizes)))
 
@@ -142,9 +142,9 @@ def _augmented_bytes(plan: Plan, one: Trajectory) -> float:
 def _measuring_bytes(plan: Plan, pack: tuple[Trajectory, ...]) -> float:
     one = pack[0]
     networks = sum(len(trajectory.checkpoints) for trajectory in pack)
-    if METHODS[one.method].averages_samples:  # one network at a time, all its samples
+    if TRAININGS[one.method].averages_samples:  # one network at a time, all its samples
         networks = one.checkpoints[-1]
-    if METHODS[one.method] is Svm:  # in float32 and in float64
+    if TRAININGS[one.method] is Svm:  # in float32 and in float64
         return 3 * one.stored_bytes
     if plan.study.compute.device == "cuda":
         return FLOAT * 2 * networks * one.parameters

@@ -12,6 +12,7 @@ from deltaball.study.grids import Grid, count_matching
 from deltaball.study.judges import JUDGES
 from deltaball.study.notions import NOTIONS
 from deltaball.study.objectives import DEFAULT
+from deltaball.study.transfers import NONE
 
 # The statistical tables, `analysis.writing` makes them, and what each holds.
 TABLES = {
@@ -146,7 +147,8 @@ def figures(plan: Plan) -> list[str]:
             found.append(f"corruptions_{dataset}")
         if any(len(one) > 1 for one in _severities(plan, grids).values()):
             found.append(f"severities_{dataset}")
-        if "mnist_c" in {name for _, name in _severities(plan, grids)} and any(grid.adapts for grid in grids):
+        adapted = any(grid.adapts or grid.transfer != [NONE] for grid in grids)
+        if adapted and "mnist_c" in {name for _, name in _severities(plan, grids)}:
             found.append(f"adaptations_{dataset}")
         if notions(grids, True):
             found.append(f"diagnostics_{dataset}")

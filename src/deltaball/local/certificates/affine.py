@@ -73,11 +73,18 @@ def dense(layer: Dense, shape: Shape, weights: Sequence[torch.Tensor], before: B
 
 def convolution(layer: Conv, shape: Shape, weights: Sequence[torch.Tensor], before: Before) -> Passage:
     kernel, *bias = weights
-    (height, width, _), (top, _, left, _) = shape, layer.sides(shape)
-    filters = kernel.permute(0, 4, 3, 1, 2)
 
     def applied(kernel: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return FORWARD[Conv](replace(layer, bias=False), [kernel], x, Pass())
+
+    pulled = transposed_convolution(layer, shape, kernel)
+    return _weighted(applied, pulled, kernel, bias[0][:, None, None, None] if bias else None, before)
+
+
+def transposed_convolution(layer: Conv, shape: Shape, kernel: torch.Tensor) -> Linear:
+    """The transpose of a convolution of [K, m, *shape], of coefficients [K, n, r, ...]."""
+    (height, width, _), (top, _, left, _) = shape, layer.sides(shape)
+    filters = kernel.permute(0, 4, 3, 1, 2)
 
     def pulled(coefficients: torch.Tensor) -> torch.Tensor:
         maps = coefficients.flatten(1, 2).movedim(-1, -3)
@@ -86,7 +93,7 @@ def convolution(layer: Conv, shape: Shape, weights: Sequence[torch.Tensor], befo
         right, bottom = left + width - seen.shape[-1], top + height - seen.shape[-2]
         return functional.pad(seen, (-left, right, -top, bottom)).movedim(-3, -1).unflatten(1, coefficients.shape[1:3])
 
-    return _weighted(applied, pulled, kernel, bias[0][:, None, None, None] if bias else None, before)
+    return pulled
 
 
 def _weighted(

@@ -8,7 +8,7 @@ from torch.nn import functional
 from deltaball.networks.layers import Layers
 from deltaball.networks.models import Layered
 from deltaball.study.objectives import generator_of
-from deltaball.training.objectives.cross_entropy import cross_entropy
+from deltaball.training.objectives.cross_entropy import cross_entropy, cross_entropy_between
 from deltaball.training.objectives.objective import Batch, Objective
 
 
@@ -33,7 +33,7 @@ class CoTraining(Objective):
         with torch.no_grad():
             moved = networks.generator(batch.images)
         original, others = networks(torch.cat([batch.images, moved], 1)).chunk(2, 1)
-        change = -(original.softmax(-1) * others.log_softmax(-1)).sum(-1) / (1 + _squares(moved - batch.images))
+        change = cross_entropy_between(original, others) / (1 + _squares(moved - batch.images))
         return cross_entropy(original, batch.labels) + batch.axes["beta"] * change.mean(1)
 
     def of_generator(

@@ -19,6 +19,11 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return cross_entropy_each(logits, labels).mean(1)
 
 
+def cross_entropy_between(original: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """-Σ p log q [K, n], p the softmax of logits [K, n, classes] and q that of others. Both are differentiated."""
+    return -(original.softmax(-1) * others.log_softmax(-1)).sum(-1)
+
+
 def cross_entropy_each(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of every image [K, n]."""
     labels = labels.expand(logits.shape[:2])

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from deltaball.base.implementations import implementation
+from deltaball.networks.autoencoders import AutoEncoder
 from deltaball.networks.layers import Layers
 from deltaball.networks.models import Layered
 from deltaball.study.objectives import DEFAULT, OBJECTIVES
@@ -32,12 +33,14 @@ class Batch:
 class Objective(ABC):
     """What a step of training minimises. Subclasses compute it; `axes` are those that a whole pack has in common.
 
+    `autoencoder` is the one that they name, of objectives that do.
+
     On a GPU a step is captured in a CUDA graph and replayed. So `__call__` asks no tensor for its values, decides
     nothing by them, and does the same work in every step.
     """
 
-    def __init__(self, axes: Mapping[str, Any] | None = None) -> None:
-        self.axes = axes or {}
+    def __init__(self, axes: Mapping[str, Any] | None = None, autoencoder: AutoEncoder | None = None) -> None:
+        self.axes, self.autoencoder = axes or {}, autoencoder
 
     @abstractmethod
     def __call__(self, networks: Layered, batch: Batch) -> torch.Tensor:
@@ -55,11 +58,11 @@ class Objective(ABC):
         return None
 
 
-def objective_of(axes: Mapping[str, Any]) -> Objective:
-    """The objective of a pack that has these axes in common."""
+def objective_of(axes: Mapping[str, Any], autoencoder: AutoEncoder | None = None) -> Objective:
+    """The objective of a pack that has these axes in common, with the auto-encoder that these may name."""
     entry = OBJECTIVES[axes.get("objective", DEFAULT)]
     common = {axis: axes[axis] for axis in entry.axis_names() if axis not in entry.within_pack()}
-    return implementation(entry.implementation)(common)
+    return implementation(entry.implementation)(common, autoencoder)
 
 
 def varying_axes(pack: Sequence[Mapping[str, Any]], device: str) -> dict[str, torch.Tensor]:
