@@ -34,7 +34,7 @@ NAMES = (
 
 # What statistics read of a row.
 READ = ["network_id", "dataset", "method", "architecture", "cluster", ACCURACY, CAPACITY, "estimate", "samples"]
-READ += ["measure", "notion", "norm", "delta", "gamma", "attack", "certificate"]
+READ += ["measure", "notion", "norm", "delta", "perturbation_size", "gamma", "attack", "certificate"]
 
 
 class Groups:

@@ -17,6 +17,7 @@ from deltaball.figures.panels import empty, finish
 from deltaball.plan.plan import Plan
 
 UNADAPTED = "not adapted"
+BESIDE = 0.05  # from one bar to the next, of what lies between two numbers of images
 LOOKS = {UNADAPTED: ((0, (1, 1)), "#000000")}
 LOOKS |= {
     f"{named}, {pooled}": (line, colour)
@@ -29,19 +30,19 @@ LOOKS |= {
 def draw(name: str, plan: Plan, networks: pd.DataFrame, corrupted: pd.DataFrame, folder: Path) -> None:
     """Draw figure ``adaptations_DATASET`` to `folder` as PNG, SVG and CSV."""
     rows = rows_of(name, corrupted)
-    rows = rows[(rows["quantity"] == "accuracy") & (rows["corruption"] == MEAN)]
+    rows = rows[rows["quantity"] == "accuracy"]
     classifier = [_classifier(*one) for one in zip(rows["architecture"], rows["training"], strict=True)]
     by = [_by(*one) for one in zip(rows["adaptation"], rows["pooled"], strict=True)]
-    shown = rows.assign(classifier=classifier, by=by)
-    adapted = shown.loc[shown["adaptation"] != NONE, "classifier"]
-    shown = shown[shown["classifier"].isin(adapted)].reset_index(drop=True)
+    every = rows.assign(classifier=classifier, by=by)
+    every = every[every["classifier"].isin(every.loc[every["adaptation"] != NONE, "classifier"])]
+    shown = every[every["corruption"] == MEAN].reset_index(drop=True)
     figure = _drawn(shown) if len(shown) else empty()
     told = readings.adaptations(shown, UNADAPTED) if len(shown) else readings.NOTHING
     remark = (
-        "Lines are means over trainings of the accuracy averaged over the fifteen corruptions; shaded: from the lowest "
-        "interval to the highest. Separate: a network for each corruption; joint: one for all."
+        "Lines are means over trainings of the accuracy averaged over the fifteen corruptions; bars, and the shade, go "
+        "from the lowest interval to the highest. Separate: a network for each corruption; joint: one for all."
     )
-    note = noted(name, plan, networks, shown, remark)
+    note = noted(name, plan, networks, every if len(shown) else shown, remark)
     finish(figure, name, f"{dataset_of(name)}: over the corrupted images seen", note, shown, folder, told)
 
 
@@ -70,7 +71,7 @@ def _drawn(shown: pd.DataFrame) -> Figure:
 
 
 def _lines(panel: Axes, members: pd.DataFrame, looks: dict, counts: list[int]) -> None:
-    for by, (line, colour) in looks.items():
+    for place, (by, (line, colour)) in enumerate(looks.items()):
         own = members[members["by"] == by]
         if own.empty:
             continue
@@ -81,5 +82,6 @@ def _lines(panel: Axes, members: pd.DataFrame, looks: dict, counts: list[int]) -
         over = own.groupby(own["corrupted_images"].astype(int).map(counts.index))
         middle = over["estimate"].mean()
         low, high = over["tight_lower"].min(), over["tight_upper"].max()
-        panel.fill_between(middle.index, low, high, color=colour, alpha=0.12, linewidth=0)
-        panel.plot(middle.index, middle, color=colour, linestyle=line, marker="o", markersize=3)
+        across = middle.index + BESIDE * (place - len(looks) / 2)
+        panel.vlines(across, low, high, color=colour, linewidth=0.8)
+        panel.plot(across, middle, color=colour, linestyle=line, marker="o", markersize=3)

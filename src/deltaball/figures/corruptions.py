@@ -35,7 +35,7 @@ def heat_map(name: str, plan: Plan, networks: pd.DataFrame, corrupted: pd.DataFr
 def severities(name: str, plan: Plan, networks: pd.DataFrame, corrupted: pd.DataFrame, folder: Path) -> None:
     """Draw figure ``severities_DATASET`` to `folder` as PNG, SVG and CSV."""
     shown = rows_of(name, corrupted)
-    several = shown.groupby(["quantity", "corruption"])["severity"].transform("nunique") > 1
+    several = shown.groupby(["quantity", "corruption", "kind"])["severity"].transform("nunique") > 1
     shown = shown[several].reset_index(drop=True)
     figure = _curves(shown) if len(shown) else empty()
     told = readings.severities(shown) if len(shown) else readings.NOTHING
@@ -73,24 +73,32 @@ def noted(name: str, plan: Plan, networks: pd.DataFrame, shown: pd.DataFrame, re
 
 def _map(shown: pd.DataFrame) -> Figure:
     quantities = [one for one in TITLES if (shown["quantity"] == one).any()]
+    # Of which the mean of the fifteen is all that is known: a column beside another quantity.
+    known = shown.groupby("quantity")["corruption"].agg(set)
+    beside = [one for one in quantities if known[one] == {MEAN}] if len(quantities) > 1 else []
+    quantities = [one for one in quantities if one not in beside] or quantities
+    beside = [one for one in beside if one not in quantities]
     there = list(shown["corruption"].unique())
     brought = [one for one in there if one not in (*CORRUPTIONS, MEAN)]
     order = [one for one in (*CORRUPTIONS, *brought, MEAN) if one in there]
     rows = shown["kind"].nunique()
-    size = NAMES + COLUMN * len(order), (ROW * rows + 0.4) * len(quantities) + 1.9
+    size = NAMES + COLUMN * (len(order) + len(beside)), (ROW * rows + 0.4) * len(quantities) + 1.9
     figure, axes = plt.subplots(len(quantities), 1, figsize=size, squeeze=False, sharex=True, layout="constrained")
     titles = shown.drop_duplicates("corruption").set_index("corruption")["title"]
     for panel, quantity in zip(axes[:, 0], quantities, strict=True):
         alike = shown[shown["quantity"] == quantity]
         table = alike.pivot_table(index="kind", columns="corruption", values="estimate", sort=False)
-        table = table.reindex(columns=order)
+        table = table.reindex(shown["kind"].unique() if beside else table.index, columns=order)
+        for one in beside:
+            table[one] = shown[shown["quantity"] == one].groupby("kind")["estimate"].mean()
         panel.imshow(table, vmin=0, vmax=1, cmap="cividis", aspect="auto")
         panel.set_yticks(range(len(table)), table.index)
-        panel.set_xticks(range(len(order)), titles[order], rotation=45, ha="right", rotation_mode="anchor")
+        named = [*titles[order], *(f"mean {one}" for one in beside)]
+        panel.set_xticks(range(len(named)), named, rotation=45, ha="right", rotation_mode="anchor")
         panel.set_title(TITLES[quantity], loc="left")
         panel.tick_params(length=0)
         panel.grid(False)
-        for row, column in itertools.product(range(len(table)), range(len(order))):
+        for row, column in itertools.product(*map(range, table.shape)):
             value = table.iloc[row, column]
             if pd.notna(value):
                 colour = "white" if value < WHITE else "black"
