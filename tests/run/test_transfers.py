@@ -19,7 +19,7 @@ from deltaball.networks.layers import Conv, Flatten, Layers
 from deltaball.networks.packs import Pack
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan
-from deltaball.run import devices, work
+from deltaball.run import devices, rows, work
 from deltaball.run.measurer import Measurer
 from deltaball.store.store import Checkpoint, Store
 from deltaball.study.corruptions import FIFTEEN
@@ -229,6 +229,18 @@ def test_a_network_alone_has_the_numbers_that_it_has_beside_others(data_folder: 
     one, other = outcomes(beside, done(beside)), outcomes(alone, done(alone))
     assert set(other) < set(one)
     assert all((one[key] == values).all() for key, values in other.items())
+
+
+def test_auto_encoders_may_be_jobs_of_their_own(data_folder: Path, tmp_path: Path):
+    plan = planned(data_folder, tmp_path, JOINT, compute={"shard_minutes": 1e-6})
+    without = [shard for shard in plan.shards.values() if not plan.networks_of(shard.trajectories)]
+    assert [one.method for shard in without for one in shard.trajectories] == ["pair"]
+    for shard in plan.shards.values():
+        if any(one.method == "transfer" for one in shard.trajectories):
+            assert without[0].id in plan.needed_by(shard)
+    done(plan)
+    assert "4 networks (4 trained)" in rows.collect_networks(plan)
+    assert "16 estimates" in rows.collect_robustness(plan)
 
 
 def test_the_mean_of_fifteen_is_that_of_each_alone(data_folder: Path, tmp_path: Path):
