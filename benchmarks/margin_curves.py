@@ -1,12 +1,13 @@
 """What whole margin curves take: the ensemble's L2 distances of 8 networks at 738 test points, on one core.
 
-    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/margin_curves.py [FOLDER [STORE]]
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/margin_curves.py [FOLDER [STORE [STEPS RADII]]]
 
 Eight networks of papers 000 and 003, narrower than theirs (`conv5` with 32 filters and 128 units in place of 128 and
 1,024), are trained by deltaball on MNIST (mnist.npz in FOLDER, default: data), 2,000 images and 4 epochs each, and kept
 in STORE (default: a folder that is deleted in the end). Then a study's own measure of `margin` by `ensemble`, L2, is
-taken of all of them, at all points, and the curves are made of it: nothing is scaled up. Printed are the seconds of the
-processor and of the clock, the mean margin, and which attack was the closest how often.
+taken of all of them, at all points, and the curves are made of it: nothing is scaled up. PGD takes STEPS at each of
+RADII (default: what a study has if it says nothing). Printed are the seconds of the processor and of the clock, the
+mean margin, and which attack was the closest how often.
 
 On a machine that others share seconds are larger than alone.
 """
@@ -65,7 +66,8 @@ STUDY = {
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "data")
     prepare_torch("cpu")
-    planned = plan(Study.model_validate(STUDY | {"data": str(folder)}))
+    asked = STUDY["measures"][0] | dict(zip(("steps", "radii"), map(int, sys.argv[3:5]), strict=False))
+    planned = plan(Study.model_validate(STUDY | {"data": str(folder), "measures": [asked]}))
     data = load("mnist", folder)
     print(f"{processor()}, 1 thread, torch {torch.__version__}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -98,8 +100,9 @@ def curves(planned: Plan, data: Dataset, store: Store) -> None:
     members = [JUDGES[one].title for one in JUDGES["ensemble"].members]
     won = ", ".join(f"{title} {(found_by == k).mean():.1%}" for k, title in enumerate(members))
     print(
-        f"{len(asked)} networks × {points} points, accuracy {accuracy:.3f}: {taken:.1f} s of the processor, "
-        f"{waited:.1f} s by the clock (goal: ≤ {GOAL})\nmean margin {distances.mean():.4f}, closest by {won}"
+        f"{margin.label}, {len(asked)} networks × {points} points, accuracy {accuracy:.3f}: "
+        f"{taken:.1f} s of the processor, {waited:.1f} s by the clock (goal: ≤ {GOAL})\n"
+        f"mean margin {distances.mean():.4f}, closest by {won}"
     )
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from deltaball.data.catalogue import CATALOGUE
 from deltaball.plan.plan import Plan
 from deltaball.run import merging, pieces
 from deltaball.tables import frames
@@ -16,7 +15,7 @@ def assert_complete(plan: Plan, dataset: str) -> None:
     """Every planned network is trained and measured, on data that the catalogue knows, by committed code."""
     networks, robustness = frames.load(plan)
     assert set(networks["status"]) == {"trained"}
-    assert set(networks["data_sha256"]) == {CATALOGUE[dataset].fingerprint}
+    assert set(networks["data_sha256"]) == {plan.facts[dataset].fingerprint}
     assert merging.finished_shards(plan, pieces.of_folder(plan.study.folder)) == set(plan.shards)
     assert len(robustness) == sum(len(plan.measures_of(network)) for network in plan.networks)
     assert "-dirty" not in (plan.study.folder / "PROVENANCE.md").read_text()

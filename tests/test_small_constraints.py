@@ -13,7 +13,7 @@ from deltaball.plan.plan import Plan
 from deltaball.tables import frames
 from deltaball.workflow import stages
 
-DATASETS = {"small-constraints": "fashion_mnist"}
+DATASETS = {"small-constraints": "fashion_mnist", "small-gtsrb": "gtsrb10"}
 
 
 @pytest.fixture(params=DATASETS)

@@ -48,7 +48,7 @@ NETWORKS: dict[str, tuple[NetworkKind, Callable[[], Model]]] = {
         for architecture in ("fcn", "cnn")
         for activation in ("relu", "tanh", "sigmoid")
     },
-    "fcn relu beside a generator": (NetworkKind(has_generator=True), beside_a_generator),
+    "fcn relu": (NetworkKind(has_generator=True), beside_a_generator),
     "a mean over a posterior": (NetworkKind(layered=False), average),
 }
 RADII = {"linf": 0.04, "l2": 0.3, "l1": 0.5}

@@ -19,7 +19,7 @@ from deltaball.networks.layers import Conv, Flatten, Layers
 from deltaball.networks.packs import Pack
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan
-from deltaball.run import devices, work
+from deltaball.run import devices, rows, work
 from deltaball.run.measurer import Measurer
 from deltaball.store.store import Checkpoint, Store
 from deltaball.study.corruptions import FIFTEEN
@@ -213,7 +213,7 @@ def test_a_study_has_rows_of_classifiers_behind_transfers(data_folder: Path, few
                 reference = model(torch.from_numpy(measurer.images)).argmax(-1)[0]
             expected = np.mean([(model(x.float()).argmax(-1)[0] == reference).numpy() for x in drawn], 0)
             assert found[network.id, measure.name] == pytest.approx(expected)
-    for name, words in (("joint", "for all corruptions"), ("each-stripe", "for stripe"), ("clean", "for clean images")):
+    for name, words in (("joint", "for stripe, fog"), ("each-stripe", "for stripe"), ("clean", "for clean images")):
         with Image.open(plan.study.folder / "autoencoders" / f"{name}.png") as image:
             assert f"{name}: paired auto-encoders of few {words}, seed 0" in image.info["Title"]
 
@@ -229,6 +229,18 @@ def test_a_network_alone_has_the_numbers_that_it_has_beside_others(data_folder: 
     one, other = outcomes(beside, done(beside)), outcomes(alone, done(alone))
     assert set(other) < set(one)
     assert all((one[key] == values).all() for key, values in other.items())
+
+
+def test_auto_encoders_may_be_jobs_of_their_own(data_folder: Path, tmp_path: Path):
+    plan = planned(data_folder, tmp_path, JOINT, compute={"shard_minutes": 1e-6})
+    without = [shard for shard in plan.shards.values() if not plan.networks_of(shard.trajectories)]
+    assert [one.method for shard in without for one in shard.trajectories] == ["pair"]
+    for shard in plan.shards.values():
+        if any(one.method == "transfer" for one in shard.trajectories):
+            assert without[0].id in plan.needed_by(shard)
+    done(plan)
+    assert "4 networks (4 trained)" in rows.collect_networks(plan)
+    assert "16 estimates" in rows.collect_robustness(plan)
 
 
 def test_the_mean_of_fifteen_is_that_of_each_alone(data_folder: Path, tmp_path: Path):

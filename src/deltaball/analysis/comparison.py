@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from deltaball.analysis.judges import entry
 from deltaball.analysis.trainings import kinds, trainings
 from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
@@ -69,7 +70,8 @@ def _shares(measured: pd.DataFrame, by_name: Mapping[str, Measure]) -> list[list
     """Of each network how often each attack of an ensemble was the closest."""
     told = measured[measured["found_by"].notna() & measured["measure"].isin(by_name)]
     told = told[(told["norm"] == "l2") & (told["notion"] == "margin")]
-    told = told.assign(apart=(told["attack"] == APART)).sort_values(["apart", "delta"], ascending=False, kind="stable")
+    apart = told["attack"].map(lambda name: entry(name).name == APART).astype(bool)
+    told = told.assign(apart=apart).sort_values(["apart", "delta"], ascending=False, kind="stable")
     return [_share(row) for row in told.drop_duplicates("network_id").to_dict("records")]
 
 

@@ -7,10 +7,10 @@ from deltaball.study.notions import NOTIONS
 
 def highest(rows: pd.DataFrame) -> pd.Series:
     """The largest value that an outcome of each row's measure can have."""
-    sizes = rows["delta"]
-    if "perturbation_size" in rows:  # tables of balls alone have none
-        sizes = sizes.fillna(rows["perturbation_size"])
-    return sizes.where(distances(rows), 1.0)
+    cut_at = rows["delta"]
+    if "perturbation_size" in rows:  # of a ball that a kernel fills; statistics of attacks do without
+        cut_at = cut_at.fillna(rows["perturbation_size"])
+    return cut_at.where(distances(rows), 1.0)
 
 
 def distances(rows: pd.DataFrame) -> pd.Series:

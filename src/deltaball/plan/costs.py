@@ -164,8 +164,8 @@ def _paired(
     """Training paired auto-encoders; nothing of what does not descend otherwise, which passes no image in steps."""
     own = TRAININGS[method]
     images = sum(own.images(axes, facts.train, max(one)) for one in checkpoints)
-    changed = images / axes.get("batch_size", 1) * own.parameters(axes, facts.train, layers)
-    return {**passes(layers, 3 * images), "weight": changed, "moment": changed}
+    steps = images / axes.get("batch_size", 1)  # each along one encoder and one decoder
+    return {**_stepping(layers, 1, steps, steps, images, own.moments(axes)), "step": steps}
 
 
 def _search(method: str, axes: Mapping[str, Any], layers: Layers, facts: DatasetFacts, networks: int) -> Work:

@@ -12,8 +12,10 @@ import pandas as pd
 
 from deltaball.analysis import judges
 from deltaball.analysis.bayes import ESS, RHAT
+from deltaball.analysis.choices import settled
 from deltaball.base.files import written_checked
 from deltaball.base.statuses import STATUSES, TRAINED
+from deltaball.figures import style
 from deltaball.plan.plan import Plan
 from deltaball.report import claims, explorer, footer, sentences, summaries
 from deltaball.report.packed import packed_table
@@ -53,8 +55,9 @@ def write(plan: Plan, study_path: Path) -> Path:
             **_first_screen(plan, found, pictures, robustness),
             **_trends(found, pictures, measured, robustness),
             **_proven(found, pictures),
-            **_choices(found),
+            **_compared(found),
             **_near(found, pictures, stages.paper_kinds(plan)),
+            violations=_violations(plan, networks, found),
             **_scores(found, pictures, stages.paper_kinds(plan)),
             **_of_methods(found, pictures, networks),
             autoencoders=_autoencoders(plan),
@@ -125,9 +128,11 @@ def _proven(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[st
     }
 
 
-def _choices(found: dict[str, pd.DataFrame]) -> dict[str, Any]:
+def _compared(found: dict[str, pd.DataFrame]) -> dict[str, Any]:
     there = found.get("choices", pd.DataFrame())
+    compared = found.get("comparison", pd.DataFrame())
     return {
+        "side_by_side": summaries.compared(compared) if len(compared) else [],
         "choices": records(there.head(ENCLOSURES_SHOWN)),
         "choices_told": sentences.choices(there) if len(there) else "",
     }
@@ -171,6 +176,16 @@ def _of_methods(found: dict[str, pd.DataFrame], pictures: dict[str, Any], networ
         "pruning_tests": records(found["pruning_tests"]),
         "pruning_figures": _of_kind(pictures, "pruning"),
     }
+
+
+def _violations(plan: Plan, networks: pd.DataFrame, found: dict[str, pd.DataFrame]) -> list[Any]:
+    """Pictures of the closest violations, drawn of the examples that there are."""
+    style.use()
+    from deltaball.figures import violations  # pyplot reads the backend when it is imported
+
+    compared = settled(networks, found["choices"]) if "choices" in found else networks
+    folder = plan.study.folder / "examples"
+    return [picture(path) for path in violations.draw(compared, frames.load_examples(plan), folder)]
 
 
 def _autoencoders(plan: Plan) -> list[Any]:

@@ -87,6 +87,13 @@ def enclosed_summary(enclosed: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
+def compared(comparison: pd.DataFrame) -> list[dict[str, Any]]:
+    """Per data set and kind of networks how many there are, and the means of their numbers."""
+    known = [name for name in comparison if comparison[name].dtype.kind == "f"]
+    means = comparison.groupby(["dataset", "kind"], sort=False)
+    return records(means[known].mean().assign(networks=means.size()).reset_index())
+
+
 def side_by_side(correlations: pd.DataFrame) -> list[dict[str, Any]]:
     """One row per group with the columns of all networks and, as `learned`, those of the networks that learned."""
     keys = ["dataset", "method", "architecture", "measure"]

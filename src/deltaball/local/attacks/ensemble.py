@@ -71,13 +71,12 @@ class Ensemble(NearestViolation):
     def _ascend(self, found: Closest, images: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
         """Ascend from images in balls of these radii [K, n]; whether a violation was found."""
         geometry, violated = found.geometry, torch.zeros_like(radius, dtype=torch.bool)
-        for step in range(self.steps + 1):
+        for step in range(self.steps):
             logits, gradient = differentiated(found.points.model, images, found.reference, found.loss)
             violated |= ~(found.judge(images, logits)[0] > 0)
-            if step < self.steps:
-                length = 2 * annealing(step, self.steps) * TRAVEL / self.steps * radius
-                images = geometry.retracted(geometry.stepped(images, gradient, length), found.x, radius)
-        return violated
+            length = 2 * annealing(step, self.steps) * TRAVEL / self.steps * radius
+            images = geometry.retracted(geometry.stepped(images, gradient, length), found.x, radius)
+        return violated | ~(found.judge(images, found.points.model(images))[0] > 0)
 
 
 @dataclass(frozen=True)
