@@ -215,8 +215,8 @@ class AnyMeasure(_Kernels):
             strange = {"norm", "delta", *KEYS} & self.model_fields_set - {*entry.keys}
             if strange and entry.is_brought:
                 raise ValueError(
-                    f"perturbation '{name}' is not known; {alternatives(name, KERNELS)} (as a corrupted set of your own "
-                    f"it takes no {min(strange)})"
+                    f"perturbation '{name}' is not known; {alternatives(name, KERNELS)} (as a corrupted set of your "
+                    f"own it takes no {min(strange)})"
                 )
             if strange:
                 raise ValueError(f"perturbation '{name}' takes no {min(strange)}; it takes {', '.join(entry.keys)}")
