@@ -49,7 +49,7 @@ def test_each_setting_has_the_value_that_is_closest(plan: Plan) -> None:
     assert np.allclose(found[found["chosen"]]["distance"], 0.01)
     assert "choices" in stages.tables(plan)
     told = sentences.choices(found)
-    assert told.startswith("Grid hein chose beta 0.1 for 1 of 2 settings and 0.01 for 1 of 2 settings")
+    assert told.startswith("Grid hein chose beta 0.01 for 1 of 2 settings and 0.1 for 1 of 2 settings")
 
 
 def test_of_equally_close_ones_the_first_that_the_study_lists_counts(plan: Plan) -> None:

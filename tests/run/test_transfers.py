@@ -213,7 +213,7 @@ def test_a_study_has_rows_of_classifiers_behind_transfers(data_folder: Path, few
                 reference = model(torch.from_numpy(measurer.images)).argmax(-1)[0]
             expected = np.mean([(model(x.float()).argmax(-1)[0] == reference).numpy() for x in drawn], 0)
             assert found[network.id, measure.name] == pytest.approx(expected)
-    for name, words in (("joint", "for all corruptions"), ("each-stripe", "for stripe"), ("clean", "for clean images")):
+    for name, words in (("joint", "for stripe, fog"), ("each-stripe", "for stripe"), ("clean", "for clean images")):
         with Image.open(plan.study.folder / "autoencoders" / f"{name}.png") as image:
             assert f"{name}: paired auto-encoders of few {words}, seed 0" in image.info["Title"]
 

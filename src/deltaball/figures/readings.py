@@ -175,9 +175,10 @@ def adaptations(shown: pd.DataFrame, unadapted: str) -> str:
         means = members.groupby(["by", "corrupted_images"], dropna=False)["estimate"].mean().reset_index()
         most = means.groupby("by", sort=False).tail(1).set_index("by")["estimate"]
         if unadapted in most:
-            gains = [f"{by} {100 * (mean - most[unadapted]):+.1f}" for by, mean in most.drop(unadapted).items()]
+            gains = {by: f"{100 * (mean - most[unadapted]):+.1f}" for by, mean in most.drop(unadapted).items()}
+            gains = [f"{by} {gain.replace('-', '−')}" for by, gain in gains.items()]
             told.append(f"{classifier}, {100 * most[unadapted]:.1f} % as it is: {', '.join(gains)} points")
-    return f"With the most images, on average of the fifteen: {'; '.join(told)}.".replace("-", "−") if told else NOTHING
+    return f"With the most images, on average of the fifteen: {'; '.join(told)}." if told else NOTHING
 
 
 def convergence(spread: pd.DataFrame) -> str:

@@ -70,7 +70,7 @@ def choices(table: pd.DataFrame) -> str:
     told = []
     for (grid, axis, to), rows in table.groupby(["grid", "axis", "to"], sort=False):
         settings = len(rows.drop_duplicates(["setting", "to_network_id"]))
-        counts = rows.loc[rows["chosen"], "value"].value_counts(sort=False)
+        counts = rows.loc[rows["chosen"], "value"].value_counts().sort_index()
         named = [f"{value} for {count} of {_many(settings, 'setting')}" for value, count in counts.items()]
         said = _joined(named) if named else "no value yet"
         told.append(f"Grid {grid} chose {axis} {said}, by accuracy on held-out training images closest to {to}'s.")

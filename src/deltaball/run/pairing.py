@@ -14,7 +14,7 @@ from deltaball.networks.packs import Pass
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Store
-from deltaball.study.corruptions import CORRUPTIONS
+from deltaball.study.corruptions import CORRUPTIONS, FIFTEEN
 from deltaball.study.transfers import Pair
 
 SHOWN = 12
@@ -47,9 +47,10 @@ def _draw(plan: Plan, pair: Pair, one: Trajectory, dataset: Dataset, store: Stor
     rows = {"test images": images, "behind T": behind(images)}
     for name in pair.corruptions[:MOST_ROWS]:
         made = corrupted(name, as_bytes(images), places.tolist()).astype(np.float32) / np.float32(255)
-        rows |= {CORRUPTIONS[name].title: made, f"behind T ({CORRUPTIONS[name].title})": behind(made)}
+        rows |= {CORRUPTIONS[name].title: made, f"{CORRUPTIONS[name].title},\nbehind T": behind(made)}
     entry, split = pair.entry, pair.split(dataset.facts.train)
-    what = "all corruptions" if len(pair.corruptions) > 1 else "".join(CORRUPTIONS[n].title for n in pair.corruptions)
+    every = {*FIFTEEN} <= {*pair.corruptions}
+    what = "all corruptions" if every else ", ".join(CORRUPTIONS[name].title for name in pair.corruptions)
     title = f"{pair.name}: paired auto-encoders of {entry.dataset} for {what or 'clean images'}, seed {pair.seed}"
     learned = f"{split.clean:,} clean and {entry.corrupted_images:,} corrupted training images of each corruption"
     told = (

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
+from deltaball.base.errors import alternatives
 from deltaball.study.axes import VALUES, Count, Name, Positive, Share, Strict, axis, radius
 from deltaball.study.corruptions import EACH, JOINT, SEVERAL
 from deltaball.study.grids import PARTS, all_axes
@@ -212,6 +213,11 @@ class AnyMeasure(_Kernels):
                     f"draws {self.draws}: perturbation '{name}' takes {turns} corruptions in turn; give a multiple"
                 )
             strange = {"norm", "delta", *KEYS} & self.model_fields_set - {*entry.keys}
+            if strange and entry.is_brought:
+                raise ValueError(
+                    f"perturbation '{name}' is not known; {alternatives(name, KERNELS)} (as a corrupted set of your "
+                    f"own it takes no {min(strange)})"
+                )
             if strange:
                 raise ValueError(f"perturbation '{name}' takes no {min(strange)}; it takes {', '.join(entry.keys)}")
             self._chosen(name)

@@ -48,7 +48,7 @@ NO_LAYERS = Refusal(
 )
 NO_GENERATOR = Refusal(
     lambda notion, norm, network: not network.has_generator,
-    "it needs the generator beside a network, which objective 'cotraining' alone trains; leave others out by `only`",
+    "it needs the generator beside a network, which objective 'cotraining' alone trains: leave others out by `only`",
 )
 NO_PIECES = Refusal(
     lambda notion, norm, network: network.standardises,
