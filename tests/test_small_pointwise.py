@@ -8,6 +8,7 @@ from shipped import assert_complete, assert_drawn, assert_made_of
 
 from deltaball.analysis.convergence import spread
 from deltaball.analysis.distances import cumulative, distances
+from deltaball.analysis.overestimates import overestimates, points
 from deltaball.analysis.scorecard import VERDICTS, scorecard
 from deltaball.plan import loading
 from deltaball.plan.plan import Plan
@@ -42,9 +43,10 @@ def test_the_tables_that_are_shipped_are_made_of_its_outcomes(plan: Plan) -> Non
     values = settings.equivalence_margin, plan.study.guarantee.confidence
     claims = scorecard(measured, draws, *values, plan.study.paper, near)
     curves = cumulative(measured, outcomes, settings.within)
+    above = overestimates(points(measured, outcomes))
     assert_made_of(
         plan.study.folder,
-        {"scorecard": claims, "distances": near, "distance_curves": curves},
+        {"scorecard": claims, "distances": near, "distance_curves": curves, "overestimates": above},
     )
     assert set(claims["verdict"]) <= set(VERDICTS)
 
@@ -57,9 +59,23 @@ def test_no_attack_finds_what_the_exact_answer_excludes(plan: Plan) -> None:
     for network, measure in decided:
         robust = np.asarray(outcomes[network, measure]) == 1
         for one in plan.measures:
-            if one.attack and one.notion == "margin":
+            if one.attack and one.notion == "margin" and (network, one.name) in outcomes.index:
                 found = np.asarray(outcomes[network, one.name]) < one.delta
                 assert not (robust & found[: len(robust)]).any()
+
+
+def test_no_attack_is_nearer_than_exact_distances_allow(plan: Plan) -> None:
+    outcomes = frames.load_outcomes(plan).set_index(["network_id", "measure"])["values"]
+    attacks = [one.name for one in plan.measures if one.attack and one.notion == "margin"]
+    exact = [key for key in outcomes.index if key[1].endswith("exact_distance")]
+    assert len(exact) == 3
+    for network, measure in exact:
+        distance = np.asarray(outcomes[network, measure], float)
+        assert np.isnan(distance).mean() < 0.02
+        for name in attacks:
+            found = np.asarray(outcomes[network, name], float)[: len(distance)]
+            least = np.nan_to_num(distance[: len(found)]) * (1 - 0.01) * (1 - 1e-6)
+            assert (least <= found).all()
 
 
 def test_every_figure_of_the_study_is_there(plan: Plan) -> None:

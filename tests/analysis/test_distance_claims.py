@@ -87,7 +87,8 @@ def test_every_claim_names_a_test_a_section_and_judges_that_there_are() -> None:
 def test_the_papers_own_numbers_support_its_claims() -> None:
     found = verdicts(PAPERS)
     assert {one for one, verdict in found.items() if verdict == "not run"} == {
-        name for name in found if "nin" in name.split("_")
+        "lp_overestimates_distances",  # the paper knows no exact distances
+        *(name for name in found if "nin" in name.split("_")),
     }
     others = {name: verdict for name, verdict in found.items() if verdict != "not run"}
     assert others.pop("reported_rounding_of_lbfgs") == "contradicted"  # nothing was lost

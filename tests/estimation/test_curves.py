@@ -147,6 +147,19 @@ def test_families_do_not_mix():
     assert found["attacked"].isna().tolist() == [False, False, True, True]
 
 
+def test_a_known_distance_bears_from_both_sides_as_far_as_it_is_known():
+    """Of 1.5 %: at 0.1 a violation at 0.1 is one, one at 0.102 is none for sure, and one at 0.101 leaves it open."""
+    asked = {"notion": "margin", "delta": 0.2, "certificate": "exact_distance", "tolerance": 0.015}
+    values = np.full(12, 0.2, np.float32)
+    values[:5] = 0.05, 0.0999, 0.101, 0.102, np.nan
+    found = rows(one_network(asked), values).set_index("delta")
+    at = found.index[np.isclose(found.index, 0.1)][0]
+    assert found.loc[at, "attacked"] == pytest.approx(10 / 12)
+    assert found.loc[at, "certified"] == pytest.approx(8 / 12)
+    assert found.loc[at, "open"] == pytest.approx(2 / 12)
+    assert found.iloc[-1][["attacked", "certified"]].tolist() == pytest.approx([8 / 12, 7 / 12])
+
+
 def test_no_outcomes_make_an_empty_table():
     plan = one_network({"notion": "class_change", "delta": 0.1})
     assert list(curves(plan, table_of(plan, {})).columns) == list(columns.CURVES)

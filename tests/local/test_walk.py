@@ -10,6 +10,7 @@ from deltaball.local.attacks.fmn import Fmn
 from deltaball.local.attacks.linear_region import LinearRegion
 from deltaball.local.attacks.walk import Walk
 from deltaball.local.balls import Ball
+from deltaball.local.deciding import ExactDistance
 from deltaball.local.exact_distance import distances
 from deltaball.local.losses import margin
 from deltaball.local.nearest import nearest
@@ -49,6 +50,20 @@ def test_where_there_is_no_other_class_the_lower_end_is_all_of_the_images():
     assert (bracket.lower == 1).all()
     assert bracket.upper.isinf().all()
     assert torch.equal(bracket.witness, x)
+
+
+def test_exact_distances_are_cut_where_the_ball_ends_and_begin_no_nearer_than_any_attacks():
+    pack, x = drawn_pack(DENSE, 1, 2), images(6, 2, SMALL)
+    whole = one_found(ExactDistance(0.01, 10.0), pack, x, WHOLE, ASKED)
+    cut = float(whole.outcome.median())
+    nearer = one_found(ExactDistance(0.01, 10.0), pack, x, Ball("linf", cut), Margin(cut))
+    beyond = whole.outcome >= cut * 1.01
+    assert beyond.any()
+    assert (nearer.outcome[beyond] == torch.tensor(cut)).all()
+    assert nearer.perturbed[beyond].isnan().all()
+    assert ((nearer.outcome / whole.outcome)[~beyond] - 1 <= 0.0102).all()
+    for attack in (Fmn(), LinearRegion(), Walk()):
+        assert (whole.outcome * 0.99 <= one_found(attack, pack, x, WHOLE, ASKED).outcome * (1 + 1e-5)).all()
 
 
 @pytest.mark.parametrize("seed", [0, 1])

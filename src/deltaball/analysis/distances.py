@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from deltaball.analysis.judges import entry
+from deltaball.analysis.judges import entry, settings
 from deltaball.analysis.trainings import kinds
 from deltaball.estimation.intervals import betting, clopper_pearson, sandwich
 from deltaball.estimation.statistics import ROUNDING, Cumulative, Frequency, Severity, reached
@@ -63,7 +63,8 @@ class Said(NamedTuple):
         if not self.is_distance:
             return np.where(self.outcomes == 1, delta, 0.0)
         values = np.nan_to_num(self.outcomes.astype(np.float64))
-        return np.where(values >= delta * (1 - ROUNDING), delta, values * (1 - ROUNDING))
+        least = values * (1 - settings(self.row["certificate"]).get("tolerance", 0.0))
+        return np.where(values >= delta * (1 - ROUNDING), delta, least * (1 - ROUNDING))
 
 
 def distances(measured: pd.DataFrame, outcomes: pd.DataFrame | None, within: Sequence[float]) -> pd.DataFrame:

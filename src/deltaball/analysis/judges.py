@@ -15,6 +15,12 @@ def entry(judge: str) -> Judge:
     return JUDGES[judge.partition("-")[0]]
 
 
+def settings(judge: str) -> dict[str, float]:
+    """Of an attack or certificate, as the tables name it."""
+    known, told = entry(judge), judge.partition("-")[2]
+    return dict(known.settings) | (dict(zip(known.settings, map(float, told.split("x")), strict=True)) if told else {})
+
+
 def judge_of(row: Mapping[str, Any]) -> str:
     """The judge of a row of the tables, as they name it: in its column `attack`, `certificate` or `sampling`."""
     return next(row[key] for key in dict.fromkeys(KEYS.values()) if isinstance(row[key], str))

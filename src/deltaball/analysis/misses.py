@@ -5,6 +5,7 @@ import pandas as pd
 from scipy import special
 
 from deltaball.analysis.judges import decides
+from deltaball.study.notions import NOTIONS
 
 LEVEL = ["dataset", "notion", "norm", "gamma", "delta"]
 COLUMNS = [*LEVEL, "certificate", "attack", "networks", "violated", "missed", "share", "lower", "upper", "open"]
@@ -20,7 +21,8 @@ def misses(measured: pd.DataFrame, outcomes: pd.DataFrame | None, confidence: fl
         return pd.DataFrame(columns=COLUMNS)
     values = outcomes.set_index(["network_id", "measure"])["values"]
     kept = [*LEVEL, "network_id", "measure", "samples"]
-    decided = measured.loc[decides(measured["certificate"]), [*kept, "certificate"]]
+    balls = measured[~measured["notion"].map(lambda notion: NOTIONS[notion].is_distance).astype(bool)]
+    decided = balls.loc[decides(balls["certificate"]), [*kept, "certificate"]]
     attacked = measured.loc[measured["attack"].notna(), [*kept, "attack"]]
     pairs = decided.merge(attacked, on=[*LEVEL, "network_id"], suffixes=("", "_attack"))
     counts = [_counted(values, row) for row in pairs.to_dict("records")]

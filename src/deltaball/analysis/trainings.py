@@ -63,7 +63,11 @@ def title(training: str) -> str:
 
 
 def kinds(networks: pd.DataFrame) -> pd.Series:
-    """What each network is, in words: its architecture, its method where that is not SGD, and how it was trained."""
+    """What each network is, in words: its architecture, its method where that is not SGD, and how it was trained.
+
+    Its size too where some networks of its architecture are fine-tuned, and these have not all the size of the others:
+    a fine-tuned network is to stand beside the originals of its own size.
+    """
     return pd.Series([_kind(*row) for row in zip(*_told(networks), strict=True)], networks.index, dtype="str")
 
 
@@ -104,11 +108,29 @@ def adapted(networks: pd.DataFrame) -> pd.Series:
 def _told(networks: pd.DataFrame) -> list[pd.Series]:
     nothing = pd.Series(None, networks.index, dtype="object")
     tuned = [tuned_on(networks), networks.get("rounds", nothing)]
-    return [networks["architecture"], networks["method"], trainings(networks), *tuned, adapted(networks)]
+    found = [networks["architecture"], _sizes(networks), networks["method"], trainings(networks)]
+    return [*found, *tuned, adapted(networks)]
 
 
-def _kind(architecture: str, method: str, training: str, tuned: str, rounds: int | None, adaptation: str) -> str:
-    parts = [ARCHITECTURES[architecture], *([METHODS[method]] if method not in UNNAMED else [])]
+def _sizes(networks: pd.DataFrame) -> pd.Series:
+    """The size of each network where kinds tell sizes apart, such as 2×64, after a space."""
+    sizes = pd.Series("", networks.index, dtype="str")
+    if not {"parameters", "depth", "width"} <= {*networks}:
+        return sizes
+    for _, members in networks.groupby(["dataset", "architecture"]):
+        if (members["method"] == "finetune").any() and members["parameters"].nunique() > 1:
+            shapes = members[["depth", "width", "parameters"]].itertuples(index=False)
+            sizes[members.index] = [
+                f" of {weights:,} weights" if pd.isna(depth) or pd.isna(width) else f" {int(depth)}×{int(width)}"
+                for depth, width, weights in shapes
+            ]
+    return sizes
+
+
+def _kind(
+    architecture: str, size: str, method: str, training: str, tuned: str, rounds: int | None, adaptation: str
+) -> str:
+    parts = [ARCHITECTURES[architecture] + size, *([METHODS[method]] if method not in UNNAMED else [])]
     if training != BASELINE:
         parts.append(title(training))
     if adaptation:

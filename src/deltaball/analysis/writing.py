@@ -17,6 +17,7 @@ from deltaball.analysis.learned import learned
 from deltaball.analysis.metrics import metrics
 from deltaball.analysis.misses import misses
 from deltaball.analysis.mixed import mixed
+from deltaball.analysis.overestimates import overestimates, points
 from deltaball.analysis.partial import partial_correlations
 from deltaball.analysis.points import SharedPoints
 from deltaball.analysis.pruning import in_range, pruning_effects, pruning_tests
@@ -81,6 +82,8 @@ def write_tables(plan: Plan) -> None:
     if "distances" in stages.tables(plan):
         written["distances"] = near
         written["distance_curves"] = cumulative(compared, lists, settings.within)
+    if "overestimates" in stages.tables(plan):
+        written["overestimates"] = overestimates(points(compared, lists))
     if "scores" in stages.tables(plan):
         written["scores"] = scored
     if "corruptions" in stages.tables(plan):

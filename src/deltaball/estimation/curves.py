@@ -101,17 +101,29 @@ def _side(found: Mapping[Measure, np.ndarray], delta: float, attacks: bool, rise
 
 def _at(delta: float, measure: Measure, values: np.ndarray, attacks: bool) -> np.ndarray | None:
     """What one attack (or certificate) says at δ; None if nothing."""
+    distance = NOTIONS[measure.notion].is_distance
+    if JUDGES[measure.judge].says == "decides" and distance:
+        return _of_known_distances(delta, measure, values, attacks)
     if JUDGES[measure.judge].says == "decides":
         # 0 and 1 are known; what it left open is so for an attack and not for a certificate.
         values = np.where(np.isnan(values), 1.0 if attacks else 0.0, values)
     elif attacks != (measure.attack is not None):
         return None
-    if NOTIONS[measure.notion].is_distance and attacks:
+    if distance and attacks:
         return np.where(reached(values, delta), 0.0, 1.0)
-    if NOTIONS[measure.notion].is_distance:
+    if distance:
         values = np.where(values >= measure.delta * (1 - ROUNDING), 1.0, 0.0)
     bears = measure.delta <= delta if attacks else measure.delta >= delta
     return values if bears else None
+
+
+def _of_known_distances(delta: float, measure: Measure, values: np.ndarray, attacks: bool) -> np.ndarray:
+    """What distances of which the truth falls short by a known share at most say at δ, on one side."""
+    if attacks:
+        return np.where(reached(values, delta), 0.0, 1.0)  # NaN is not
+    least = values * (1 - dict(measure.settings)["tolerance"]) * (1 - ROUNDING)
+    beyond = (values >= measure.delta * (1 - ROUNDING)) & (delta <= measure.delta)
+    return np.where(beyond | (least > delta), 1.0, 0.0)
 
 
 def _with_intervals(table: pd.DataFrame) -> pd.DataFrame:

@@ -56,9 +56,10 @@ class Mean:
         """Both ends [rows] of the intervals that outcomes [rows, N] make themselves, each end at α/2."""
         # float32 may have rounded the largest value up.
         values = np.minimum(values.astype(np.float64), self.highest)
-        if not self.is_share:
-            return betting(values, confidence, 0.0, self.highest)
         violated, robust = (np.where(np.isnan(values), filler, values) for filler in (0.0, self.highest))
+        if not self.is_share:
+            lower, upper = betting(violated, confidence, 0.0, self.highest)
+            return lower, betting(robust, confidence, 0.0, self.highest)[1] if np.isnan(values).any() else upper
         lower, _ = clopper_pearson(violated.sum(1).astype(int), values.shape[1], confidence)
         _, upper = clopper_pearson(robust.sum(1).astype(int), values.shape[1], confidence)
         return lower, upper

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -26,6 +27,7 @@ from deltaball.study.notions import NOTIONS
 
 WIDTH, HEIGHT, LEGEND_LINE = 9.2, 2.9, 0.24
 COLUMNS, LEGEND_COLUMNS = 3, 3
+LETTERS = 125  # that the legend has room for side by side
 LINES = ("-", (0, (4, 2)), (0, (1, 1)))
 
 
@@ -101,7 +103,8 @@ def arranged(titles: Sequence[str], looks: Mapping[str, tuple[object, str]]) -> 
     """A figure with a panel for each title, and above them what the lines mean."""
     handles = [_handle(kind, *look) for kind, look in looks.items()]
     columns = min(COLUMNS, len(titles))
-    rows, legend = -(-len(titles) // columns), LEGEND_LINE * -(-len(handles) // LEGEND_COLUMNS)
+    side_by_side = next(count for count in range(LEGEND_COLUMNS, 0, -1) if count == 1 or _fit([*looks], count))
+    rows, legend = -(-len(titles) // columns), LEGEND_LINE * -(-len(handles) // side_by_side)
     figure, axes = plt.subplots(
         rows + 1,
         columns,
@@ -112,12 +115,18 @@ def arranged(titles: Sequence[str], looks: Mapping[str, tuple[object, str]]) -> 
     )
     for room in axes.flat:
         room.set_axis_off()
-    legend_above(axes[0, 0], handles, LEGEND_COLUMNS)
+    legend_above(axes[0, 0], handles, side_by_side)
     panels = list(axes[1:].flat)[: len(titles)]
     for panel, title in zip(panels, titles, strict=True):
         panel.set_axis_on()
         panel.set_title(title, loc="left")
     return figure, panels
+
+
+def _fit(labels: Sequence[str], columns: int) -> bool:
+    """Whether a legend of so many columns, filled one after the other, is no wider than the figure."""
+    parts = np.array_split(np.array([*map(len, labels)]), columns)
+    return sum(part.max(initial=0) for part in parts) <= LETTERS
 
 
 def _lines(panel: Axes, members: pd.DataFrame, looks: dict, within: list[float]) -> None:

@@ -8,6 +8,7 @@ from deltaball.analysis.convergence import spread
 from deltaball.analysis.corruptions import corruptions as corrupted
 from deltaball.analysis.distances import cumulative
 from deltaball.analysis.enclosures import enclosures
+from deltaball.analysis.overestimates import points
 from deltaball.analysis.scores import scores
 from deltaball.figures import style
 from deltaball.plan.plan import Plan
@@ -37,6 +38,7 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
         enclosure,
         hyperparameters,
         margins,
+        overestimates,
         paper,
         pruning,
         tradeoff,
@@ -81,5 +83,6 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
         "severities": partial(corruptions.severities, plan=plan, networks=counted, corrupted=under),
         "adaptations": partial(adaptations.draw, plan=plan, networks=counted, corrupted=under),
         "margins": partial(margins.draw, plan=plan, networks=counted, curves=near, scores=scored),
+        "overestimates": partial(overestimates.draw, compared=points(compared, lists)),
         "convergence": partial(convergence.draw, plan=plan, draws=draws, spread=scattered),
     }

@@ -46,7 +46,7 @@ def draw(
     count = f"{shown['network_id'].nunique():,} of {len(wanted):,} networks that certificates are asked of"
     count += f" ({len(planned):,} planned in all)" if len(wanted) < len(planned) else ""
     # A margin is where the class changes: curves.parquet counts it there.
-    notions = [one.name for one in NOTIONS.values() if one.curve == notion]
+    notions = [one.name for one in NOTIONS.values() if notion in (one.curve, one.name)]
     took_part = measured[measured["network_id"].isin(shown["network_id"]) & measured["notion"].isin(notions)]
     never = _never_meeting(plan, notion)
     note = _caption(shown, took_part) if len(shown) else never or "nothing is measured from both sides yet."

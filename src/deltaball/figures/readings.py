@@ -134,6 +134,21 @@ def distances(shown: pd.DataFrame, within: Sequence[float]) -> str:
     return f"A violation within {radius_text(last['within'].max())}: {'; '.join(told)}."
 
 
+def overestimates(table: pd.DataFrame) -> str:
+    """How often each attack finds the exact distance, and how far above it is."""
+    told = []
+    for (attack, norm), members in table.groupby(["attack", "norm"], sort=False):
+        share = np.average(members["near"], weights=members["points"])
+        missed = np.average(members["missed"], weights=members["points"])
+        low, high = members["median"].min(), members["median"].max()
+        medians = f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
+        named = f"{display_name(attack)}{'' if norm == 'linf' else f' in {NORMS[norm]}'}"
+        told.append(
+            f"{named} {100 * share:.0f} % (nothing at {100 * missed:.0f} %; what is found is {medians} ρ in the median)"
+        )
+    return f"The exact distance is found at a share of the points: by {', '.join(told)}."
+
+
 def margins(shown: pd.DataFrame) -> str:
     """Between which kinds of networks the mean margins lie that each judge finds."""
     told = []

@@ -46,6 +46,7 @@ JUDGES = {
     "alpha_crown": ("#D55E00", "<"),
     "branched": ("#8C2D04", ">"),
     "exact": ("#000000", "D"),
+    "exact_distance": ("#000000", "D"),
 }
 UNKNOWN_JUDGES = (("#009E73", "P"), ("#A0457A", "*"), ("#999999", "p"))  # of judges that have no look of their own
 SAMPLES = "#A50F15"  # the paper's red line

@@ -1,16 +1,17 @@
-"""The exact answer as a judge: the cheap first, and branch and bound for what they leave open."""
+"""Exact answers as judges: the cheap first, and branch and bound for what they leave open."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from deltaball.local import exact
+from deltaball.local import exact, exact_distance
+from deltaball.local.attacks.fmn import Fmn
 from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.certificate import Crown
 from deltaball.local.judge import Judge, Verdict
-from deltaball.local.notions import ClassChange, Notion
+from deltaball.local.notions import ClassChange, Margin, Notion
 from deltaball.local.points import filled
 from deltaball.networks.models import Layered
 from deltaball.study.judges import PGD
@@ -64,6 +65,47 @@ class Exact(Judge):
             solved = exact.decide(network, x[left], ball, self.seconds, _at(labels, left))
             values[left], images[left] = torch.from_numpy(solved.outcome).to(x.device), solved.witness
         return values, images
+
+
+@dataclass(frozen=True)
+class ExactDistance(Judge):
+    """How far the closest image of another class is: bisection over exact answers, from the image that FMN finds on.
+
+    The outcome is the distance of an image that was found, of which it is proven that none is nearer than `tolerance`,
+    as a share, allows; or the radius of the ball if that has none. What an answer of `seconds` leaves wider is
+    undecided.
+    """
+
+    tolerance: float = 0.01
+    seconds: float = 60.0
+
+    def __call__(
+        self,
+        model: Layered,
+        x: torch.Tensor,
+        asked: Mapping[Ball, Sequence[Notion]],
+        keys: Sequence[int],
+        labels: torch.Tensor | None = None,
+    ) -> Iterator[tuple[Ball, Notion, Verdict]]:
+        padded = filled(len(x))
+        for ball, notions in asked.items():
+            for notion in notions:
+                assert isinstance(notion, Margin), f"{notion} is no distance"
+                verdicts = Fmn()(model, x[padded], {ball: [notion]}, [keys[index] for index in padded])
+                ((_, _, attacked),) = verdicts
+                found = [self._found(model.one(k), x, ball, attacked.perturbed[k, : len(x)]) for k in range(len(model))]
+                outcomes, witnesses = (torch.stack(parts) for parts in zip(*found, strict=True))
+                yield ball, notion, Verdict(outcomes, witnesses)
+
+    def _found(
+        self, network: Layered, x: torch.Tensor, ball: Ball, images: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outcomes [n] for one network, and the closest violations [n, h, w, c]; NaN where there is none."""
+        found = exact_distance.distances(network, x, images, ball.norm, self.tolerance, self.seconds, most=ball.delta)
+        lower, upper = found.lower, found.upper.clamp(max=ball.delta)
+        known = upper - lower <= self.tolerance * upper * (1 + exact_distance.ROUNDING)
+        witness = torch.where(found.upper.isinf()[:, None, None, None], torch.nan, found.witness)
+        return upper.where(known, torch.nan).float(), witness
 
 
 def _at(labels: torch.Tensor | None, points: torch.Tensor | list[int]) -> torch.Tensor | None:

@@ -1,5 +1,6 @@
 """How far the closest violation is, by exact answers: bisection over the radius of a ball."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -29,19 +30,22 @@ def distances(
     share: float,
     seconds: float,
     labels: torch.Tensor | None = None,
+    most: float = math.inf,
 ) -> Distances:
     """Between what distances the closest violations of class lie around the float32 images x [n, h, w, c].
 
     `found` [n, h, w, c] are violations, the nearer the better, or the points themselves where none is known. First the
     ball is decided that is smaller than that distance by `share` of it; where that does not settle it, balls in
     between, until the ends differ by no more than that share of the upper one, or an answer takes longer than
-    `seconds`. Outside [0, 1] there is nothing. `model` and `labels` are as of `exact.decide`, and so is what is raised.
+    `seconds`. Nothing is sought beyond `most`, and outside [0, 1] there is nothing. `model` and `labels` are as of
+    `exact.decide`, and so is what is raised.
     """
     geometry = GEOMETRY[norm]
-    largest = geometry.length(torch.ones_like(x[0])).item()
-    upper = geometry.length(found - x).double()
-    upper[upper == 0] = torch.inf
-    lower, witness, answers = torch.zeros_like(upper), found.clone(), torch.zeros(len(x), dtype=torch.int64)
+    largest = min(most, geometry.length(torch.ones_like(x[0])).item())
+    upper, witness = geometry.length(found - x).double(), found.clone()
+    none = (upper == 0) | (upper > largest)
+    upper[none], witness[none] = torch.inf, x[none]
+    lower, answers = torch.zeros_like(upper), torch.zeros(len(x), dtype=torch.int64)
     for place in range(len(x)):
         point, label = x[place : place + 1], None if labels is None else labels[place : place + 1]
         radius = min(largest, (1 - share) * upper[place].item())

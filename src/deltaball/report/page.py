@@ -27,7 +27,7 @@ from deltaball.workflow import stages
 # The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
 PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "distances", "margins", "bayes", "pruning")
 CORRUPTED = ("corruptions", "severities", "adaptations")
-PLACED += ("metrics", *CORRUPTED)
+PLACED += ("metrics", "overestimates", *CORRUPTED)
 PLACED += tuple(name for figures in stages.PAPERS_FIGURES.values() for name in figures)
 ENCLOSURES_SHOWN = 500
 MISSING_SHOWN = 200
@@ -145,7 +145,10 @@ def _near(found: dict[str, pd.DataFrame], pictures: dict[str, Any], first: Seque
         "near_told": sentences.distances(there) if len(there) else "",
         "near_each": records(there.head(ENCLOSURES_SHOWN)),
         "near_in_all": len(there),
-        "near_figures": _of_kind(pictures, *(one for one in ("distances", "margins") if one not in first)),
+        "near_figures": _of_kind(
+            pictures, *(one for one in ("distances", "margins", "overestimates") if one not in first)
+        ),
+        "overestimates": records(found["overestimates"]) if "overestimates" in found else [],
     }
 
 

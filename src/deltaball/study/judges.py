@@ -21,6 +21,7 @@ from deltaball.study.refusals import (
     EUCLIDEAN,
     LOGITS,
     NO_CLASS,
+    NO_DISTANCE,
     NO_GENERATOR,
     NO_LAYERS,
     NO_NORM,
@@ -181,6 +182,9 @@ def _of_mean(name: str, title: str, further: Settings) -> Judge:
         outcomes_of="mean",
     )
 
+
+# Balls that an exact distance decides, about.
+BISECTED = 3
 
 # Weakest first, attacks before certificates: where there is room for one, the last is shown. FMN seeks the closest
 # violation and PGD the worst point of a ball, so PGD says more about each ball.
@@ -346,6 +350,27 @@ JUDGES = {
                 CURVED_SUMS,
                 TOO_LARGE,
             ),
+            branches=True,
+        ),
+        Judge(
+            name="exact_distance",
+            title="the exact distance",
+            says="decides",
+            implementation="deltaball.local.deciding.ExactDistance",
+            passes=lambda settings, layers, notion: (
+                _gradient_steps({"steps": 100}, layers, notion) + BISECTED * _pulled_back(settings, layers, notion)
+            ),
+            settings={"tolerance": 0.01, "seconds": 60.0},
+            refusals=(
+                UNLAYERED,
+                VECTORS,
+                STANDARDISED,
+                NO_DISTANCE,
+                EUCLIDEAN,
+                CURVED_SUMS,
+                TOO_LARGE,
+            ),
+            weakening=("tolerance",),
             branches=True,
         ),
         Judge(

@@ -41,7 +41,7 @@ KINDS = {
     (float, False): Annotated[float, Field(ge=0, allow_inf_nan=False)],
 }
 
-OWN_KINDS = {"tau": Share}
+OWN_KINDS = {"tau": Share, "tolerance": Share}
 
 
 def _setting(name: str, takers: list[Judge]) -> tuple[Any, Any]:

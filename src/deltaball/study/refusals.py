@@ -40,6 +40,7 @@ STANDARDISED_SLOPES = Refusal(
     lambda notion, norm, network: network.standardises and notion.bounds_slopes,
     "it divides by a deviation of the image's own numbers, and there are no bounds of how fast that moves",
 )
+NO_DISTANCE = Refusal(lambda notion, norm, network: not notion.is_distance, "it is a distance that it seeks; ask exact")
 DISTANCE = Refusal(lambda notion, norm, network: notion.is_distance, "it is a distance, and not the worst of one ball")
 NO_PROGRAM = Refusal(lambda notion, norm, network: norm != "linf", "its linear program is of distances in linf")
 NO_LAYERS = Refusal(

@@ -53,6 +53,9 @@ DISTANCES = {
     "distance_curves": "adversarial frequency over all distances, with a band around the whole curve",
 }
 
+# That of studies with exact distances.
+OVERESTIMATES = {"overestimates": "how far above exact distances those of attacks are"}
+
 # The table of studies with kernels or distances.
 SCORES = {"scores": "robustness scores in the words of papers 000 and 003: kernel, shape, range"}
 
@@ -100,6 +103,7 @@ FIGURES = (
     "convergence",
     "distances",
     "margins",
+    "overestimates",
     "corruptions",
     "severities",
     "adaptations",
@@ -117,8 +121,8 @@ def figures(plan: Plan) -> list[str]:
     set and notion that is attacked a trade-off (but for paper 001), the measure over each hyper-parameter, the effect
     of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where certificates
     are asked too; per data set the traces of its chains, the convergence of its experiments, the curves of distances
-    to violations and of margins, networks under corruptions, over severities and over the images that they were adapted
-    with, and the residuals of its regressions.
+    to violations and of margins, attacks beside exact distances, networks under corruptions, over severities and over
+    the images that they were adapted with, and the residuals of its regressions.
     """
     found = [name for name in PAPERS_FIGURES[plan.study.paper] if _has(plan, name)]
     if plan.study.paper == "001":
@@ -143,6 +147,8 @@ def figures(plan: Plan) -> list[str]:
             found.append(f"convergence_{dataset}")
         if _seeks_distances(plan, grids):
             found += [f"distances_{dataset}", f"margins_{dataset}"]
+        if _knows_distances(plan, grids):
+            found.append(f"overestimates_{dataset}")
         if _severities(plan, grids):
             found.append(f"corruptions_{dataset}")
         if any(len(one) > 1 for one in _severities(plan, grids).values()):
@@ -173,8 +179,10 @@ def pictures(plan: Plan) -> bool:
 
 def tables(plan: Plan) -> dict[str, str]:
     """The statistical tables of a study, and what each holds."""
-    decided = any(JUDGES[one.judge].says == "decides" for one in plan.measures)
-    found = TABLES | (MISSES if decided else {}) | (DISTANCES if _seeks_distances(plan, plan.study.grids) else {})
+    decided = {NOTIONS[one.notion].is_distance for one in plan.measures if JUDGES[one.judge].says == "decides"}
+    found = TABLES | (MISSES if False in decided else {})
+    found |= DISTANCES if _seeks_distances(plan, plan.study.grids) else {}
+    found |= OVERESTIMATES if _knows_distances(plan, plan.study.grids) else {}
     scored = any(one.kernel or NOTIONS[one.notion].is_distance for one in plan.measures)
     corrupted = CORRUPTED if _severities(plan, plan.study.grids) else {}
     found |= CHOICES if any(grid.choose for grid in plan.study.grids) else {}
@@ -185,6 +193,12 @@ def _seeks_distances(plan: Plan, grids: list[Grid]) -> bool:
     """Whether the distance to the closest violation is sought for networks of these grids."""
     seeking = [one for one in plan.measures if NOTIONS[one.notion].is_distance and JUDGES[one.judge].says != "proves"]
     return any(count_matching(one.wanted, grid) for one in seeking for grid in grids)
+
+
+def _knows_distances(plan: Plan, grids: list[Grid]) -> bool:
+    """Whether exact distances are sought for networks of these grids."""
+    exact = [one for one in plan.measures if NOTIONS[one.notion].is_distance and JUDGES[one.judge].says == "decides"]
+    return any(count_matching(one.wanted, grid) for one in exact for grid in grids)
 
 
 def _severities(plan: Plan, grids: list[Grid]) -> dict[tuple[str, str], set[Any]]:
