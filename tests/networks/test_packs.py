@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from deltaball.networks import arithmetic
+from deltaball.networks.arithmetic import sigmoid
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.keras_models import keras_model
 from deltaball.networks.layers import Layers
@@ -158,6 +159,15 @@ def test_a_network_is_the_same_alone_and_in_a_pack_bit_for_bit(size: str, batch:
     for alone, together in alone_and_packed(found, shape, 3, batch):
         for one, other in zip(alone, together, strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 33])
+@pytest.mark.parametrize("width", [20, 64])
+def test_sigmoid_is_the_same_alone_and_in_a_pack_bit_for_bit(width: int, batch: int):
+    # A network's numbers are no multiple of what a CPU takes at a time.
+    numbers = 3 * torch.randn(3, batch, width, generator=torch.Generator().manual_seed(0))
+    together = sigmoid(numbers)
+    assert all(torch.equal(together[k : k + 1], sigmoid(numbers[k : k + 1])) for k in range(3))
 
 
 @pytest.mark.parametrize("batch", [1, 3, 33])

@@ -16,12 +16,23 @@ from deltaball.networks.windows import Sides
 # Multiply-adds from which a network's product is worth a call of its own.
 LARGE_PRODUCT = 2**18
 
+# Numbers that a CPU takes at a time in elementwise functions, or a multiple.
+TOGETHER = 64
+
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
 def each(x: torch.Tensor) -> Sequence[torch.Tensor]:
     """What each network has of x [K, ...]. Of one network a view, for the gradients of several are copied together."""
     return [x.squeeze(0)] if len(x) == 1 else x.unbind()
+
+
+def sigmoid(x: torch.Tensor) -> torch.Tensor:
+    """1 / (1 + e^-x) of x [K, ...], of each network as if it were alone."""
+    # A CPU takes so many numbers at a time, and rounds those that are left at the end of a call otherwise.
+    if x.device.type == "cpu" and len(x) > 1 and x[0].numel() % TOGETHER:
+        return torch.stack([torch.sigmoid(one) for one in each(x)])
+    return torch.sigmoid(x)
 
 
 def _looped(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from deltaball.networks.arithmetic import each
+from deltaball.networks.arithmetic import sigmoid
 from deltaball.networks.layers import Layers
 from deltaball.networks.packs import Pack, Pass
 
@@ -29,10 +29,4 @@ class Generator:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """What each makes of images: [K, n, h, w, c] in [0, 1], of x [n, h, w, c] or [K, n, h, w, c]."""
-        return pixels(Pass(self.convolution).through(self.layers, self.weights, x))
-
-
-def pixels(numbers: torch.Tensor) -> torch.Tensor:
-    """The sigmoid of [K, n, h, w, c]."""
-    # A call per network, for a CPU rounds the last few numbers of a call otherwise than the others.
-    return torch.stack([torch.sigmoid(one) for one in each(numbers)])
+        return sigmoid(Pass(self.convolution).through(self.layers, self.weights, x))

@@ -16,6 +16,7 @@ from deltaball.networks.arithmetic import (
     constants,
     max_pooled,
     product,
+    sigmoid,
     transposed,
 )
 from deltaball.networks.layers import (
@@ -124,7 +125,8 @@ def _convolution(layer: Conv, weights: Sequence[torch.Tensor], x: torch.Tensor, 
 
 
 def _activation(layer: Activation, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:
-    return rule_for(ACTIVATIONS, layer.name, "forward pass")(x)
+    rule = rule_for(ACTIVATIONS, layer.name, "forward pass")
+    return sigmoid(x) if rule is torch.sigmoid else rule(x)
 
 
 def _leaky_relu(layer: LeakyReLU, weights: Sequence[torch.Tensor], x: torch.Tensor, way: Pass) -> torch.Tensor:

@@ -12,7 +12,8 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from deltaball.networks.generators import Generator, pixels
+from deltaball.networks.arithmetic import sigmoid
+from deltaball.networks.generators import Generator
 from deltaball.networks.layers import Layers, Role
 from deltaball.networks.models import Layered
 from deltaball.networks.packs import logits
@@ -233,7 +234,7 @@ class Steps:
         # The networks as they are outside training.
         weights = [weight.detach() for weight in members.weights]
         classify = partial(logits, self.recipe.layers, weights, convolution=self.execution.convolution)
-        loss = self.recipe.objective.of_generator(images, pixels(generators(images)), classify)
+        loss = self.recipe.objective.of_generator(images, sigmoid(generators(images)), classify)
         self._update(members.generators, generators, loss, rates)
 
     def _trained_pack(self, recipe: Recipe, members: Members, draws: Draws | None = None) -> TrainedPack:
