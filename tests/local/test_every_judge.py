@@ -135,6 +135,7 @@ def test_no_proof_contradicts_what_is_found(network: tuple[NetworkKind, Model], 
     for (name, asked), verdict in proven.items():
         assert not verdict.outcome.isnan().any() or JUDGES[name].says == "decides"
         proofs = verdict.outcome.nan_to_num(asked.entry.highest(ball.delta) if asked.entry.violations_raise else 0.0)
+        proofs = proofs * (1 - short(name).get("tolerance", 0.0))
         for (attack, judged), violations in found.items():
             if judged == asked:
                 attacked = violations.outcome[:, :PROVEN_POINTS]
@@ -155,7 +156,8 @@ def test_what_is_proven_is_the_same_alone(network: tuple[NetworkKind, Model], no
         assert decided.all() or JUDGES[name].says == "decides"
         if JUDGES[name].branches and JUDGES[name].says == "proves":
             continue
-        torch.testing.assert_close(single[decided], beside[decided], atol=1e-6, rtol=0)
+        tolerance = short(name).get("tolerance", 0.0)
+        torch.testing.assert_close(single[decided], beside[decided], atol=1e-6, rtol=tolerance)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -163,8 +165,12 @@ def test_what_is_decided_has_a_witness_or_none_is_found(network: tuple[NetworkKi
     (kind, model), x, ball = network, digits(IMAGES_MULTIPLE)[:PROVEN_POINTS], Ball(norm, RADII[norm])
     around = ball.around(x)
     for (_, asked), verdict in verdicts(model, kind, norm, x, ("decides",)).items():
-        violated = verdict.outcome == 0
-        assert (around.contains(verdict.perturbed) == violated).all()
+        most = asked.entry.highest(ball.delta) * (1 - ROUNDING) if asked.entry.is_distance else 0.0
+        violated, decided = verdict.outcome <= most, ~verdict.outcome.isnan()
+        there = around.contains(verdict.perturbed)
+        assert there[violated].all()
+        # A violation may lie on the border of the ball, at the distance where distances are cut.
+        assert not there[decided & ~violated].any() or asked.entry.is_distance
         held_against = references(model(x), labels_of(model, x))(asked)
         outcome = asked.outcome(held_against, model(verdict.perturbed), around.distance(verdict.perturbed))
-        assert (outcome[violated] == 0).all()
+        torch.testing.assert_close(outcome[violated], verdict.outcome[violated])
