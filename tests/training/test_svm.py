@@ -11,6 +11,7 @@ from builders import grid, planned, planned_few
 from finished import done
 from sklearn.svm import SVC
 
+from deltaball.analysis.trainings import trainings
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.data.datasets import Dataset
@@ -23,7 +24,7 @@ from deltaball.store.store import Store
 from deltaball.study.methods import METHODS
 from deltaball.study.reading import load
 from deltaball.study.study import Study
-from deltaball.training.svm import fitted
+from deltaball.training.svm import fitted, with_noise
 from deltaball.workflow import resources
 
 GAMMA, PENALTY = 0.05, 5.0
@@ -147,6 +148,28 @@ def test_a_part_of_the_images_is_drawn_by_seed(data_folder: Path, tmp_path: Path
     assert {*map(bytes, weights[0][0])} != {*map(bytes, weights[1][0])}
 
 
+def test_noisy_copies_are_learned_from_beside_the_images(data_folder: Path, few: Dataset, tmp_path: Path):
+    one = grid("rbf_svm", "svm", noise_deviation=[0.0, 0.1], seed=[0])
+    plan = planned_few(data_folder, one, results=str(tmp_path))
+    networks, *_ = done(plan)
+    assert [*networks["parameters"]] == [9 * few.facts.train + 45, 2 * 9 * few.facts.train + 45]
+    plain, noisy = (Store(plan.study.store).weights(one.trajectory_id, 0)[0] for one in plan.networks)
+    images = {*map(bytes, few.x_train.reshape(len(few.x_train), -1))}
+    assert {*map(bytes, plain)} <= images
+    assert {*map(bytes, noisy)} & images
+    assert {*map(bytes, noisy)} - images
+    assert list(trainings(networks)) == ["baseline", "augmented_gaussian"]
+
+
+def test_noise_has_its_deviation_and_ends_at_the_ends():
+    grey = np.full((200, 100), 0.5, np.float32)
+    assert np.std(with_noise(grey, 0.1, "one")) == pytest.approx(0.1, rel=0.03)  # 6 errors of 20,000 draws
+    assert (with_noise(grey, 0.1, "one") != with_noise(grey, 0.1, "another")).mean() > 0.9
+    black = with_noise(np.zeros((200, 100), np.float32), 0.1, "one")
+    assert black.min() == 0
+    assert (black == 0).mean() == pytest.approx(0.5, abs=0.03)
+
+
 def test_what_is_left_out_by_a_draw_is_told():
     images, labels = clouds(3)
     some = images[labels != 1].reshape(-1, 36)
@@ -158,7 +181,10 @@ def test_what_is_left_out_by_a_draw_is_told():
     ("changed", "message"),
     [
         ({"train_points": 5000}, "train_points = 5000: mnist5k has 4000; null takes all"),
-        ({"seed": [0, 1]}, "seed = [0, 1]: it draws training images, and train_points = null sees all of them"),
+        (
+            {"seed": [0, 1], "noise_deviation": [0.0, 0.1]},
+            "seed = [0, 1]: it draws training images, and train_points = null sees all of them",
+        ),
     ],
 )
 def test_axes_that_mean_nothing_are_refused(changed: dict, message: str):

@@ -43,12 +43,16 @@ LONGEST = 32  # letters of a constraint that a user wrote
 
 
 def trainings(networks: pd.DataFrame) -> pd.Series:
-    """The training of each row: `baseline` for cross-entropy, else the objective and, where it has kinds, which."""
+    """The training of each row: `baseline` for cross-entropy, else the objective and, where it has kinds, which.
+
+    A support vector machine that saw noisy copies is augmented, though it has no objective to say so.
+    """
     found = networks["objective"].astype("str").where(networks["objective"] != "cross_entropy", BASELINE)
     for objective, axis in KINDS.items():
         chosen = networks["objective"] == objective
         found = found.where(~chosen, objective + "_" + networks[axis].astype("str"))
-    return found
+    noisy = networks.get("noise_deviation", pd.Series(0.0, networks.index)).astype(float).fillna(0) > 0
+    return found.mask(noisy, "augmented_gaussian")
 
 
 def title(training: str) -> str:

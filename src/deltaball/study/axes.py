@@ -76,6 +76,8 @@ Proportions = TypeAliasType("Proportions", axis(Proportion))
 
 Seeds = TypeAliasType("Seeds", axis(Seed))
 
+Deviations = TypeAliasType("Deviations", axis(Annotated[float, Field(ge=0, allow_inf_nan=False)]))
+
 Delays = TypeAliasType("Delays", axis(Annotated[int, Field(ge=0, le=1_000_000)]))
 
 Activations = TypeAliasType("Activations", axis(ActivationName))

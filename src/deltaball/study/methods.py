@@ -14,7 +14,7 @@ from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Layers
 from deltaball.study.adapting import Adapt
-from deltaball.study.axes import WITHIN_PACK, Count, Counts, Delays, Rates, Seeds, axis
+from deltaball.study.axes import WITHIN_PACK, Count, Counts, Delays, Deviations, Rates, Seeds, axis
 from deltaball.study.descending import Finetune, Imp, Sgd
 from deltaball.study.method import FLOAT, Axes, Method, Training
 from deltaball.study.transferring import Pairing, Transferred
@@ -90,7 +90,12 @@ class Svm(Method):
     method: Literal["svm"]
     penalty: Rates = Field([5.0], description="C: what a training image on the wrong side of its margin costs")
     train_points: axis(Count | None) = Field([None], description="training images seen, drawn by seed; null is all")
-    seed: Seeds = Field([0], description="draws the training images, where not all are seen")
+    noise_deviation: Deviations = Field(
+        [0.0],
+        description="standard deviation of normal noise in a copy of each training image, then clipped, that is seen "
+        "beside it (0.1 in paper 003); 0 makes no copies",
+    )
+    seed: Seeds = Field([0], description="draws the training images, where not all are seen, and their noise")
 
     @classmethod
     def chain(cls, axes: Axes) -> list[Training]:
@@ -98,7 +103,7 @@ class Svm(Method):
 
     @classmethod
     def images_each(cls, axes: Axes, points: int) -> int:
-        return axes["train_points"] or points
+        return (axes["train_points"] or points) * (2 if axes["noise_deviation"] else 1)
 
     @classmethod
     def parameters(cls, axes: Axes, points: int, layers: Layers) -> int:
@@ -127,7 +132,7 @@ class Svm(Method):
         most = max((count for count in self.train_points if count), default=0)
         if most > facts.train:
             raise InputError(f"train_points = {most}: {facts.name} has {facts.train}; null takes all")
-        if len(self.seed) > 1 and None in self.train_points:
+        if len(self.seed) > 1 and None in self.train_points and 0 in self.noise_deviation:
             raise InputError(f"seed = {self.seed}: it draws training images, and train_points = null sees all of them")
 
 

@@ -14,6 +14,7 @@ import torch
 from sklearn.svm import SVC
 
 import deltaball
+from deltaball.base.draws import generator
 from deltaball.base.errors import InputError
 from deltaball.base.statuses import TRAINED
 from deltaball.data.datasets import Dataset
@@ -47,8 +48,11 @@ def train(
     for one in lacking:
         store.note("began", one.id, 0)
         seen = seen_points(dataset.facts, one.axes)
-        images = dataset.x_train[seen].reshape(len(seen), -1)
-        weights = fitted(images, dataset.y_train[seen], machine, one.axes["penalty"])
+        images, labels = dataset.x_train[seen].reshape(len(seen), -1), dataset.y_train[seen]
+        if one.axes["noise_deviation"]:
+            noisy = with_noise(images, one.axes["noise_deviation"], one.id)
+            images, labels = np.concatenate([images, noisy]), np.concatenate([labels, labels])
+        weights = fitted(images, labels, machine, one.axes["penalty"])
         network = Pack.of(layers, [weights], device)
         points = torch.from_numpy(seen).to(device)
         train_accuracy, _ = evaluated(layers, network.weights, x_train[points], y_train[points])
@@ -65,6 +69,12 @@ def train(
         store.save(one.id, 0, Checkpoint(weights, {}, facts))
         progress.finish(1)
     return len(lacking)
+
+
+def with_noise(images: np.ndarray, deviation: float, key: str) -> np.ndarray:
+    """Images float32 [n, d] with normal noise of a standard deviation in every pixel, then clipped to [0, 1]."""
+    noise = generator(key, "noise of images").standard_normal(images.shape, np.float32)
+    return (images + np.float32(deviation) * noise).clip(0, 1)
 
 
 def fitted(
