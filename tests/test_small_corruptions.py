@@ -49,8 +49,8 @@ def test_the_mean_of_fifteen_is_that_of_the_corruptions(under: pd.DataFrame) -> 
     wide = accuracies.pivot_table(index="system", columns="corruption", values="estimate")
     np.testing.assert_allclose(wide[[*FIFTEEN]].mean(axis=1), wide[MEAN], atol=1e-6)
     # Networks and machines, plain and noisy, and normalised ones; of each adaptation and count as many, separate and
-    # joint; two transfers of six.
-    assert len(wide) == 15 + 3 * (2 + 1) * 2 * 2 + 2 * 3 * 2
+    # joint; three transfers of six.
+    assert len(wide) == 15 + 3 * (2 + 1) * 2 * 2 + 3 * 3 * 2
 
 
 def test_impulse_noise_costs_more_the_severer_it_is(under: pd.DataFrame) -> None:
