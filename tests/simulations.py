@@ -42,6 +42,7 @@ def simulated(
     return pd.DataFrame(
         {
             **dict.fromkeys([*ROBUSTNESS, *RESULTS, *all_axes()]),
+            "perturbation_size": np.nan,
             "network_id": [f"{method} {dataset} {index}" for index in range(len(trajectory))],
             "trajectory_id": [f"{method} {dataset} {one}" for one in trajectory],
             "cluster": [f"{method} {dataset} {one}" for one in trajectory],

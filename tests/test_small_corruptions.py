@@ -48,7 +48,8 @@ def test_the_mean_of_fifteen_is_that_of_the_corruptions(under: pd.DataFrame) -> 
     accuracies = under[(under["quantity"] == "accuracy") & under["usual"].astype(bool)]
     wide = accuracies.pivot_table(index="system", columns="corruption", values="estimate")
     np.testing.assert_allclose(wide[[*FIFTEEN]].mean(axis=1), wide[MEAN], atol=1e-6)
-    # Networks and machines, plain and with noise, and normalised ones; of each adaptation and count as many, separate and joint; two transfers of six.
+    # Networks and machines, plain and noisy, and normalised ones; of each adaptation and count as many, separate and
+    # joint; two transfers of six.
     assert len(wide) == 15 + 3 * (2 + 1) * 2 * 2 + 2 * 3 * 2
 
 

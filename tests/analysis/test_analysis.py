@@ -36,6 +36,7 @@ def measured(count: int = 40, draw: int = 0, **columns: object) -> pd.DataFrame:
             "norm": "linf",
             "attack": "fgsm",
             "certificate": None,
+            "perturbation_size": np.nan,
             "delta": 0.1,
             "gamma": np.nan,
             "samples": 738,

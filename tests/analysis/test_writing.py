@@ -32,6 +32,9 @@ def study_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.yaml").write_text("study: test\n")
 
 
+TRANSFER = {"name": "clean", "dataset": "mnist5k", "corrupted_images": 0}
+
+
 def constant(architecture: str, method: str, **changed: Any) -> dict[str, Any]:
     """A grid of one network, but for what is changed."""
     names = grid_model(architecture, method).axis_names()
@@ -42,6 +45,8 @@ def two_values(architecture: str, method: str, axis: str) -> list[Any]:
     """Two values that an axis may have."""
     if axis == "file":
         return [str(FILES / name) for name in ("one.safetensors", "other.safetensors")]
+    if axis == "transfer":
+        return ["none", TRANSFER["name"]]
     if axis == "schedule":
         return ["constant", "step(1; 0.1)"]
     annotation = grid_model(architecture, method).model_fields[axis].annotation
@@ -73,7 +78,8 @@ def tables_of(plan: Plan) -> dict[str, pd.DataFrame]:
 def test_an_axis_that_varies_alone_has_tables(architecture: str, method: str, axis: str, tmp_path: Path) -> None:
     key = grid_model(architecture, method).model_fields[axis].alias or axis
     varied = constant(architecture, method, **{key: two_values(architecture, method, axis)})
-    plan = planned(varied, results=str(tmp_path), **FEW)
+    transfers = [TRANSFER] if axis == "transfer" else []
+    plan = planned(varied, results=str(tmp_path), transfers=transfers, **FEW)
     assert len(plan.networks) == 2
     write_tables(plan)
     tables = tables_of(plan)

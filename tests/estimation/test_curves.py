@@ -152,7 +152,7 @@ def test_a_known_distance_bears_from_both_sides_as_far_as_it_is_known():
     asked = {"notion": "margin", "delta": 0.2, "certificate": "exact_distance", "tolerance": 0.015}
     values = np.full(12, 0.2, np.float32)
     values[:5] = 0.05, 0.0999, 0.101, 0.102, np.nan
-    found = rows(one_network(asked), values).set_index("delta")
+    found = rows(one_network(asked), values)
     at = found.index[np.isclose(found.index, 0.1)][0]
     assert found.loc[at, "attacked"] == pytest.approx(10 / 12)
     assert found.loc[at, "certified"] == pytest.approx(8 / 12)

@@ -95,7 +95,7 @@ def pruning_tests(measured: pd.DataFrame) -> pd.DataFrame:
 def _pairs(measured: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
     """Per data set × measure, and for accuracy: pruned networks with their `value`, their `trunk`'s, the difference."""
     # At proportion 0 nothing is pruned: such a network is its own trunk. Behind a transfer it is no longer that alone.
-    alone = measured["transfer"] == NONE if "transfer" in measured else True
+    alone = measured["transfer"].fillna(NONE) == NONE if "transfer" in measured else True
     pruned = measured[(measured["method"] == "imp") & (measured["proportion"] > 0) & alone]
     for dataset, members in pruned.groupby("dataset", sort=False):
         accuracy = members.drop_duplicates("network_id")
