@@ -11,11 +11,12 @@ from deltaball.tables import frames
 from deltaball.workflow import stages
 
 
-def assert_complete(plan: Plan, dataset: str) -> None:
+def assert_complete(plan: Plan) -> None:
     """Every planned network is trained and measured, on data that the catalogue knows, by committed code."""
     networks, robustness = frames.load(plan)
     assert set(networks["status"]) == {"trained"}
-    assert set(networks["data_sha256"]) == {plan.facts[dataset].fingerprint}
+    seen = set(networks[["dataset", "data_sha256"]].itertuples(index=False, name=None))
+    assert seen == {(name, facts.fingerprint) for name, facts in plan.facts.items()}
     assert merging.finished_shards(plan, pieces.of_folder(plan.study.folder)) == set(plan.shards)
     assert len(robustness) == sum(len(plan.measures_of(network)) for network in plan.networks)
     assert "-dirty" not in (plan.study.folder / "PROVENANCE.md").read_text()

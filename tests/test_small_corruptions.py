@@ -29,7 +29,7 @@ def under(plan: Plan) -> pd.DataFrame:
 
 
 def test_every_planned_network_is_trained_and_measured_on_the_catalogues_data(plan: Plan) -> None:
-    assert_complete(plan, "mnist5k")
+    assert_complete(plan)
 
 
 def test_the_tables_that_are_shipped_are_made_of_its_outcomes(plan: Plan, under: pd.DataFrame) -> None:

@@ -22,7 +22,7 @@ def plan(root: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 
 def test_every_planned_network_is_trained_and_measured_on_the_catalogues_data(plan: Plan) -> None:
-    assert_complete(plan, "mnist")
+    assert_complete(plan)
     assert_drawn(plan)
 
 
