@@ -8,7 +8,7 @@ from scipy import stats
 
 from deltaball.analysis.bayes import converged
 from deltaball.analysis.enclosures import ROUNDING
-from deltaball.analysis.judges import display_name
+from deltaball.analysis.judges import display_name, titles
 from deltaball.analysis.pruning import FEWEST_TRUNKS
 from deltaball.analysis.settling import order
 from deltaball.figures import style
@@ -123,15 +123,12 @@ def settling(shown: pd.DataFrame) -> str:
     judges = sorted(shown["judge"].unique(), key=order)
     share = shown.groupby("judge")["settled"].sum() / pairs
     what = "of D's range" if _quantity(shown) == "D" else "of the points"
-    told = [f"{display_name(one)} {100 * share[one]:.1f} %" for one in judges]
+    names = titles(judges)
+    each = [f"{names[one]} {100 * share[one]:.1f} %" for one in judges]
     took = shown.groupby("judge")["seconds"].sum(min_count=1)
-    most = (
-        f" {100 * took.max() / took.sum():.0f} % of the time went to {display_name(took.idxmax())}."
-        if took.any()
-        else ""
-    )
+    most = f" {100 * took.max() / took.sum():.0f} % of the time went to {names[took.idxmax()]}." if took.any() else ""
     return (
-        f"Share {what} that each settled, on average: {', '.join(told)}; {100 * (1 - share.sum()):.1f} % "
+        f"Share {what} that each settled, on average: {', '.join(each)}; {100 * (1 - share.sum()):.1f} % "
         f"{'is' if _quantity(shown) == 'D' else 'are'} left open.{most}"
     )
 

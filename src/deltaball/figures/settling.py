@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from deltaball.analysis.judges import display_name, entry
+from deltaball.analysis.judges import entry, titles
 from deltaball.analysis.settling import order
 from deltaball.figures import readings, style
 from deltaball.figures.panels import asked, empty, finish, legend_above, levels, listed
@@ -57,18 +57,17 @@ def _told(axis: str, values: pd.Series) -> pd.Series:
 
 def _caption(shown: pd.DataFrame) -> str:
     notion = NOTIONS[shown["notion"].iloc[0]]
-    of = "the distance of both sides of D that" if notion.violations_raise else "the test points that"
-    known = shown["seconds"].notna()
+    of = "the way between both sides of D that" if notion.violations_raise else "the test points that"
     cost = (
-        "Right: seconds that it took of a processor, or of holding a GPU, for one network and δ."
-        if known.any()
+        "Right: seconds that it took of a processor, or of holding a GPU, for one network and δ. An exact answer and "
+        "branch and bound attack and bound once more what they are asked, and that is part of what they took."
+        if shown["seconds"].notna().any()
         else "What it took was not recorded."
     )
     return (
         f"{shown['network_id'].nunique():,} networks, N = {listed(shown['samples'], str)} test points; bars are means "
         f"over the networks of a kind. Left: the share of {of} each judge settled when those to its left had spoken. "
-        f"{cost} An exact answer and branch and bound attack and bound once more what they are asked, and that is part "
-        "of what they took."
+        f"{cost}"
     )
 
 
@@ -86,7 +85,8 @@ def _panels(shown: pd.DataFrame, kinds: list[str]) -> Figure:
     )
     panels[0, 1].set_axis_off()
     judges = sorted(shown["judge"].unique(), key=order)
-    handles = [Patch(color=_colour(one), label=display_name(one)) for one in judges]
+    names = titles(judges)
+    handles = [Patch(color=_colour(one), label=names[one]) for one in judges]
     legend_above(panels[0, 0], [*handles, Patch(color=OPEN, label="open")])
     for (shares, seconds), (label, chosen) in zip(panels[1:], rows, strict=True):
         there = [kind for kind in kinds if kind in set(chosen["kind"])]
@@ -114,6 +114,7 @@ def _stacked(panel: Axes, chosen: pd.DataFrame, column: str, judges: list[str], 
     panel.grid(axis="y", visible=False)
     if not ends.to_numpy().any():
         panel.text(0.5, 0.5, "not recorded", transform=panel.transAxes, ha="center", va="center", color="0.35")
+        panel.set_xticks([])
 
 
 def _colour(judge: str) -> str:
