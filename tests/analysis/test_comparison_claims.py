@@ -103,3 +103,14 @@ def test_smaller_networks_answer_no_number_of_the_paper() -> None:
 def test_one_training_of_a_kind_cannot_be_tested() -> None:
     found = verdicts(compared(PAPERS, seeds=1))
     assert set(found.values()) == {"undecided", "not run"}
+
+
+def test_a_data_set_on_which_a_number_is_not_asked_has_no_part_of_its_claims() -> None:
+    table = compared(PAPERS)
+    table.loc[table["dataset"] == "mnist", "r2"] = np.nan
+    found = scorecard(MEASURED, NO_DRAWS, 0.05, 0.95, "000", comparison=table)
+    parts = found[(found["part"] != "overall") & found["says"].notna()]
+    of_r2 = {claim["claim"] for claim in RULES["000"]["claims"] if claim["of"]["what"] == "r2"}
+    asked = parts[parts["claim"].isin(of_r2) & parts["dataset"].notna()]
+    assert set(asked["dataset"]) == {"fashion_mnist"}
+    assert {"mnist", "fashion_mnist"} == set(parts.loc[~parts["claim"].isin(of_r2), "dataset"].dropna())

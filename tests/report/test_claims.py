@@ -70,6 +70,18 @@ def test_an_effect_lies_on_the_shade_of_the_claim_exactly_where_the_claim_is_tru
         assert inside == (ends[0] <= effect <= ends[1]), effect
 
 
+@pytest.mark.parametrize(("half", "whole"), [(0.9, True), (0.01, False)])
+def test_the_axis_is_the_claims_range_only_where_intervals_can_be_told_apart_on_it(half: float, whole: bool) -> None:
+    rule = next(one for one in RULE.values() if one.get("range") == [-1, 1] and 0 in one["holds"].values())
+    plot = forest.plot(rule, [part("one", -half, 0.0, half, "undecided")], SETTINGS)
+    mark = plot["rows"][0]
+    assert (mark["right"] - mark["left"] > 0.89 * (forest.WIDTH - 2 * forest.EDGE)) == whole
+    assert not mark["cut_left"]
+    labels = {tick["label"] for tick in plot["ticks"]}
+    assert ({number(-1), number(1)} <= labels) == whole
+    assert mark["right"] - mark["left"] > 0.05 * forest.WIDTH
+
+
 def test_intervals_without_an_end_are_cut_and_say_so() -> None:
     rule = RULE["pruning_has_no_effect"]
     mark = forest.plot(rule, [part("one", -np.inf, 0.0, 0.1, "undecided")], SETTINGS)["rows"][0]

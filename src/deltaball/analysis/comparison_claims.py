@@ -26,7 +26,7 @@ def longest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _level(evidence: Evidence, networks: Mapping[str, Any], what: str) -> Iterator[Part]:
-    for where, rows in _situations(evidence, networks):
+    for where, rows in _situations(evidence, networks, what):
         one = _mean(rows, what, evidence)
         found = level(one) if what in ATTACKS else combined([one], [1])
         yield _part(f"{where[0]}, {_named(rows)}", rows, found)
@@ -35,8 +35,8 @@ def _level(evidence: Evidence, networks: Mapping[str, Any], what: str) -> Iterat
 def _difference(
     evidence: Evidence, networks: Mapping[str, Any], against: Mapping[str, Any], what: str
 ) -> Iterator[Part]:
-    for where, rows in _situations(evidence, networks):
-        for there, others in _situations(evidence, against):
+    for where, rows in _situations(evidence, networks, what):
+        for there, others in _situations(evidence, against, what):
             if there[:-1] == where[:-1]:
                 found = combined([_mean(one, what, evidence) for one in (rows, others)], [1, -1])
                 name = f"{where[0]}: {_named(rows)} less {_named(others)}"
@@ -52,9 +52,12 @@ COMPARISON_TESTS: dict[str, Callable[..., Iterator[Part]]] = {
 # ------------------------------------------------------------------------------------------------- what the tests share
 
 
-def _situations(evidence: Evidence, networks: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """The chosen networks, per data set, architecture, size and training."""
+def _situations(
+    evidence: Evidence, networks: Mapping[str, Any], what: str
+) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """The chosen networks, per data set, architecture, size and training, where `what` is asked of the data set."""
     rows = evidence.compared
+    rows = rows[rows[what].notna().groupby(rows["dataset"]).transform("any")]
     for name, values in networks.items():
         rows = rows[rows[name].isin(values)]
     yield from rows.groupby(KEYS, sort=False)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from deltaball.base.files import written_whole
 
@@ -25,6 +26,7 @@ def draw(rows: Mapping[str, np.ndarray], history: Mapping[str, np.ndarray], titl
     for axes, (name, values) in zip(curves.subplots(1, len(history), squeeze=False)[0], history.items(), strict=True):
         axes.plot(range(1, len(values) + 1), values, marker="o", markersize=2, linewidth=1)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(name, fontsize="medium")
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Title": title, "Description": told})

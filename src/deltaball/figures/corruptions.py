@@ -45,10 +45,12 @@ def severities(name: str, plan: Plan, networks: pd.DataFrame, corrupted: pd.Data
 
 
 def dataset_of(name: str) -> str:
+    """The data set of a figure ``WHAT_DATASET``."""
     return name.partition("_")[2]
 
 
 def rows_of(name: str, corrupted: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table `corruptions` that a figure is of."""
     return corrupted[corrupted["dataset"] == dataset_of(name)]
 
 

@@ -189,6 +189,7 @@ def climbed(model: Layered, x: torch.Tensor, ball: Ball, first: torch.Tensor) ->
 
 
 def entropy(weights: torch.Tensor) -> torch.Tensor:
+    """−Σ w ln w over the last axis, of weights that sum to 1; a weight of 0 adds nothing."""
     return -torch.special.xlogy(weights, weights).sum(-1)
 
 

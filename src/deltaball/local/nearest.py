@@ -214,6 +214,7 @@ class _Search:
         self._write(np.concatenate(rows), np.concatenate(values), [*slacks, *chosen.tolist()], np.concatenate(floors))
 
     def slacks_at(self, displacement: np.ndarray) -> np.ndarray:
+        """The slacks [N] of the region's affine functions at the image that is moved by `displacement` [d]."""
         image = self.region.x + torch.from_numpy(displacement).view_as(self.region.x)
         return self.region.at(image)[1].numpy()
 

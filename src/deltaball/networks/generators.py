@@ -25,6 +25,7 @@ class Generator:
         return Generator(layers, Pack.of(layers, networks, device).weights)
 
     def part(self, networks: slice) -> "Generator":
+        """The generators of these networks of a pack."""
         return Generator(self.layers, tuple(weight[networks] for weight in self.weights), self.convolution)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

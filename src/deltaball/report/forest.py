@@ -19,6 +19,7 @@ AXIS = 16  # height of the axis beneath the rows
 ROW, LOWEST_ROW, ROWS_HIGH = 9.0, 3.0, 120.0
 BETWEEN_DATA_SETS = 4.0
 ROOM = 0.06  # beside what is shown, as a share of it
+NARROW = 0.25  # of a claim's range: where what is shown takes less of it, the axis is of what is shown
 FARTHEST = 1.5  # intervals are cut so many spans of the estimates and thresholds beyond these
 
 
@@ -74,7 +75,7 @@ def _differ(first: Any, second: Any) -> bool:
 
 
 def _scale(claim: Mapping[str, Any], tested: Sequence[Mapping[str, Any]], known: list[float], smallest: float) -> Scale:
-    if "range" in claim:
+    if "range" in claim and _fills(claim["range"], tested, known):
         return Scale(*claim["range"])
     middle = [*known, *(end + side * smallest for end in known for side in (-1, 1)), *(row["effect"] for row in tested)]
     low, high = min(middle), max(middle)
@@ -86,6 +87,12 @@ def _scale(claim: Mapping[str, Any], tested: Sequence[Mapping[str, Any]], known:
     )
     room = ROOM * max(high - low, span)
     return Scale(low - room, high + room)
+
+
+def _fills(bounds: Sequence[float], tested: Sequence[Mapping[str, Any]], known: list[float]) -> bool:
+    """Whether intervals and thresholds take enough of the claim's range to be told apart on it."""
+    places = [*known, *(row[end] for row in tested for end in ("lower", "effect", "upper") if np.isfinite(row[end]))]
+    return max(places) - min(places) >= NARROW * (bounds[1] - bounds[0])
 
 
 def _mark(row: Mapping[str, Any], scale: Scale) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Which value of an axis counts where trainings are compared, by a rule that no test image has a say in. Light."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -10,14 +10,13 @@ from deltaball.study.axes import Name, Strict
 
 
 class Choice(Strict):
-    """Of networks that differ in one axis alone, the one that is compared with others."""
+    """Of networks that differ in one axis alone, the one that is compared with others.
+
+    It is the network whose accuracy on the held-out training images is closest to that of the same setting's network of
+    `to`; of equally close ones the value that is listed first.
+    """
 
     axis: Name = Field(description="the axis whose value is chosen: for every setting of the other axes, the seed too")
-    rule: Literal["closest_accuracy"] = Field(
-        "closest_accuracy",
-        description="the network whose accuracy on the held-out training images is closest to that of the same "
-        "setting's network of `to`; of equally close ones the value that is listed first",
-    )
     to: Name = Field(description="the grid that accuracy is to be close to")
 
 

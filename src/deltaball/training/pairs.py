@@ -82,6 +82,7 @@ class _Coders(NamedTuple):
         return _through(self.decoder, self.weights[decoder], codes)
 
     def error(self, images: torch.Tensor, decoder: int) -> torch.Tensor:
+        """The mean squared error of what a decoder makes of the codes of `images` [n, h, w, c]."""
         return (self.reconstructed(images, decoder) - images).square().mean()
 
 
@@ -114,6 +115,7 @@ class _Pairing:
         self.told: list[tuple[float, ...]] = []
 
     def run(self) -> None:
+        """Train to the last epoch, from the last checkpoint; a loss that is not a number ends it and is kept."""
         self._go_on()
         kept = time.monotonic()
         while len(self.told) < self.epochs:
