@@ -15,6 +15,7 @@ from deltaball.analysis.clustered import Student
 from deltaball.analysis.judges import display_name
 from deltaball.analysis.means import AT_POINTS, Level, Mean, combined, difference, joined_points, level, mean
 from deltaball.analysis.trainings import tuned_on
+from deltaball.estimation.statistics import reached
 from deltaball.study.notions import NOTIONS
 
 PIXELS = 255
@@ -37,14 +38,14 @@ def near(table: pd.DataFrame, measured: pd.DataFrame, within: float) -> pd.DataF
     pairs = zip(rows.to_dict("records"), joined_points(rows, measured), strict=True)
     distances = [None if values is None else _distances(row, values) for row, values in pairs]
     examples = (rows["examples_found"] + rows["examples_lost"]).astype(float)
-    reached = rows["frequency"] * rows["severity"].fillna(0) / within
+    within_reach = rows["frequency"] * rows["severity"].fillna(0) / within
     return rows.assign(
         tuned=tuned_on(rows),
         by=rows["attack"].fillna(rows["certificate"]),
         severity=PIXELS * rows["severity"],
         severity_error=PIXELS * rows["severity_error"],
         # Of a ball alone no distance is known.
-        distance=(1 - rows["frequency"] + reached).where(rows["notion"] == "margin"),
+        distance=(1 - rows["frequency"] + within_reach).where(rows["notion"] == "margin"),
         accuracy=rows["test_accuracy"],
         examples=examples,
         lost=rows["examples_lost"].astype(float) / examples.where(examples > 0),
