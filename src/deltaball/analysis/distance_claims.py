@@ -7,16 +7,14 @@ trainings, and the N test points. Of a severity the latter is that of a mean of 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from deltaball.analysis.claims import Evidence, Part
 from deltaball.analysis.clustered import Student
+from deltaball.analysis.distances import pointwise
 from deltaball.analysis.judges import display_name
 from deltaball.analysis.means import AT_POINTS, Level, Mean, combined, difference, joined_points, level, mean
 from deltaball.analysis.trainings import tuned_on
-from deltaball.estimation.statistics import reached
-from deltaball.study.notions import NOTIONS
 
 PIXELS = 255
 ALIKE = 1e-9  # of two radii
@@ -35,8 +33,9 @@ def near(table: pd.DataFrame, measured: pd.DataFrame, within: float) -> pd.DataF
     rows = table[(table["norm"] == "linf") & ((table["within"] - within).abs() <= ALIKE)]
     rows = rows.merge(measured.drop_duplicates("network_id")[["network_id", *NETWORK, *EXAMPLES]], on="network_id")
     rows = rows[rows["epochs"] == rows.groupby("cluster")["epochs"].transform("max")]
-    pairs = zip(rows.to_dict("records"), joined_points(rows, measured), strict=True)
-    distances = [None if values is None else _distances(row, values) for row, values in pairs]
+    found = zip(rows.to_dict("records"), joined_points(rows, measured), strict=True)
+    pairs = [(None, None) if one is None else pointwise(row, one, within) for row, one in found]
+    of_points = {name: [pair[place] for pair in pairs] for place, name in enumerate(("frequency", "distance"))}
     examples = (rows["examples_found"] + rows["examples_lost"]).astype(float)
     within_reach = rows["frequency"] * rows["severity"].fillna(0) / within
     return rows.assign(
@@ -51,16 +50,8 @@ def near(table: pd.DataFrame, measured: pd.DataFrame, within: float) -> pd.DataF
         lost=rows["examples_lost"].astype(float) / examples.where(examples > 0),
         rounds=rows["rounds"].where(rows["method"] == "finetune").fillna(0).astype(int),
         sought=rows["examples_sought"].fillna(0).astype(int),
-        **{
-            f"frequency_{AT_POINTS}": [None if far is None else reached(far, within) * 1.0 for far in distances],
-            f"distance_{AT_POINTS}": [None if far is None else np.minimum(far / within, 1) for far in distances],
-        },
+        **{f"{name}_{AT_POINTS}": pd.Series(one, rows.index, object) for name, one in of_points.items()},
     )
-
-
-def _distances(row: Mapping[str, Any], outcomes: np.ndarray) -> np.ndarray:
-    """How far away [N] a judge finds a violation; of a whole ball, 0 where it finds one and else ∞."""
-    return outcomes if NOTIONS[row["notion"]].is_distance else np.where(outcomes == 0, 0.0, np.inf)
 
 
 def _level(evidence: Evidence, networks: Mapping[str, Any], by: str, what: str) -> Iterator[Part]:
