@@ -143,6 +143,11 @@ def test_a_certificate_is_never_shown_for_an_attack() -> None:
     assert shown(measured(*certified)) == []
 
 
+def test_settings_are_named_where_judges_differ_in_nothing_else() -> None:
+    found = judges.titles(["exact-10", "pgd", "pgd-10x1"])
+    assert found == {"exact-10": "the exact answer", "pgd": "PGD", "pgd-10x1": "PGD-10×1"}
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [

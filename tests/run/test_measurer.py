@@ -50,6 +50,33 @@ def test_every_outcome_is_counted_whoever_settles_it(
     assert f"computed {count} outcomes" in said
 
 
+def test_a_job_tells_what_each_judge_took_of_each_network(data_folder: Path, tmp_path: Path) -> None:
+    few = grid(width=[16, 32], activation="relu", batch_size=32, epochs=1)
+    asked = [{"notion": "class_change", "delta": [0.01, 0.1], "attack": "fgsm", "certificate": ["crown", "exact"]}]
+    further = {"notion": "class_change", "delta": 0.1, "attack": "pgd"}
+    told = []
+    for measures in (asked, [*asked, further], [*asked, further]):
+        plan = planned_few(data_folder, few, measures=measures, results=str(tmp_path))
+        (shard,) = plan.shards.values()
+        for stage, do in (("train", work.train), ("measure", work.measure)):
+            with jobs.recorded(plan, stage, shard) as job, devices.ready(job):
+                do(job, tries_left=0)
+        told.append([one for one in jobs.records(plan) if one["stage"] == "measure"][-1])
+        assert [one["judging"] for one in jobs.records(plan) if one["stage"] == "train"] == [{}] * len(told)
+    first, second, third = (one["judging"] for one in told)
+    by_name = {one.name: one.samples for one in plan.measures}
+    ids = {network.id for network in plan.networks}
+    assert set(first) == {name for name in by_name if not name.endswith("pgd")}
+    assert set(second) == set(by_name) - set(first)  # what is kept takes nothing
+    assert third == {}
+    for name, members in {**first, **second}.items():
+        assert set(members) == ids
+        assert {points for points, _ in members.values()} == {by_name[name]}
+    # Parts of the whole: no search is counted twice.
+    parts = [seconds for members in first.values() for _, seconds in members.values()]
+    assert 0 < sum(parts) <= told[0]["device_seconds"] + 0.01
+
+
 def test_networks_measured_later_are_shown_what_is_kept(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Judges by strength, and the one attack that is shown where there is room for one."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -42,6 +43,13 @@ def display_name(judge: str) -> str:
     """As captions name it: PGD, PGD-10×1, CROWN, the exact answer."""
     _, dash, settings = judge.partition("-")
     return entry(judge).title + dash + settings.replace("x", "×")
+
+
+def titles(judges: Iterable[str]) -> dict[str, str]:
+    """How pictures name each of these: without settings, where no two differ in nothing else."""
+    distinct = set(judges)
+    alone = {name for name, count in Counter(entry(one).name for one in distinct).items() if count == 1}
+    return {one: entry(one).title if entry(one).name in alone else display_name(one) for one in distinct}
 
 
 def joined(judges: pd.Series) -> str:

@@ -25,6 +25,7 @@ from deltaball.analysis.regressions import regressions
 from deltaball.analysis.replicates import replicates
 from deltaball.analysis.scorecard import scorecard, write_json
 from deltaball.analysis.scores import scores
+from deltaball.analysis.settling import settling
 from deltaball.plan.plan import Plan
 from deltaball.tables import frames
 from deltaball.workflow import jobs, stages
@@ -40,6 +41,7 @@ def write_tables(plan: Plan) -> None:
     groups = Groups(measured)
     lists = frames.load_outcomes(plan)
     shared = None if lists is None else SharedPoints(lists)
+    records = jobs.records(plan)
     settings, scattered = plan.study.analysis, spread(networks, draws)
     # Trainings are compared at the values that were chosen; trends and hyper-parameters are of all networks.
     chosen = choices(networks, plan)
@@ -76,10 +78,12 @@ def write_tables(plan: Plan) -> None:
         "bayes": bayes(groups),
         "enclosures": enclosures(distinct, robustness, curves),
         "convergence": scattered,
-        "jobs": frames.jobs(jobs.records(plan)),
+        "jobs": frames.jobs(records),
     }
     if "misses" in stages.tables(plan):
         written["misses"] = misses(every, lists, plan.study.guarantee.confidence)
+    if "settling" in stages.tables(plan):
+        written["settling"] = settling(every, lists, records)
     if "distances" in stages.tables(plan):
         written["distances"] = near
         written["distance_curves"] = cumulative(compared, lists, settings.within)

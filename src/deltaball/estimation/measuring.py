@@ -1,7 +1,7 @@
 """Measuring networks that the store has: what is missing of their outcomes is computed, and kept there."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -25,6 +25,8 @@ from deltaball.study.judges import JUDGES, STAGES
 
 Asked = Mapping[CheckpointId, Mapping[Measure, int]]  # of each network its measures, each with its number of points
 
+Heard = Callable[[CheckpointId, Mapping[Measure, Judged]], None]  # of what was computed of a network
+
 Batch = tuple[int, int, tuple[Measure, ...]]  # points from and up to, and what is to be measured of them
 
 
@@ -38,15 +40,22 @@ def measure(
     told: Told = lambda measure, count: None,
     labels: np.ndarray | None = None,
     known: Known | None = None,
+    heard: Heard = lambda checkpoint, judged: None,
 ) -> int:
     """Complete the outcomes of networks of one shape; returns how many were computed.
 
     The points are the first of `images` [N, h, w, c] with their `labels`, int64 [N], which `seed` drew; these may be
     left out where no notion needs them, and what is `known` where no kernel does. The store keeps outcomes per network
-    × measure × point, so only what a larger N, a new measure or a new checkpoint adds is computed. Diverged networks
-    have no outcomes.
+    × measure × point, so only what a larger N, a new measure or a new checkpoint adds is computed, and `heard` when the
+    store has it. Diverged networks have no outcomes.
     """
     stored = StoredOutcomes(store, seed)
+
+    def keep(checkpoint: CheckpointId, measures: Sequence[Measure], judged: Mapping[Measure, Judged], k: int) -> None:
+        of_network = {one: judged[one].of_network(k) for one in measures}
+        stored.add(checkpoint, of_network)
+        heard(checkpoint, of_network)
+
     trained = {one: searches(wanted) for one, wanted in asked.items() if is_measurable(one, store)}
     computed = 0
     # What is settled in one stage is not asked again in the next.
@@ -62,7 +71,7 @@ def measure(
                 ]
                 judged = outcomes(model, shown, measures, device, done, settled, told, own, known)
                 for k, checkpoint in enumerate(checkpoints):
-                    stored.add(checkpoint, {one: judged[one].of_network(k) for one in measures})
+                    keep(checkpoint, measures, judged, k)
             for checkpoint in together:
                 if checkpoint not in whole:
                     network = partial(_behind, checkpoint, layers, store, device)
@@ -70,7 +79,7 @@ def measure(
                     judged = by_corruption(
                         measures, network, lambda model, asked, by=by: by(model, measures=asked), told
                     )
-                    stored.add(checkpoint, {one: judged[one].of_network(0) for one in measures})
+                    keep(checkpoint, measures, judged, 0)
             computed += len(together) * len(measures) * (samples - done)
     return computed
 

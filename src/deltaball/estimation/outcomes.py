@@ -1,5 +1,6 @@
 """Outcomes of networks at test points: what the judges of measures say, in arrays."""
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -45,7 +46,8 @@ def outcomes(
 
     Attacks and samples are asked about all points of all networks together, certificates and exact answers about those
     of each network that are not `settled` [K]. What there is of a measure is `told` as it comes. `labels`, int64 [n],
-    may be left out where no notion needs them, and what is `known` where no kernel does.
+    may be left out where no notion needs them, and what is `known` where no kernel does. What a search takes is shared
+    equally by its points, networks and measures.
     """
     points = _Points(images, range(first, first + len(images)), labels)
     searches, proofs = (
@@ -58,7 +60,9 @@ def outcomes(
             _proven(model.one(k), points, proofs, settled[k] if settled else unknown, device, told)
             for k in range(len(model))
         ]
-        judged |= {measure: Judged(np.stack([of_network[measure] for of_network in proven])) for measure in proofs}
+        for measure in proofs:
+            values, seconds = (np.stack(each) for each in zip(*(found[measure] for found in proven), strict=True))
+            judged[measure] = Judged(values, seconds=seconds)
     return judged
 
 
@@ -85,12 +89,14 @@ def _searched(
     for start in range(0, len(padded), at_once):
         block = points.at(padded[start : start + at_once])
         for (name, settings, _), members in searches.items():
-            verdicts = _verdicts(name, settings, model, block, members, device, known)
+            verdicts, took = _timed(name, settings, model, block, members, device, known)
+            shown = min(at_once, count - start)
             for measure in members:
                 verdict = verdicts[measure]
-                said = (verdict.outcome, verdict.no_gradient, verdict.found_by)
+                seconds = torch.full(verdict.outcome.shape, took / (len(model) * shown * len(members)))
+                said = (verdict.outcome, verdict.no_gradient, verdict.found_by, seconds)
                 parts[measure].append(tuple(None if one is None else one.cpu() for one in said))
-                told(measure, len(model) * min(at_once, count - start))
+                told(measure, len(model) * shown)
     return {
         measure: Judged(*(_joined(blocks, count) for blocks in zip(*each, strict=True)))
         for measure, each in parts.items()
@@ -103,9 +109,12 @@ def _joined(blocks: Sequence[torch.Tensor | None], count: int) -> np.ndarray | N
 
 def _proven(
     network: Model, points: _Points, measures: Sequence[Measure], settled: Settled, device: str, told: Told
-) -> dict[Measure, np.ndarray]:
-    """Outcomes [n] of certificates and exact answers for one network; computed only where they are not settled."""
-    proven = {measure: settled[measure].copy() for measure in measures}
+) -> dict[Measure, tuple[np.ndarray, np.ndarray]]:
+    """Outcomes [n] of certificates and exact answers for one network, and the seconds that each took.
+
+    Computed only where they are not settled.
+    """
+    proven = {measure: (settled[measure].copy(), np.zeros_like(settled[measure])) for measure in measures}
     searches = _grouped(measures, lambda measure: (measure.judge, measure.settings, around_of(measure)))
     for (name, settings, _), members in searches.items():
         (left,) = np.nonzero(np.isnan([settled[measure] for measure in members]).any(0))
@@ -114,11 +123,31 @@ def _proven(
         at_once = DECIDED_AT_ONCE if JUDGES[name].says == "decides" else max(1, len(left))
         for start in range(0, len(left), at_once):
             block = left[start : start + at_once]
-            verdicts = _verdicts(name, settings, network, points.at(block), members, device)
+            verdicts, took = _timed(name, settings, network, points.at(block), members, device)
             for measure in members:
-                proven[measure][block] = verdicts[measure].outcome[0].cpu().numpy()
+                values, seconds = proven[measure]
+                values[block] = verdicts[measure].outcome[0].cpu().numpy()
+                seconds[block] = took / (len(block) * len(members))
                 told(measure, len(block))
     return proven
+
+
+def _timed(
+    name: str,
+    settings: Sequence[tuple[str, float]],
+    model: Model,
+    points: _Points,
+    measures: Sequence[Measure],
+    device: str,
+    known: Known | None = None,
+) -> tuple[dict[Measure, Verdict], float]:
+    """What one judge says of points by some measures, and the seconds of a CPU's work, or of holding a GPU."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    started = clock()
+    verdicts = _verdicts(name, settings, model, points, measures, device, known)
+    for verdict in verdicts.values():
+        verdict.outcome.cpu()  # waits for the GPU
+    return verdicts, clock() - started
 
 
 def _verdicts(

@@ -22,11 +22,13 @@ class Judged(NamedTuple):
     outcomes: np.ndarray  # float32 [n] or [K, n], in [0, highest]; NaN is undecided
     no_gradient: np.ndarray | None = None  # bool alike, of attacks: where it had no gradient
     found_by: np.ndarray | None = None  # int8 alike, of ensembles: which attack found it, by its place; -1 for none
+    seconds: np.ndarray | None = None  # float32 alike: what each took now; not kept, for no two runs take the same
 
     @property
     def further(self) -> dict[str, np.ndarray]:
-        """What is said besides outcomes, by name."""
-        return {name: said for name, said in self._asdict().items() if name != "outcomes" and said is not None}
+        """What is kept besides outcomes, by name."""
+        found = {name: getattr(self, name) for name in ("no_gradient", "found_by")}
+        return {name: said for name, said in found.items() if said is not None}
 
     def of_network(self, k: int) -> "Judged":
         """That of one of K networks."""

@@ -10,10 +10,11 @@ from deltaball.analysis.distances import cumulative
 from deltaball.analysis.enclosures import enclosures
 from deltaball.analysis.overestimates import points
 from deltaball.analysis.scores import scores
+from deltaball.analysis.settling import settling as settled_by
 from deltaball.figures import style
 from deltaball.plan.plan import Plan
 from deltaball.tables import frames
-from deltaball.workflow import stages
+from deltaball.workflow import jobs, stages
 
 
 def draw(plan: Plan) -> None:
@@ -41,6 +42,7 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
         overestimates,
         paper,
         pruning,
+        settling,
         tradeoff,
         trainings,
     )
@@ -50,7 +52,8 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
     networks = frames.distinct(planned, robustness)
     measured = frames.measured(networks, robustness)
     scattered = spread(planned, draws)
-    lists = frames.load_outcomes(plan) if "distances" in stages.tables(plan) else None
+    asked = {"distances", "settling"} & {*stages.tables(plan)}
+    lists = frames.load_outcomes(plan) if asked else None
     chosen = choices(planned, plan)
     compared, counted = settled(measured, chosen), settled(networks, chosen)
     near = cumulative(compared, lists, plan.study.analysis.within)
@@ -77,6 +80,11 @@ def by_kind(plan: Plan) -> dict[str, Callable[..., None]]:
             networks=networks,
             measured=measured,
             enclosed=enclosures(networks, robustness, curves),
+        ),
+        "settling": partial(
+            settling.draw,
+            networks=networks,
+            settled=settled_by(measured, lists, jobs.records(plan)) if "settling" in asked else None,
         ),
         "distances": partial(distances.draw, plan=plan, networks=counted, curves=near),
         "corruptions": partial(corruptions.heat_map, plan=plan, networks=counted, corrupted=under),

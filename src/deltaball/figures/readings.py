@@ -8,8 +8,9 @@ from scipy import stats
 
 from deltaball.analysis.bayes import converged
 from deltaball.analysis.enclosures import ROUNDING
-from deltaball.analysis.judges import display_name
+from deltaball.analysis.judges import display_name, titles
 from deltaball.analysis.pruning import FEWEST_TRUNKS
+from deltaball.analysis.settling import order
 from deltaball.figures import style
 from deltaball.figures.trends import CONFIDENCE, fitted
 from deltaball.study.axes import radius_text
@@ -113,6 +114,22 @@ def enclosure(shown: pd.DataFrame) -> str:
     return (
         f"Of {len(shown)} pairs of network and ball, {decided} {'is' if decided == 1 else 'are'} decided at every test "
         f"point and {narrow} to within ε; half are known to within {shown['gap'].median():.3f}."
+    )
+
+
+def settling(shown: pd.DataFrame) -> str:
+    """What each judge settled of all pairs of network and ball, and what share of the time it took."""
+    pairs = len(shown.drop_duplicates(["network_id", "norm", "gamma", "delta"]))
+    judges = sorted(shown["judge"].unique(), key=order)
+    share = shown.groupby("judge")["settled"].sum() / pairs
+    what = "of D's range" if _quantity(shown) == "D" else "of the points"
+    names = titles(judges)
+    each = [f"{names[one]} {100 * share[one]:.1f} %" for one in judges]
+    took = shown.groupby("judge")["seconds"].sum(min_count=1)
+    most = f" {100 * took.max() / took.sum():.0f} % of the time went to {names[took.idxmax()]}." if took.any() else ""
+    return (
+        f"Share {what} that each settled, on average: {', '.join(each)}; {100 * (1 - share.sum()):.1f} % "
+        f"{'is' if _quantity(shown) == 'D' else 'are'} left open.{most}"
     )
 
 

@@ -25,7 +25,17 @@ from deltaball.tables import frames
 from deltaball.workflow import stages
 
 # The kinds of figures that have a place of their own on the page; any other stands beside the regressions.
-PLACED = ("tradeoff", "hyperparameters", "enclosure", "convergence", "distances", "margins", "bayes", "pruning")
+PLACED = (
+    "tradeoff",
+    "hyperparameters",
+    "enclosure",
+    "settling",
+    "convergence",
+    "distances",
+    "margins",
+    "bayes",
+    "pruning",
+)
 CORRUPTED = ("corruptions", "severities", "adaptations")
 PLACED += ("metrics", "overestimates", *CORRUPTED)
 PLACED += tuple(name for figures in stages.PAPERS_FIGURES.values() for name in figures)
@@ -121,6 +131,8 @@ def _proven(found: dict[str, pd.DataFrame], pictures: dict[str, Any]) -> dict[st
         "enclosed": records(enclosed.head(ENCLOSURES_SHOWN)),
         "enclosed_in_all": len(enclosed),
         "enclosure_figures": _of_kind(pictures, "enclosure"),
+        "settling": summaries.settling(found["settling"]) if "settling" in found else [],
+        "settling_figures": _of_kind(pictures, "settling"),
         "misses": records(found["misses"]) if "misses" in found else [],
         "convergence": records(found["convergence"]),
         "convergence_told": sentences.convergence(found["convergence"]),

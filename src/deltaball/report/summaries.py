@@ -9,6 +9,7 @@ from deltaball.analysis import judges
 from deltaball.analysis.bayes import converged
 from deltaball.analysis.enclosures import LEVEL, ROUNDING
 from deltaball.analysis.ranges import distances, highest
+from deltaball.analysis.settling import order
 from deltaball.base.guarantees import confidence_text
 from deltaball.report.reading import records
 
@@ -85,6 +86,18 @@ def enclosed_summary(enclosed: pd.DataFrame) -> list[dict[str, Any]]:
         counts = {"networks": len(members), "decided": decided}
         rows.append({**dict(zip(["dataset", *LEVEL], key, strict=True)), **medians, **counts})
     return rows
+
+
+def settling(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Per data set × notion × norm × γ × δ × judge: networks, their points, and what the judge did, on average."""
+    keys = ["dataset", *LEVEL, "judge"]
+    means = table.groupby(keys, sort=False, dropna=False)
+    averaged = ["samples", "asked", "violated", "proven", "open", "settled", "gap", "seconds"]
+    found = means[averaged].mean().assign(networks=means.size()).reset_index()
+    levels = found.drop_duplicates(["dataset", *LEVEL]).reset_index()[["dataset", *LEVEL]]
+    ordered = found.merge(levels.assign(level=levels.index), on=["dataset", *LEVEL])
+    ranks = {judge: rank for rank, judge in enumerate(sorted(found["judge"].unique(), key=order))}
+    return records(ordered.assign(rank=ordered["judge"].map(ranks)).sort_values(["level", "rank"]))
 
 
 def compared(comparison: pd.DataFrame) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from deltaball.data import corrupted_sets
 from deltaball.data.datasets import Dataset
 from deltaball.estimation import measuring, points
 from deltaball.estimation.outcomes import Told
+from deltaball.estimation.stored import Judged, checkpoint_of
 from deltaball.local.corruptions.corrupted import as_bytes
 from deltaball.local.corruptions.kept import Kept
 from deltaball.local.kernels.brought import of_points
@@ -28,6 +29,7 @@ from deltaball.run import needs
 from deltaball.store.store import Store
 from deltaball.study.judges import JUDGES
 from deltaball.training.autoencoders import trained
+from deltaball.workflow.jobs import Judging
 from deltaball.workflow.resources import forward_seconds
 
 TELLING = 0.01  # share of the work from which on its pace says how long the rest takes
@@ -75,6 +77,10 @@ class Measurer:
     def __init__(self, plan: Plan, shard: Shard, dataset: Dataset, store: Store) -> None:
         self.plan, self.store = plan, store
         self.told: Told = lambda measure, count: None
+        self.judging: Judging = {}
+        self.ids: dict[CheckpointId, list[str]] = defaultdict(list)
+        for network in plan.networks:
+            self.ids[checkpoint_of(network)].append(network.id)
         self.asked, self.seed = needs.asked(plan, shard), plan.study.guarantee.seed
         samples = max((count for wanted in self.asked.values() for count in wanted.values()), default=0)
         drawn = points.draw_points(dataset.facts, samples, self.seed)
@@ -114,8 +120,16 @@ class Measurer:
         device, layers = self.plan.study.compute.device, self.plan.layers(pack[0])
         asked = self._asked_of(pack)
         return measuring.measure(
-            asked, layers, self.images, self.seed, self.store, device, self.told, self.labels, self.known
+            asked, layers, self.images, self.seed, self.store, device, self.told, self.labels, self.known, self._heard
         )
+
+    def _heard(self, checkpoint: CheckpointId, judged: Mapping[Measure, Judged]) -> None:
+        """Note what outcomes took, of every network that stands on the checkpoint."""
+        for measure, one in judged.items():
+            for identity in self.ids[checkpoint] if one.seconds is not None else ():
+                points, seconds = self.judging.setdefault(measure.name, {}).get(identity, (0, 0.0))
+                taken = float(one.seconds.sum(dtype=np.float64))
+                self.judging[measure.name][identity] = (points + len(one.seconds), seconds + taken)
 
     def is_complete(self, pack: Sequence[Trajectory]) -> bool:
         """Whether all of a pack is there and was measured before, so that its weights are not needed."""

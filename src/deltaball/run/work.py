@@ -57,7 +57,7 @@ def _opened(job: Job) -> tuple[Store, Dataset]:
 def _train(job: Job, store: Store, dataset: Dataset, given_up: Collection[str] = ()) -> None:
     """Train what the store lacks of a shard; where its weights do not stay, measure each pack and let it go."""
     plan, shard, device = job.plan, job.shard, job.plan.study.compute.device
-    measurer = Measurer(plan, shard, dataset, store) if plan.evicts(shard) else None
+    measurer = _measurer(job, store, dataset) if plan.evicts(shard) else None
     settled = {*given_up, *(_let_go(shard.trajectories, measurer, store) if measurer else ())}
     needed = needs(plan, shard, store, settled)
     progress = Progress(needed.networks, needed.sample_steps)
@@ -92,9 +92,16 @@ def _train_and_let_go(pack: Sequence[Trajectory], trainer: Trainer, measurer: Me
 
 
 def _measure(job: Job, store: Store, dataset: Dataset) -> None:
-    measurer = Measurer(job.plan, job.shard, dataset, store)
+    measurer = _measurer(job, store, dataset)
     packs = measurer.trained()
     progress = measurer.progress(packs)
     computed = sum(job.isolated(pack, measurer) for pack in packs)
     progress.close()
     print(f"shard {job.shard.id}: computed {computed:,} outcomes (network × measure × point)", flush=True)
+
+
+def _measurer(job: Job, store: Store, dataset: Dataset) -> Measurer:
+    """What measures the job's shard, and notes in its record what that takes."""
+    measurer = Measurer(job.plan, job.shard, dataset, store)
+    measurer.judging = job.judging
+    return measurer

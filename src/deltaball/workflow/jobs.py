@@ -40,6 +40,9 @@ FAILED = "failed"  # it made none
 MERGED_RECORDS = "jobs.jsonl"  # beside merged tables
 SHOWN = 20
 
+# By measure and network: of so many test points, the seconds of a CPU's work, or of holding a GPU.
+Judging = dict[str, dict[str, tuple[int, float]]]
+
 
 @dataclass
 class Job:
@@ -52,6 +55,7 @@ class Job:
     device: str = ""
     device_memory_mb: float | None = None
     waited: float = 0.0  # for a device
+    judging: Judging = field(default_factory=dict)
 
     def isolated(self, pack: Sequence[Trajectory], work: Callable[[Sequence[Trajectory]], int]) -> int:
         """`work` on a pack. Where it raises, on its halves, down to the network that fails; the others go on.
@@ -146,6 +150,10 @@ def _end(job: Job, wall: float, cpu: float, reason: str | None) -> dict[str, Any
         "device_memory_mb": job.device_memory_mb,
         "reason": reason,
         "failures": job.failures,
+        "judging": {
+            measure: {identity: (points, round(seconds, 4)) for identity, (points, seconds) in members.items()}
+            for measure, members in job.judging.items()
+        },
     }
 
 

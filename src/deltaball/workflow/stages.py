@@ -44,6 +44,11 @@ PAPERS_TABLES = {
 # The table of studies that have exact answers.
 MISSES = {"misses": "of the points that an exact answer violates, how many each attack missed, and what was left open"}
 
+# That of studies with branch and bound of balls.
+SETTLING = {
+    "settling": "what each attack, certificate and exact answer settles of what is open before it, and its cost"
+}
+
 # That of studies in which a grid chooses a value of an axis.
 CHOICES = {"choices": "which value of an axis was chosen, by accuracy on training images that were held out"}
 
@@ -100,6 +105,7 @@ FIGURES = (
     "chains",
     "pruning",
     "enclosure",
+    "settling",
     "convergence",
     "distances",
     "margins",
@@ -119,10 +125,11 @@ def figures(plan: Plan) -> list[str]:
 
     Those of the study's paper that it has networks for, and of paper 001 its three metrics per data set. Then per data
     set and notion that is attacked a trade-off (but for paper 001), the measure over each hyper-parameter, the effect
-    of pruning if any is, Bayesian beside deterministic networks if there are any, and an enclosure where certificates
-    are asked too; per data set the traces of its chains, the convergence of its experiments, the curves of distances
-    to violations and of margins, attacks beside exact distances, networks under corruptions, over severities and over
-    the images that they were adapted with, and the residuals of its regressions.
+    of pruning if any is, Bayesian beside deterministic networks if there are any, an enclosure where certificates are
+    asked too, and what each judge settles where branch and bound is one of them; per data set the traces of its chains,
+    the convergence of its experiments, the curves of distances to violations and of margins, attacks beside exact
+    distances, networks under corruptions, over severities and over the images that they were adapted with, and the
+    residuals of its regressions.
     """
     found = [name for name in PAPERS_FIGURES[plan.study.paper] if _has(plan, name)]
     if plan.study.paper == "001":
@@ -143,6 +150,8 @@ def figures(plan: Plan) -> list[str]:
         found += [f"chains_{dataset}"] if averaged else []
         found += [f"pruning_{dataset}_{notion}" for notion in notions(pruned, True)]
         found += [f"enclosure_{dataset}_{one}" for one in notions(grids, True) if one in notions(grids, False)]
+        branched = dict.fromkeys(notion for grid in grids for notion in _branches(plan, grid))
+        found += [f"settling_{dataset}_{one}" for one in branched]
         if any(network.dataset == dataset for experiment in plan.experiments for network in experiment.networks):
             found.append(f"convergence_{dataset}")
         if _seeks_distances(plan, grids):
@@ -181,12 +190,19 @@ def tables(plan: Plan) -> dict[str, str]:
     """The statistical tables of a study, and what each holds."""
     decided = {NOTIONS[one.notion].is_distance for one in plan.measures if JUDGES[one.judge].says == "decides"}
     found = TABLES | (MISSES if False in decided else {})
+    found |= SETTLING if any(_branches(plan, grid) for grid in plan.study.grids) else {}
     found |= DISTANCES if _seeks_distances(plan, plan.study.grids) else {}
     found |= OVERESTIMATES if _knows_distances(plan, plan.study.grids) else {}
     scored = any(one.kernel or NOTIONS[one.notion].is_distance for one in plan.measures)
     corrupted = CORRUPTED if _severities(plan, plan.study.grids) else {}
     found |= CHOICES if any(grid.choose for grid in plan.study.grids) else {}
     return found | (SCORES if scored else {}) | corrupted | PAPERS_TABLES.get(plan.study.paper, {})
+
+
+def _branches(plan: Plan, grid: Grid) -> list[str]:
+    """The notions, but for distances, by which branch and bound judges networks of the grid."""
+    asked = [one for one in plan.measures if JUDGES[one.judge].branches and not NOTIONS[one.notion].is_distance]
+    return list(dict.fromkeys(one.notion for one in asked if count_matching(one.wanted, grid)))
 
 
 def _seeks_distances(plan: Plan, grids: list[Grid]) -> bool:
