@@ -30,7 +30,13 @@ def test_the_scorecard_and_the_metrics_that_are_shipped_are_made_of_its_tables(p
     networks, robustness = frames.load(plan)
     measured = frames.measured(networks, robustness)
     settings = plan.study.analysis.equivalence_margin, plan.study.guarantee.confidence
-    claims = scorecard(measured, spread(networks, frames.load_curves(plan)[1]), *settings, plan.study.paper)
+    claims = scorecard(
+        measured,
+        spread(networks, frames.load_curves(plan)[1]),
+        *settings,
+        plan.study.paper,
+        outcomes=frames.load_outcomes(plan),
+    )
     assert_made_of(plan.study.folder, {"scorecard": claims, "metrics": metrics(measured)})
     assert set(claims["verdict"]) <= set(VERDICTS)
 

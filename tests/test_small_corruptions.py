@@ -37,7 +37,7 @@ def test_the_tables_that_are_shipped_are_made_of_its_outcomes(plan: Plan, under:
     measured = frames.measured(networks, robustness)
     settings, draws = plan.study.analysis, spread(networks, frames.load_curves(plan)[1])
     values = settings.equivalence_margin, plan.study.guarantee.confidence
-    claims = scorecard(measured, draws, *values, plan.study.paper, corrupted=under)
+    claims = scorecard(measured, draws, *values, plan.study.paper, corrupted=under, outcomes=frames.load_outcomes(plan))
     made = {"scorecard": claims, "corruptions": under, "corruption_errors": errors(under, settings.reference)}
     assert_made_of(plan.study.folder, made)
     assert set(claims["verdict"]) <= set(VERDICTS)

@@ -39,7 +39,7 @@ def test_the_tables_that_are_shipped_are_made_of_its_outcomes(plan: Plan) -> Non
     scored, under = scores(compared, plan), corruptions(compared, plan)
     together = comparison(compared, scored, errors(under, settings.reference), plan)
     values = settings.equivalence_margin, plan.study.guarantee.confidence
-    claims = scorecard(compared, draws, *values, plan.study.paper, near, together)
+    claims = scorecard(compared, draws, *values, plan.study.paper, near, together, outcomes=frames.load_outcomes(plan))
     made = {"scorecard": claims, "choices": chosen, "distances": near, "scores": scored, "comparison": together}
     assert_made_of(plan.study.folder, made)
     assert set(claims["verdict"]) <= set(VERDICTS)

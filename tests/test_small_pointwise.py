@@ -41,7 +41,7 @@ def test_the_tables_that_are_shipped_are_made_of_its_outcomes(plan: Plan) -> Non
     settings, draws = plan.study.analysis, spread(networks, frames.load_curves(plan)[1])
     near = distances(measured, outcomes, settings.within)
     values = settings.equivalence_margin, plan.study.guarantee.confidence
-    claims = scorecard(measured, draws, *values, plan.study.paper, near)
+    claims = scorecard(measured, draws, *values, plan.study.paper, near, outcomes=frames.load_outcomes(plan))
     curves = cumulative(measured, outcomes, settings.within)
     above = overestimates(points(measured, outcomes))
     assert_made_of(

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deltaball.analysis.distance_claims import alone, difference, near
+from deltaball.analysis.distance_claims import alone, compared, near
 from deltaball.analysis.distances import COLUMNS
+from deltaball.analysis.means import with_points
 from deltaball.analysis.rules import RULES
 from deltaball.analysis.scorecard import TESTS, scorecard
 from deltaball.analysis.trainings import kinds, tuned_on
@@ -127,14 +128,14 @@ def rows(clusters: list[str], frequencies: list[float], samples: int = 96) -> pd
 def test_networks_are_compared_with_their_own_trunks() -> None:
     # Trunks differ by far more than what tuning changes: 0.1 of each.
     first, second = rows(["a", "b", "c"], [0.1, 0.5, 0.8]), rows(["a", "b", "c"], [0.2, 0.6, 0.9])
-    paired = difference(first, second, "frequency")
+    paired = compared(first, second, "frequency")
     assert paired.estimate == pytest.approx(-0.1)
     points = sum(share * (1 - share) / 100 for share in ((1.4 / 3 * 96 + 2) / 100, (1.7 / 3 * 96 + 2) / 100))
     assert paired.error == pytest.approx(np.sqrt(points))  # all of it of the points
-    apart = difference(first, second.assign(cluster=["a", "b", "d"]), "frequency")
+    apart = compared(first, second.assign(cluster=["a", "b", "d"]), "frequency")
     assert apart.estimate == pytest.approx(-0.1)
     assert apart.error > 2 * paired.error
-    assert difference(first, second[:1], "frequency") is None
+    assert compared(first, second[:1], "frequency") is None
 
 
 def test_a_severity_is_of_trunks_that_have_a_hit() -> None:
@@ -154,7 +155,7 @@ def test_rows_are_those_within_epsilon_of_the_longest_training() -> None:
     beside = distances.assign(network_id=distances["network_id"] + "s")
     found = near(
         pd.concat([distances, beside, distances.assign(within=0.2), distances.assign(norm="l2")]),
-        pd.concat([measured, shorter]),
+        with_points(pd.concat([measured, shorter]), None),
         WITHIN,
     )
     assert len(found) == len(distances)

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deltaball.analysis.means import level, mean
 from deltaball.analysis.metrics import metrics
 from deltaball.analysis.rules import RULES
 from deltaball.analysis.scorecard import scorecard
-from deltaball.analysis.training_claims import level, mean
 from deltaball.analysis.trainings import title, trainings
 from deltaball.study.grids import all_axes
 from deltaball.tables.columns import RESULTS, ROBUSTNESS
@@ -171,14 +171,14 @@ def test_the_error_of_a_mean_is_that_of_trainings_and_of_shared_points() -> None
         hard = generator.uniform(size=points)
         levels = np.clip(0.6 + 0.05 * generator.normal(size=seeds), 0, 1)
         rows = pd.DataFrame({"cluster": range(seeds), "robust": [(hard < one).mean() for one in levels]})
-        lower, upper = level(mean(rows.assign(samples=points))).interval(0.95)
+        lower, upper = level(mean(rows.assign(samples=points), "robust", "samples")).interval(0.95)
         inside += lower <= 0.6 <= upper
     assert 0.93 < inside / repeats < 0.99
 
 
 def test_a_mean_of_nought_is_not_without_error() -> None:
     rows = pd.DataFrame({"cluster": [0, 1, 2], "robust": 0.0, "samples": 100})
-    found = level(mean(rows))
+    found = level(mean(rows, "robust", "samples"))
     assert found.estimate == 0
     assert found.p(0.05) > 0.01
     assert found.p(0.2) < 0.001
@@ -186,7 +186,9 @@ def test_a_mean_of_nought_is_not_without_error() -> None:
 
 @pytest.mark.parametrize("values", [[0.1, 0.12, 0.09], [0.0, 0.0, 0.01], [1.0, 1.0, 1.0]])
 def test_p_values_and_intervals_of_a_mean_agree(values: list[float]) -> None:
-    found = level(mean(pd.DataFrame({"cluster": range(len(values)), "robust": values, "samples": 300})))
+    found = level(
+        mean(pd.DataFrame({"cluster": range(len(values)), "robust": values, "samples": 300}), "robust", "samples")
+    )
     lower, upper = found.interval(0.95)
     assert lower <= found.estimate <= upper
     for end in (lower, upper):

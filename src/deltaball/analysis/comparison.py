@@ -17,7 +17,7 @@ SCORES = ("r2", "r4", "corrupted")
 
 KNOWN = ["network_id", "cluster", "dataset", "grid", "architecture", "parameters", "epochs", "test_accuracy"]
 COLUMNS = ["network_id", "cluster", "dataset", "grid", "kind", "training", "architecture", "parameters", "epochs"]
-COLUMNS += ["test_accuracy", *(f"{one}{end}" for one in SCORES for end in ("", "_lower", "_upper"))]
+COLUMNS += ["test_accuracy", *(f"{one}{end}" for one in SCORES for end in ("", "_lower", "_upper", "_measure"))]
 COLUMNS += ["r2_per_diameter", "cut_at", *ATTACKS, "found", "closest_by"]
 
 
@@ -26,7 +26,8 @@ def comparison(measured: pd.DataFrame, scored: pd.DataFrame, errors: pd.DataFram
 
     `measured` are estimates of the networks that are compared, `scored` and `errors` their tables `scores` and
     `corruption_errors`. R2 is the mean L2 margin by `ensemble` (else by the attack that finds the nearest), cut at the
-    largest δ, `cut_at`; it, R4 and `corrupted`, the mean accuracy on MNIST-C's fifteen, have tight intervals. `fgsm`,
+    largest δ, `cut_at`; it, R4 and `corrupted`, the mean accuracy on MNIST-C's fifteen, have tight intervals, and are
+    estimates of the measures that are named. `fgsm`,
     `bg` and `pgd` are shares of the points at which something was `found`: where each was the closest, by
     `ensemble_apart` if that was asked.
     """
@@ -44,6 +45,7 @@ def comparison(measured: pd.DataFrame, scored: pd.DataFrame, errors: pd.DataFram
         one = table.drop_duplicates("network_id").set_index("network_id")
         for column, end in (("estimate", ""), ("tight_lower", "_lower"), ("tight_upper", "_upper")):
             rows[f"{name}{end}"] = one[column].astype(float).reindex(rows.index)
+        rows[f"{name}_measure"] = one["measure"].reindex(rows.index)
     of_r2 = r2.set_index("network_id")
     rows["r2_per_diameter"] = of_r2["per_diameter"].astype(float).reindex(rows.index)
     rows["cut_at"] = of_r2["measure"].map(lambda name: by_name[name].delta).astype(float).reindex(rows.index)

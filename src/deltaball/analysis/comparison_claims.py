@@ -1,6 +1,6 @@
 """The tests of paper 000's empirical claims: trainings side by side, each mean and difference over trainings.
 
-The error of a number has two sources, as in `training_claims`: the trainings, over which means are, and the N test
+The error of a number has two sources, as in `means`: the trainings, over which means are, and the N test
 points. Of a score the latter is taken from its tight interval, which is wider than a normal one; accuracies are of the
 whole test split, which all networks share, so their error is of trainings alone.
 """
@@ -15,14 +15,17 @@ from scipy import stats
 from deltaball.analysis.claims import Evidence, Part
 from deltaball.analysis.clustered import Student
 from deltaball.analysis.comparison import ATTACKS, SCORES
-from deltaball.analysis.training_claims import ADDED, FEWEST, Level, Mean, combined, level
+from deltaball.analysis.means import AT_POINTS, Level, Mean, combined, joined_points, level, mean
 
 KEYS = ["dataset", "architecture", "parameters", "training"]
 
 
-def longest(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the table `comparison`, of each training its longest."""
-    return table[table["epochs"] == table.groupby("cluster")["epochs"].transform("max")]
+def longest(table: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table `comparison`, of each training its longest, with scores at points."""
+    rows = table[table["epochs"] == table.groupby("cluster")["epochs"].transform("max")]
+    return rows.assign(
+        **{f"{one}_{AT_POINTS}": joined_points(rows, measured, f"{one}_measure") for one in SCORES},
+    )
 
 
 def _level(evidence: Evidence, networks: Mapping[str, Any], what: str) -> Iterator[Part]:
@@ -64,17 +67,11 @@ def _situations(
 
 
 def _mean(rows: pd.DataFrame, what: str, evidence: Evidence) -> Mean | None:
-    """The mean over trainings; None where fewer than two have one."""
-    known = rows.dropna(subset=what)
-    each = known.groupby("cluster")[what].mean()
-    if len(each) < FEWEST:
-        return None
-    value, of_trainings = float(each.mean()), float(each.var(ddof=1)) / len(each)
     if what in ATTACKS:
-        count = float(known["found"].min())
-        share = (value * count + ADDED) / (count + 2 * ADDED)
-        return Mean(value, of_trainings, share * (1 - share) / (count + 2 * ADDED), len(each) - 1, count)
-    return Mean(value, of_trainings, _of_points(known, what, evidence.values["confidence"]), len(each) - 1)
+        return mean(rows, what, "found")
+    of_points = _of_points(rows.dropna(subset=what), what, evidence.values["confidence"])
+    highest = float(rows["cut_at"].max()) if what == "r2" else 1.0
+    return mean(rows, what, of_points=of_points, at=f"{what}_{AT_POINTS}", highest=highest)
 
 
 def _of_points(rows: pd.DataFrame, what: str, confidence: float) -> float:

@@ -1,7 +1,7 @@
 """The tests of paper 003's empirical claims: accuracy on clean and corrupted images, of plain and adapted classifiers.
 
-Every number is a mean over trunks or a difference of two such means, its error of two sources, as in `training_claims`:
-the trainings, and the N test points. Where both sides of a difference are of the same trunks these are paired. Accuracy
+Every number is a mean over trunks or a difference of two such means, its error of two sources, as in `means`: the
+trainings, and the N test points. Where both sides of a difference are of the same trunks these are paired. Accuracy
 on clean images is that on all test images, with an error of trainings alone.
 """
 
@@ -13,35 +13,34 @@ import pandas as pd
 from deltaball.analysis.claims import Evidence, Part
 from deltaball.analysis.clustered import Student
 from deltaball.analysis.corruptions import MEAN
-from deltaball.analysis.training_claims import Level, Mean, combined, level, mean
+from deltaball.analysis.means import AT_POINTS, Level, Mean, combined, difference, joined_points, level, mean
 from deltaball.analysis.trainings import NONE
 from deltaball.study.corruptions import CORRUPTIONS
 
 CLEAN = "clean"
 
 
-def corrupted(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the table `corruptions` that the tests read: accuracies, at MNIST-C's severities."""
+def corrupted(table: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table `corruptions` that the tests read: accuracies, at MNIST-C's severities, and at points."""
     rows = table[(table["quantity"] == "accuracy") & table["usual"].astype(bool)]
-    return rows.rename(columns={"estimate": "robust"})
+    return rows.rename(columns={"estimate": "robust"}).assign(**{AT_POINTS: joined_points(rows, measured)})
 
 
 def _accuracy(evidence: Evidence, networks: Mapping[str, Any], under: str = MEAN) -> Iterator[Part]:
     for where, rows in _situations(evidence, networks, under):
-        found = level(mean(rows)) if under != CLEAN else combined([mean(rows, "test_accuracy")], [1])
+        found = combined([_mean(rows, under)], [1]) if under == CLEAN else level(_mean(rows, under))
         yield _part(f"{where.dataset}, {_named(rows)}, {_title(under)}", rows, found)
 
 
 def _gain(
     evidence: Evidence, networks: Mapping[str, Any], against: Mapping[str, Any], under: str = MEAN
 ) -> Iterator[Part]:
-    column = "test_accuracy" if under == CLEAN else "robust"
     for where, rows in _situations(evidence, networks, under):
         for there, others in _situations(evidence, against, under):
             if not _alike(where, there, against):
                 continue
             name = f"{where.dataset}, {_title(under)}: {_named(rows)} less {_named(others)}"
-            yield _part(name, pd.concat([rows, others]), _difference(rows, others, column))
+            yield _part(name, pd.concat([rows, others]), _difference(rows, others, under))
 
 
 def _gap(evidence: Evidence, networks: Mapping[str, Any]) -> Iterator[Part]:
@@ -98,15 +97,14 @@ def _alike(where: "Where", there: "Where", named: Mapping[str, Any]) -> bool:
     return all(getattr(where, name) == getattr(there, name) for name in Where._fields if name not in free)
 
 
-def _difference(first: pd.DataFrame, second: pd.DataFrame, column: str) -> Student | None:
-    """The mean of the first less that of the second: of trunks that both have, where these are all that there are."""
+def _mean(rows: pd.DataFrame, under: str) -> Mean | None:
+    return mean(rows, "test_accuracy") if under == CLEAN else mean(rows, "robust", "samples", at=AT_POINTS)
+
+
+def _difference(first: pd.DataFrame, second: pd.DataFrame, under: str) -> Student | None:
+    column = "test_accuracy" if under == CLEAN else "robust"
     sides = [rows.groupby("cluster")[column].mean() for rows in (first, second)]
-    means = [mean(rows, column) for rows in (first, second)]
-    if any(one is None for one in means) or {*sides[0].index} != {*sides[1].index}:
-        return combined(means, [1, -1])
-    each = sides[0] - sides[1]
-    points = sum(one.of_points for one in means)
-    return combined([Mean(float(each.mean()), float(each.var(ddof=1)) / len(each), points, len(each) - 1)], [1])
+    return difference(_mean(first, under), _mean(second, under), sides)
 
 
 def _fall(rows: pd.DataFrame) -> Student | None:
@@ -115,11 +113,14 @@ def _fall(rows: pd.DataFrame) -> Student | None:
 
 def _lost(rows: pd.DataFrame) -> Mean | None:
     """Accuracy on clean images less that on corrupted ones, by trunk."""
-    under = mean(rows)
+    under = _mean(rows, MEAN)
     if under is None:
         return None
     each = (rows["test_accuracy"] - rows["robust"]).groupby(rows["cluster"]).mean()
-    return Mean(float(each.mean()), float(each.var(ddof=1)) / len(each), under.of_points, len(each) - 1)
+    of_trainings = float(each.var(ddof=1)) / len(each)
+    # At each point, too, it is a number less what the networks do there: of which the number says nothing.
+    at_points = None if under.at_points is None else -under.at_points
+    return Mean(float(each.mean()), of_trainings, under.of_points, len(each) - 1, at_points=at_points)
 
 
 def _named(rows: pd.DataFrame) -> str:

@@ -21,7 +21,7 @@ KNOWN += ["system", "adaptation", "pooled", "corrupted_images"]
 ENDS = ["estimate", "lower", "upper", "tight_lower", "tight_upper"]
 ASKED = ["measure", "quantity", "corruption", "title", "severity", "usual", "samples", "confidence"]
 COLUMNS = [*KNOWN, *ASKED, *ENDS]
-ERRORS = [*KNOWN, "reference", "corruptions", "mce", "mean_accuracy", "tight_lower", "tight_upper"]
+ERRORS = [*KNOWN, "reference", "corruptions", "mce", "measure", "mean_accuracy", "tight_lower", "tight_upper"]
 
 MEAN = JOINT  # the mean over corruptions, of each point
 
@@ -81,7 +81,7 @@ def errors(shown: pd.DataFrame, reference: str | None) -> pd.DataFrame:
 
     `reference` is the grid whose networks' mean error is the unit, on the same data set. A corruption counts where both
     were measured by the same measures, and the reference errs; `corruptions` says how many do. `mean_accuracy` is that
-    of the fifteen, with its interval, where it was measured. Identity is no corruption.
+    of the fifteen, with its interval, where it was measured, by `measure`. Identity is no corruption.
     """
     accuracies = shown[shown["quantity"] == "accuracy"]
     single = accuracies[accuracies["corruption"].isin(FIFTEEN)]
@@ -109,6 +109,7 @@ def _errors(single: pd.DataFrame, wholes: pd.DataFrame, reference: str | None) -
             "reference": reference,
             "corruptions": len(sums),
             "mce": (sums["error"] / sums["unit"]).mean() if len(sums) else None,
+            "measure": whole["measure"] if known else None,
             "mean_accuracy": whole["estimate"] if known else None,
             "tight_lower": whole["tight_lower"] if known else None,
             "tight_upper": whole["tight_upper"] if known else None,

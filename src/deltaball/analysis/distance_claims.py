@@ -1,19 +1,19 @@
 """The tests of paper 002's empirical claims: how near each judge finds violations, of networks fine-tuned on examples.
 
-Every number is a mean over trunks or a difference of two such means, its error of two sources, as in `training_claims`:
-the trainings, and the N test points. Of a severity the latter is that of a mean of its hits.
+Every number is a mean over trunks or a difference of two such means, its error of two sources, as in `means`: the
+trainings, and the N test points. Of a severity the latter is that of a mean of its hits.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from deltaball.analysis.claims import Evidence, Part
 from deltaball.analysis.clustered import Student
+from deltaball.analysis.distances import pointwise
 from deltaball.analysis.judges import display_name
-from deltaball.analysis.training_claims import ADDED, FEWEST, Level, Mean, combined, level
+from deltaball.analysis.means import AT_POINTS, Level, Mean, combined, difference, joined_points, level, mean
 from deltaball.analysis.trainings import tuned_on
 
 PIXELS = 255
@@ -33,20 +33,24 @@ def near(table: pd.DataFrame, measured: pd.DataFrame, within: float) -> pd.DataF
     rows = table[(table["norm"] == "linf") & ((table["within"] - within).abs() <= ALIKE)]
     rows = rows.merge(measured.drop_duplicates("network_id")[["network_id", *NETWORK, *EXAMPLES]], on="network_id")
     rows = rows[rows["epochs"] == rows.groupby("cluster")["epochs"].transform("max")]
+    found = zip(rows.to_dict("records"), joined_points(rows, measured), strict=True)
+    pairs = [(None, None) if one is None else pointwise(row, one, within) for row, one in found]
+    of_points = {name: [pair[place] for pair in pairs] for place, name in enumerate(("frequency", "distance"))}
     examples = (rows["examples_found"] + rows["examples_lost"]).astype(float)
-    reached = rows["frequency"] * rows["severity"].fillna(0) / within
+    within_reach = rows["frequency"] * rows["severity"].fillna(0) / within
     return rows.assign(
         tuned=tuned_on(rows),
         by=rows["attack"].fillna(rows["certificate"]),
         severity=PIXELS * rows["severity"],
         severity_error=PIXELS * rows["severity_error"],
         # Of a ball alone no distance is known.
-        distance=(1 - rows["frequency"] + reached).where(rows["notion"] == "margin"),
+        distance=(1 - rows["frequency"] + within_reach).where(rows["notion"] == "margin"),
         accuracy=rows["test_accuracy"],
         examples=examples,
         lost=rows["examples_lost"].astype(float) / examples.where(examples > 0),
         rounds=rows["rounds"].where(rows["method"] == "finetune").fillna(0).astype(int),
         sought=rows["examples_sought"].fillna(0).astype(int),
+        **{f"{name}_{AT_POINTS}": pd.Series(one, rows.index, object) for name, one in of_points.items()},
     )
 
 
@@ -63,7 +67,7 @@ def _network_difference(
             # Those that are tuned, too, are tuned in as many rounds on examples of as many images.
             if there in (where, where._replace(rounds=0, sought=0)):
                 name = f"{where.dataset}, {display_name(by)}: {_named(rows)} less {_named(others)}"
-                yield _part(name, pd.concat([rows, others]), difference(rows, others, what))
+                yield _part(name, pd.concat([rows, others]), compared(rows, others, what))
 
 
 def _judge_difference(
@@ -75,7 +79,7 @@ def _judge_difference(
             for there, others in _situations(evidence, chosen, against):
                 if there == where:
                     name = f"{where.dataset}, {_named(rows)}: {display_name(by)} less {display_name(against)}"
-                    yield _part(name, pd.concat([rows, others]), difference(rows, others, what))
+                    yield _part(name, pd.concat([rows, others]), compared(rows, others, what))
 
 
 DISTANCE_TESTS: dict[str, Callable[..., Iterator[Part]]] = {
@@ -94,30 +98,21 @@ def alone(rows: pd.DataFrame, what: str) -> Level | Student | None:
     return level(one) if what in OF else combined([one], [1])
 
 
-def difference(first: pd.DataFrame, second: pd.DataFrame, what: str) -> Student | None:
+def compared(first: pd.DataFrame, second: pd.DataFrame, what: str) -> Student | None:
     """The mean of the first less that of the second: of trunks that both have, where these are all that there are."""
-    sides = [rows.groupby("cluster")[what].mean().dropna() for rows in (first, second)]
-    means = [_mean(rows, what) for rows in (first, second)]
-    if any(one is None for one in means) or set(sides[0].index) != set(sides[1].index):
-        return combined(means, [1, -1])
-    each = sides[0] - sides[1]
-    points = sum(one.of_points for one in means)
-    return combined([Mean(float(each.mean()), float(each.var(ddof=1)) / len(each), points, len(each) - 1)], [1])
+    sides = [rows.groupby("cluster")[what].mean() for rows in (first, second)]
+    return difference(_mean(first, what), _mean(second, what), sides)
 
 
 def _mean(rows: pd.DataFrame, what: str) -> Mean | None:
-    known = rows.dropna(subset=what)
-    each = known.groupby("cluster")[what].mean()
-    if len(each) < FEWEST:
-        return None
-    value, of_trainings = float(each.mean()), float(each.var(ddof=1)) / len(each)
     if what in OF:
-        count = float(known[OF[what]].min())
-        share = (value * count + ADDED) / (count + 2 * ADDED)
-        return Mean(value, of_trainings, share * (1 - share) / (count + 2 * ADDED), len(each) - 1, count)
+        return mean(rows, what, OF[what], at=f"{what}_{AT_POINTS}")
+    if what != "severity":
+        return mean(rows, what)
     # Of one hit there is no error: as large as any distance within ε may be from its mean.
-    errors = known["severity_error"].fillna(PIXELS * known["within"] / 2) if what == "severity" else np.zeros(1)
-    return Mean(value, of_trainings, float((errors**2).mean()), len(each) - 1)
+    known = rows.dropna(subset=what)
+    errors = known["severity_error"].fillna(PIXELS * known["within"] / 2)
+    return mean(rows, what, of_points=float((errors**2).mean()))
 
 
 class Where(NamedTuple):

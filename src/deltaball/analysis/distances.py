@@ -110,6 +110,12 @@ def cumulative(measured: pd.DataFrame, outcomes: pd.DataFrame | None, within: Se
     return pd.DataFrame(rows, columns=CURVES)
 
 
+def pointwise(row: Mapping[str, Any], outcomes: np.ndarray, within: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of each point [N] what φ(ε) is the mean of, 0 or 1, and the distance in units of ε, at most 1."""
+    found = Said(row, outcomes).distances
+    return reached(found, within).astype(np.float64), np.minimum(found / within, 1)
+
+
 def _judged(measured: pd.DataFrame, outcomes: pd.DataFrame | None) -> Iterator[list[Said]]:
     """What is said of class changes around the points of each network, in each norm in which a distance is sought."""
     if outcomes is None or measured.empty:

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from deltaball.analysis.judges import LEVEL, decides, judged, sampled, strength
+from deltaball.analysis.means import level, mean
 from deltaball.analysis.rules import CONFIDENCE
-from deltaball.analysis.training_claims import level, mean
 from deltaball.analysis.trainings import trainings
 
 # What tells networks apart that are not trainings of one kind.
@@ -64,7 +64,7 @@ def _measured(name: str, members: pd.DataFrame) -> dict[str, object]:
     by = JUDGES[name]
     row: dict[str, object] = {name: members.groupby("cluster")["estimate"].mean().mean()}
     row[f"{name}_by"] = ", ".join(sorted(members[by].unique()))
-    found = level(mean(members.rename(columns={"estimate": "robust"})))
+    found = level(mean(members, "estimate", "samples"))
     if found is not None:
         lower, upper = found.interval(CONFIDENCE)
         row |= {f"{name}_lower": max(lower, 0.0), f"{name}_upper": min(upper, 1.0)}

@@ -16,6 +16,7 @@ from deltaball.analysis.corruptions import COLUMNS as COLUMNS_OF_CORRUPTIONS
 from deltaball.analysis.distances import COLUMNS as COLUMNS_OF_DISTANCES
 from deltaball.analysis.groups import learned_from
 from deltaball.analysis.judges import decides, judged, sampled
+from deltaball.analysis.means import AT_POINTS, with_points
 from deltaball.analysis.multiplicity import benjamini_hochberg, holm
 from deltaball.analysis.pruning import in_range
 from deltaball.analysis.rules import CONFIDENCE, RULES, SHARED
@@ -47,17 +48,20 @@ def scorecard(
     distances: pd.DataFrame | None = None,
     comparison: pd.DataFrame | None = None,
     corrupted: pd.DataFrame | None = None,
+    outcomes: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Of each claim a row `overall`, then one per part; `p_holm` and `p_bh` are corrected over the whole table.
 
     `measured` is `tables.measured`, `spread` what `analysis.convergence` says, `distances` what `analysis.distances`
-    does, `comparison` what `analysis.comparison` does, `corrupted` what `analysis.corruptions` does, `margin`,
-    `confidence` and the `paper` the study's.
+    does, `comparison` what `analysis.comparison` does, `corrupted` what `analysis.corruptions` does, `outcomes` is
+    outcomes.parquet, without which differences are known less well; `margin`, `confidence` and the `paper` are the
+    study's.
     `p` tests the hypothesis at the end of the claim's range that is closest to being true, two-sided. The overall
     effect is the median of the parts', between the smallest lower and the largest upper end of their intervals.
     """
     stated = RULES[paper]
     values = {"margin": margin, "confidence": confidence}
+    measured = with_points(measured, outcomes)
     evidence = _evidence(stated, measured, spread, values, distances, comparison, corrupted)
     found = [(claim, list(TESTS[claim["test"]](evidence, **claim.get("of", {})))) for claim in stated["claims"]]
     rows = [row_of_part(claim, part, evidence.values) for claim, parts in found for part in parts]
@@ -103,8 +107,8 @@ def _evidence(
         learned_from(measured),
         _prepared(sampled(measured), stated),
         _near(stated, measured, distances),
-        NOTHING_COMPARED if comparison is None else comparison_claims.longest(comparison),
-        corruption_claims.corrupted(NOTHING_CORRUPTED if corrupted is None else corrupted),
+        comparison_claims.longest(NOTHING_COMPARED if comparison is None else comparison, measured),
+        corruption_claims.corrupted(NOTHING_CORRUPTED if corrupted is None else corrupted, measured),
     )
 
 
@@ -122,6 +126,9 @@ def _prepared(measured: pd.DataFrame, stated: Mapping[str, Any]) -> pd.DataFrame
         name: values.where(~falls, 1 - values)
         for name, values in (("robust", rows["estimate"]), ("trunk_robust", rows["trunk_estimate"]))
     }
+    pairs = zip(rows[AT_POINTS], falls, strict=True)
+    of_points = [1 - values if fell and values is not None else values for values, fell in pairs]
+    rows = rows.assign(**{AT_POINTS: pd.Series(of_points, rows.index, object)})
     pruned = rows["proportion"].astype(float).gt(0) & (rows["method"] == "imp")
     rows = rows.assign(**turned, pruned=pruned, gap=rows["train_accuracy"] - rows["test_accuracy"])
     return _trained(rows, stated) if "settings" in stated else rows

@@ -59,6 +59,7 @@ def write_tables(plan: Plan) -> None:
         near,
         side_by_side,
         under,
+        lists,
     )
     written = {
         "scorecard": claims,

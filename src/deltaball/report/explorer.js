@@ -51,6 +51,8 @@
   const state = { x: "test_accuracy", left: usual("R"), right: usual("D"), colour: "kind", facet: "", show: "" };
   if (facetable.some((axis) => axis.name === "dataset")) state.facet = "dataset";
   if (state.right === state.left && measures.length > 1) state.right = measures[1].name;
+  // Networks of one kind differ by what they are trained for, if by anything that has a name.
+  if (named("kind").levels.length === 1 && named("objective")?.levels) state.colour = "objective";
 
   function control(key, label, options) {
     const frame = document.createElement("label");
@@ -261,12 +263,22 @@
     return new Bokeh.Range1d({ start: low - room, end: high + room });
   }
 
+  // A panel is as high as some forty-five letters are long: longer labels take several lines, each of whole phrases.
+  const LONGEST = 42;
+  function broken(label) {
+    return label.split(", ").reduce((lines, phrase) => {
+      const last = lines.length - 1;
+      if (last < 0 || lines[last].length + phrase.length > LONGEST) return [...lines, phrase];
+      return [...lines.slice(0, last), `${lines[last]}, ${phrase}`];
+    }, []).join(",\n");
+  }
+
   function scaledAxis(axis, one) {
     if (one.levels) {
       axis.ticker = new Bokeh.FixedTicker({ ticks: one.levels.map((_, place) => place), minor_ticks: [] });
       axis.major_label_overrides = new Map(one.levels.map((_, place) => [place, level(one, place)]));
     } else if (one.name.endsWith("accuracy")) axis.formatter = new Bokeh.NumeralTickFormatter({ format: "0%" });
-    axis.axis_label = one.label;
+    axis.axis_label = broken(one.label);
     axis.axis_label_text_font_style = "normal";
   }
 

@@ -20,7 +20,7 @@ ROW, LOWEST_ROW, ROWS_HIGH = 9.0, 3.0, 120.0
 BETWEEN_DATA_SETS = 4.0
 ROOM = 0.06  # beside what is shown, as a share of it
 NARROW = 0.25  # of a claim's range: where what is shown takes less of it, the axis is of what is shown
-FARTHEST = 1.5  # intervals are cut so many spans of the estimates and thresholds beyond these
+FARTHEST = 1.5  # of claims without a range, intervals are cut so many spans of estimates and thresholds beyond these
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,8 @@ def _scale(claim: Mapping[str, Any], tested: Sequence[Mapping[str, Any]], known:
     low, high = min(middle), max(middle)
     span = max(high - low, 1e-9 + 0.01 * abs(high))
     outer = [row[end] for row in tested for end in ("lower", "upper") if np.isfinite(row[end])]
-    low, high = (
-        max(min([low, *outer]), low - FARTHEST * span),
-        min(max([high, *outer]), high + FARTHEST * span),
-    )
+    farthest = math.inf if "range" in claim else FARTHEST * span
+    low, high = max(min([low, *outer]), low - farthest), min(max([high, *outer]), high + farthest)
     room = ROOM * max(high - low, span)
     return Scale(low - room, high + room)
 
