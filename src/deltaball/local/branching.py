@@ -15,6 +15,9 @@ All points share their time: each gets a few subproblems first, those still open
 all are closed or the time is spent. The subproblems of many points are bounded together, in float32; what seems large
 enough is bounded once more in float64, and only that counts.
 
+After the first round quadratic functions bound what is still open (`quadratics`); of a network with many undecided
+units they prove in a tenth of a second what splits do not in minutes.
+
 Bounds of the second layer's inputs by CROWN, made anew after every third or sixth split of the first layer's, were
 measured too: on 2×128 at δ = 0.05 they were a sixteenth narrower, cost as much as the splits, and the smallest bounds
 were lower in equal time. So they are as they are at the root. There, α-CROWN's in their place were 0.7 % narrower on
