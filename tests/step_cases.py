@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from deltaball.networks.autoencoders import AutoEncoder, Coders
+from deltaball.networks.autoencoders import AutoEncoder, drawn_weights
+from deltaball.networks.coders import Coders
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.layers import (
     Activation,
@@ -102,7 +103,7 @@ def trained(
 def coder(shape: tuple[int, int, int] = SHAPE) -> AutoEncoder:
     """An auto-encoder that learned nothing."""
     coders = Coders(shape, 2, 2)
-    return AutoEncoder.of(coders, coders.initial(np.random.default_rng(0)))
+    return AutoEncoder.of(coders, drawn_weights(coders, np.random.default_rng(0)))
 
 
 class Traced:

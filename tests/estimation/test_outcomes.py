@@ -1,6 +1,7 @@
 """From checkpoints in the store to outcomes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from deltaball.estimation.estimates import estimates
 from deltaball.estimation.measuring import measure
 from deltaball.estimation.outcomes import outcomes
 from deltaball.estimation.points import draw_points
-from deltaball.estimation.stored import StoredOutcomes
+from deltaball.estimation.stored import Judged, StoredOutcomes
 from deltaball.networks.packs import Pack
 from deltaball.plan.measures import Measure
 from deltaball.plan.networks import Trajectory
 from deltaball.plan.plan import Plan
 from deltaball.store.store import Checkpoint, Store
+from deltaball.study.judges import JUDGES
 
 
 def assert_same_outcomes(store: Store, reference: Store, pack: Sequence[Trajectory]) -> None:
@@ -170,6 +172,33 @@ def test_a_pack_larger_than_a_batch_is_measured_in_parts(
         assert values.shape == (40, 40)
         np.testing.assert_allclose(values[2], alone[kind].outcomes[0], atol=1e-6)
         np.testing.assert_allclose(values[:8], values[32:], atol=1e-6)
+
+
+def test_a_search_of_one_network_after_the_other_keeps_them_apart(
+    plan: Plan, few: Dataset, trained: Store, pack: list[Trajectory]
+):
+    weights = [trained.load(one.id, 4).weights for one in pack[:3]]
+    kind = Measure("margin", "linf", 0.5, "ensemble", settings=(("steps", 3), ("radii", 3)))
+    together = outcomes(Pack.of(plan.layers(pack[0]), weights), few.x_test, [kind], "cpu")[kind]
+    assert together.outcomes.shape == together.found_by.shape == together.no_gradient.shape == (3, len(few.x_test))
+    for k, own in enumerate(weights):
+        alone = outcomes(Pack.of(plan.layers(pack[0]), [own]), few.x_test, [kind], "cpu")[kind]
+        for field in ("outcomes", "found_by", "no_gradient"):
+            np.testing.assert_array_equal(getattr(together, field)[k], getattr(alone, field)[0])
+    assert not np.array_equal(together.outcomes[0], together.outcomes[1])
+
+
+def test_outcomes_by_other_rules_are_not_mistaken_for_those_of_today(
+    plan: Plan, pack: list[Trajectory], store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    kind = Measure("margin", "linf", 0.5, "ensemble", settings=(("steps", 3), ("radii", 3)))
+    judged = Judged(np.float32([0.25]), np.array([False]), np.int8([2]))
+    StoredOutcomes(store, SEED).add((pack[0].id, 4), {kind: judged})
+    assert StoredOutcomes(store, SEED).has((pack[0].id, 4), kind, 1)
+    monkeypatch.setitem(JUDGES, "ensemble", replace(JUDGES["ensemble"], version=99))
+    assert not StoredOutcomes(store, SEED).has((pack[0].id, 4), kind, 1)
+    monkeypatch.setitem(JUDGES, "ensemble", replace(JUDGES["ensemble"], version=1))
+    assert kind.kept_as == kind.name
 
 
 def by_name(lists: Any) -> dict[str, np.ndarray]:

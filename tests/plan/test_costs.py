@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from deltaball.base.errors import InputError
 from deltaball.cli import main
 from deltaball.data.catalogue import CATALOGUE
+from deltaball.networks.coders import Coders
 from deltaball.networks.layers import BatchNorm, Dense, Dropout, Flatten, Layers
 from deltaball.plan import costs
 from deltaball.plan.costs import UNITS, Rates
@@ -25,7 +26,7 @@ from deltaball.run import calibration, preview, probes
 from deltaball.store.store import Store
 from deltaball.study import architectures
 from deltaball.study.judges import JUDGES
-from deltaball.workflow import claims
+from deltaball.workflow import claims, resources
 
 MNIST = CATALOGUE["mnist"]
 SGD = {"batch_size": 128, "optimizer": "sgd"}
@@ -150,6 +151,43 @@ def test_masks_are_of_the_weights_of_pruned_networks():
     assert plain["mask"] == 0
     assert pruned["mask"] == pruned["weight"] == 5 * 469 * (785 * 256 + 257 * 10)
     assert rates(mask=1e-9).of(pruned) == pytest.approx(1e-9 * pruned["mask"])
+
+
+def test_what_an_auto_encoder_passes_is_counted() -> None:
+    coders = Coders(MNIST.shape, latent=8, filters=16)
+    encoder = 2 * (14 * 14 * 16 * 16 + 7 * 7 * 16 * 16 * 32 + 4 * 4 * 16 * 32 * 64)
+    work = costs.coding(coders, 3, 0)
+    assert (work["convolution_flop"], work["product_flop"]) == (3 * encoder, 3 * 2 * 4 * 4 * 64 * 8)
+    # Maps of 7×7, 14×14 and 28×28 of 32, 16 and one filter; the one takes as long as LANES.
+    decoder = 2 * (7 * 7 * 9 * 64 * 32 + 14 * 14 * 9 * 32 * 16 + 28 * 28 * 9 * 16 * 16)
+    work = costs.coding(coders, 0, 5)
+    assert (work["convolution_flop"], work["product_flop"]) == (5 * decoder, 5 * 2 * 8 * 4 * 4 * 64)
+
+
+@pytest.mark.parametrize("objective", ["on_manifold", "on_manifold_adversarial"])
+def test_training_on_the_manifold_counts_what_is_decoded(objective: str):
+    found = planned(grid(objective=objective, epochs=2))
+    (pack,) = found.packed((one.trajectory_id, one.checkpoint) for one in found.networks)
+    first, facts = pack[0], found.facts["mnist5k"]
+    asked = first.method, first.axes, found.layers(first), facts, [one.checkpoints for one in pack], "cpu"
+    (entry,) = found.study.autoencoders
+    without, coders = costs.training(*asked), entry.coders(facts.shape)
+    # Of the one all images are encoded, and as many decoded; of the other half of them, in two steps of attack.
+    often = {"on_manifold": (1, 1), "on_manifold_adversarial": (0.5, 3.5)}[objective]
+    coded = costs.coding(coders, *(2 * 4_000 * each for each in often))
+    assert found.seconds(pack) == pytest.approx(found.rates.of(costs.total(without, coded)))
+
+
+def test_measuring_counts_what_kernels_decode_once_for_a_pack():
+    def minutes(networks: int, sigma: float, **changed: Any) -> float:
+        near = {"notion": "class_change", "perturbation": "on_manifold", "sigma": sigma, "autoencoder": "one"}
+        coders = [{"name": "one", "dataset": "mnist5k", "latent": 8, "filters": 64}]
+        found = planned(grid(seed=[*range(networks)]), measures=[{**near, **changed}], autoencoders=coders)
+        return sum(resources.measuring(found, shard).minutes for shard in found.shards.values())
+
+    one, four, more = minutes(1, 0.1), minutes(4, 0.1), minutes(1, 0.1, draws=200)
+    assert more == pytest.approx(2 * one, rel=0.05)
+    assert one < four < 2 * one
 
 
 def test_networks_whose_activations_a_cache_cannot_hold_do_not_step_together():

@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 
 from deltaball.data.datasets import Dataset
-from deltaball.networks.autoencoders import AutoEncoder, Coders
+from deltaball.networks.autoencoders import AutoEncoder, drawn_weights
+from deltaball.networks.coders import Coders
 from deltaball.plan.autoencoders import autoencoding
 from deltaball.store.store import Store
 from deltaball.study.autoencoders import AutoEncoder as Entry
@@ -44,7 +45,7 @@ def test_the_discrepancy_is_none_on_average_for_samples_of_one_distribution_and_
 @pytest.mark.parametrize("shape", [(28, 28, 1), (9, 14, 3), (5, 4, 1)])
 def test_codes_and_images_have_their_shapes(shape: tuple[int, int, int]):
     coders = Coders(shape, latent=3, filters=2)
-    model = AutoEncoder.of(coders, coders.initial(np.random.default_rng(0)))
+    model = AutoEncoder.of(coders, drawn_weights(coders, np.random.default_rng(0)))
     images = torch.rand(6, *shape, generator=torch.manual_seed(0))
     codes = model.encode(images)
     assert codes.shape == (6, 3)

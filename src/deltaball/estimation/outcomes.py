@@ -53,7 +53,11 @@ def outcomes(
     searches, proofs = (
         [measure for measure in measures if bool(measure.certificate) == certificates] for certificates in (False, True)
     )
-    judged = _searched(model, points, searches, device, told, known) if searches else {}
+    alone, together = ([one for one in searches if _is_alone(one, device) == said] for said in (True, False))
+    judged = _searched(model, points, together, device, told, known) if together else {}
+    if alone:
+        each = [_searched(model.one(k), points, alone, device, told, known) for k in range(len(model))]
+        judged |= {one: _stacked([of_network[one] for of_network in each]) for one in alone}
     if proofs:
         unknown = dict.fromkeys(proofs, np.full(len(images), np.nan, np.float32))
         proven = [
@@ -64,6 +68,17 @@ def outcomes(
             values, seconds = (np.stack(each) for each in zip(*(found[measure] for found in proven), strict=True))
             judged[measure] = Judged(values, seconds=seconds)
     return judged
+
+
+def _is_alone(measure: Measure, device: str) -> bool:
+    """Whether networks are asked about one by one: a CPU computes them so anyway, and so more points come at once."""
+    return device == "cpu" and JUDGES[measure.judge].one_by_one
+
+
+def _stacked(networks: Sequence[Judged]) -> Judged:
+    """What is said of several networks, given what is said of each [1, n]."""
+    said = zip(*networks, strict=True)
+    return Judged(*(None if each[0] is None else np.concatenate(each) for each in said))
 
 
 class _Points(NamedTuple):

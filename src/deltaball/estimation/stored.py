@@ -80,4 +80,4 @@ class StoredOutcomes:
         return self._arrays[trajectory_id]
 
     def _key(self, checkpoint: CheckpointId, measure: Measure) -> str:
-        return f"{checkpoint[1]}/{measure.search.name}/{self.seed}"
+        return f"{checkpoint[1]}/{measure.search.kept_as}/{self.seed}"

@@ -24,7 +24,7 @@ class Worst(Judge):
     """
 
     steps: int = 10
-    radii: int = 12
+    radii: int = 10
 
     def __call__(
         self,

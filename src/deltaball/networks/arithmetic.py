@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
+from torch.nn import functional, grad
 
 from deltaball.networks.layers import AveragePool, MaxPool
 from deltaball.networks.transposed import ConvTranspose
@@ -18,6 +18,9 @@ LARGE_PRODUCT = 2**18
 
 # Numbers that a CPU takes at a time in elementwise functions, or a multiple.
 TOGETHER = 64
+
+# Channels, at most, of images whose gradient a CPU takes by `_OfFewChannels`.
+FEW_CHANNELS = 3
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
@@ -82,11 +85,64 @@ def _convolved(
 ) -> torch.Tensor:
     """The convolution of images [n, c, h, w] as torch has it."""
     if sides is None:
-        return functional.conv2d(images, filters, bias, padding="same", groups=groups)
+        size = filters.shape[-1]
+        if size % 2 == 0:
+            return functional.conv2d(images, filters, bias, padding="same", groups=groups)
+        sides = Sides(*(size // 2,) * 4)
     top, bottom, left, right = sides
     if (top, left) != (bottom, right):
         images, top, left = functional.pad(images, (left, right, top, bottom)), 0, 0
+    if groups == 1 and _by_columns(images, filters):
+        return _OfFewChannels.apply(images, filters, bias, stride, (top, left))
     return functional.conv2d(images, filters, bias, stride, (top, left), groups=groups)
+
+
+def _by_columns(images: torch.Tensor, filters: torch.Tensor) -> bool:
+    """Whether the gradient of a convolution by its images alone is wanted, and is faster by columns."""
+    wanted = images.requires_grad and not filters.requires_grad
+    on_cpu = images.device.type == "cpu" and images.dtype == torch.float32
+    return wanted and on_cpu and images.shape[1] <= FEW_CHANNELS
+
+
+class _OfFewChannels(torch.autograd.Function):
+    """A convolution of images [n, c, h, w] whose gradient by them is a product, and sums of its shifted columns.
+
+    The library's own takes 5 times as long for one channel of MNIST's size, and 1.2 to 2.4 times for three of CIFAR's.
+    Filters and biases get no gradient.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any,
+        images: torch.Tensor,
+        filters: torch.Tensor,
+        bias: torch.Tensor | None,
+        stride: int,
+        padding: tuple[int, int],
+    ) -> torch.Tensor:
+        context.save_for_backward(filters)
+        context.stride, context.padding, context.shape = stride, padding, images.shape
+        return functional.conv2d(images, filters, bias, stride, padding)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (filters,), stride, (top, left) = context.saved_tensors, context.stride, context.padding
+        count, channels, height, width = context.shape
+        if torch.is_grad_enabled():  # this gradient is to be differentiated, too
+            by_images = grad.conv2d_input(context.shape, filters, gradient, stride, (top, left))
+            return by_images, None, None, None, None
+        outputs, size, (rows, columns) = len(filters), filters.shape[-1], gradient.shape[-2:]
+        # A product per image, so that what is found for one depends on no other.
+        kernels = filters.permute(2, 3, 1, 0).reshape(1, -1, outputs).expand(count, -1, -1)
+        taps = torch.bmm(kernels, gradient.permute(0, 2, 3, 1).reshape(count, -1, outputs).mT)
+        taps = taps.view(count, size, size, channels, rows, columns).movedim(3, -1)
+        found = gradient.new_zeros(count, height + 2 * top, width + 2 * left, channels)
+        down, right = stride * (rows - 1) + 1, stride * (columns - 1) + 1
+        for row in range(size):
+            for column in range(size):
+                found[:, row : row + down : stride, column : column + right : stride] += taps[:, row, column]
+        by_images = found[:, top : top + height, left : left + width].contiguous().permute(0, 3, 1, 2)
+        return by_images, None, None, None, None
 
 
 # How the convolutions of a pack's networks, x [K, n, h, w, c] by kernels [K, size, size, c, filters] and biases

@@ -16,6 +16,7 @@ from deltaball.base.errors import InputError
 from deltaball.base.files import written_whole
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks import layers as kinds
+from deltaball.networks.coders import Coders
 from deltaball.networks.layers import Conv, Dense, Layer, Layers, Shape, rule_for
 from deltaball.networks.support_vectors import EXPECTED, SupportVectors
 from deltaball.networks.transposed import ConvTranspose, Reshape
@@ -138,8 +139,12 @@ def training(
     facts: DatasetFacts,
     checkpoints: Sequence[Sequence[int]],
     device: str,
+    coders: Coders | None = None,
 ) -> Work:
-    """Training a pack of trajectories to their last checkpoints, with evaluating and writing all of these."""
+    """Training a pack of trajectories to their last checkpoints, with evaluating and writing all of these.
+
+    `coders` are those of the auto-encoder that the objective names, if it names one.
+    """
     if TRAININGS[method].averages_samples:
         return _sampling(axes, layers, facts, checkpoints, device)
     kept = sum(map(len, checkpoints))
@@ -153,9 +158,20 @@ def training(
     descent = epochs(method, axes, layers, facts, each, device)
     evaluated = kept * (TRAININGS[method].images_each(axes, facts.train) + facts.test)
     evaluated += sum(each) * axes.get("validation", 0)
+    coded = OBJECTIVES[axes.get("objective", DEFAULT)].coded
+    seen = sum(each) * TRAININGS[method].images_each(axes, facts.train)
     return total(
-        descent, passes(layers, evaluated), _search(method, axes, layers, facts, len(each)), {"checkpoint": kept}
+        descent,
+        coding(coders, *(seen * often for often in coded(axes))) if coders and coded else {},
+        passes(layers, evaluated),
+        _search(method, axes, layers, facts, len(each)),
+        {"checkpoint": kept},
     )
+
+
+def coding(coders: Coders, encoded: float, decoded: float) -> Work:
+    """Passing so many images through an encoder, and so many codes through its decoder."""
+    return total(passes(coders.encoder, encoded), *(passes(part, decoded) for part in coders.decoder))
 
 
 def _paired(

@@ -52,6 +52,12 @@ class Measure:
         return f"{self.notion}{threshold}_{where}_{self.label}"
 
     @property
+    def kept_as(self) -> str:
+        """What its outcomes are not mistaken for another's by: the name, and by which rules the judge looks."""
+        version = JUDGES[self.judge].version
+        return self.name if version == 1 else f"{self.name}@{version}"
+
+    @property
     def search(self) -> "Measure":
         """The measure whose outcomes are looked for and kept: itself, but where it makes another number of them."""
         own = JUDGES[self.judge].outcomes_of

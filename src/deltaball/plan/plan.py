@@ -154,7 +154,9 @@ class Plan:
         """What training a pack takes when the study's device does nothing else."""
         first, checkpoints = pack[0], [one.checkpoints for one in pack]
         facts, device = self.facts[first.dataset], self.study.compute.device
-        work = costs.training(first.method, first.axes, self.layers(first), facts, checkpoints, device)
+        named = [one.entry for one in self.autoencoders(first.dataset) if one.id == first.axes.get("autoencoder")]
+        coders = named[0].coders(facts.shape) if named else None
+        work = costs.training(first.method, first.axes, self.layers(first), facts, checkpoints, device, coders)
         waiting = {unit: amount for unit, amount in work.items() if unit in costs.WAITING}
         beside = len(pack) * TRAININGS[first.method].searching(first.axes, facts.train, self.layers(first))[1]
         return Alone(self.rates.of(work) + beside, self.rates.of(waiting) + beside)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from deltaball.networks.coders import Coders
 from deltaball.study.axes import Count, Name, Positive, Seed, Strict
 
 LAMBDA = 10.0
@@ -39,6 +40,10 @@ class AutoEncoder(Strict):
         if self.kind == "plain":
             return 0.0
         return LAMBDA if self.penalty is None else self.penalty
+
+    def coders(self, shape: tuple[int, int, int]) -> Coders:
+        """The layers, of images `shape`."""
+        return Coders(shape, self.latent, self.filters)
 
     @property
     def label(self) -> str:

@@ -67,6 +67,10 @@ class Judge:
     seconds: float = 0.0  # of a CPU per point, besides the passes
     branches: bool = False  # whether it searches by branch and bound besides, up to its setting `seconds`
     members: tuple[str, ...] = ()  # of an ensemble: the attacks of which the closest image counts, as it numbers them
+    # Of the rules by which it looks: another one whenever it finds other images by the same settings.
+    version: int = 1
+    # Whether a CPU asks it network by network: it goes on with a part of the points, of which each network has others.
+    one_by_one: bool = False
     weakening: tuple[str, ...] = ()  # settings that make it find less the larger they are; the others make it find more
 
     @property
@@ -113,12 +117,12 @@ def _gradient_steps(settings: Settings, layers: Layers, notion: Notion) -> float
 
 
 def _ways_of_classes(settings: Settings, layers: Layers, notion: Notion) -> float:
-    """A gradient and eleven images on the way to each class."""
-    return 14 * layers.output[0] + 30
+    """A gradient on the way to each class and some images; eleven on the first, about three on the others."""
+    return 6 * layers.output[0] + 40
 
 
 def _several(settings: Settings, layers: Layers, notion: Notion) -> float:
-    return 3 * settings["steps"] * settings["radii"] + _ways_of_classes(settings, layers, notion) + 100
+    return 3 * settings["steps"] * settings["radii"] + _ways_of_classes(settings, layers, notion) + 30
 
 
 def _pulled_back(settings: Settings, layers: Layers, notion: Notion) -> float:
@@ -248,7 +252,9 @@ JUDGES = {
             says="finds",
             implementation="deltaball.local.attacks.ensemble.Ensemble",
             passes=_several,
-            settings={"steps": 10, "radii": 12},
+            settings={"steps": 10, "radii": 10},
+            version=2,
+            one_by_one=True,
             shares=("norm", "reference"),
             refusals=(NO_CLASS,),
             members=("fgsm", "bg", "pgd"),
@@ -259,7 +265,9 @@ JUDGES = {
             says="finds",
             implementation="deltaball.local.attacks.ensemble.EnsembleApart",
             passes=_several,
-            settings={"steps": 10, "radii": 12},
+            settings={"steps": 10, "radii": 10},
+            version=2,
+            one_by_one=True,
             shares=("norm", "reference"),
             refusals=(NO_CLASS,),
             members=("fgsm", "bg", "pgd"),
@@ -403,7 +411,8 @@ JUDGES = {
             says="samples",
             implementation="deltaball.local.worst.Worst",
             passes=_several,
-            settings={"steps": 10, "radii": 12},
+            settings={"steps": 10, "radii": 10},
+            version=2,
             shares=("kernel",),
             refusals=(NO_CLASS,),
             of_kernels=True,

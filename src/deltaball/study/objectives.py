@@ -33,6 +33,8 @@ class Objective(Strict):
     implementation: ClassVar[str]  # the class, by its dotted path: one of training.objectives
     passes: ClassVar[Callable[[Axes], float]]  # forward and backward passes of a step, of a network with these axes
     held: ClassVar[int]  # how many times what a pass of cross-entropy holds in memory a step holds
+    # How often a step passes an auto-encoder's encoder and its decoder, per image; a gradient is worth two passes.
+    coded: ClassVar[Callable[[Axes], tuple[float, float]] | None] = None
     # Of a network from images to images that is trained beside each, the layers, by its axes and the images' shape.
     generates: ClassVar[Callable[[Axes, Shape], Layers] | None] = None
 
@@ -57,6 +59,7 @@ def _objective(
     passes: Callable[[Axes], float] = lambda axes: 1,
     held: int = 1,
     generates: Callable[[Axes, Shape], Layers] | None = None,
+    coded: Callable[[Axes], tuple[float, float]] | None = None,
     **axes: tuple[Any, Any],
 ) -> type[Objective]:
     """An entry of OBJECTIVES: name, the class that computes it, what it is, its costs, axes as (type, default)."""
@@ -64,6 +67,7 @@ def _objective(
     entry = create_model(name, __base__=Objective, __doc__=about, objective=tag, **axes)
     entry.implementation, entry.passes, entry.held = implementation, staticmethod(passes), held
     entry.generates = staticmethod(generates) if generates else None
+    entry.coded = staticmethod(coded) if coded else None
     return entry
 
 
@@ -207,6 +211,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
             "Cross-entropy + beta × how the softmax changes at images decoded from noisy codes (paper 000, Section 7).",
             lambda axes: 1 + axes["decoded"],
             11,
+            coded=lambda axes: (1, axes["decoded"]),
             autoencoder=_CODER,
             beta=(_BETA, Field(description="weight of the change; λ in papers 000 and 003")),
             sigma=(axis(Positive), Field([0.06], description="standard deviation of the noise of codes")),
@@ -228,6 +233,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
             "deltaball.training.objectives.manifold.OnManifoldAdversarial",
             "Cross-entropy of minibatches half of which an attack moved along a decoder (Stutz et al. 2019).",
             lambda axes: 1 + axes["attack_steps"] / 2,
+            coded=lambda axes: (1 / 2, (3 * axes["attack_steps"] + 1) / 2),
             autoencoder=_CODER,
             latent_radius=(axis(Positive), Field([0.1], description="of the L∞ ball around the code of an image")),
             latent_rate=(axis(Positive), Field([0.005], description="length of the attack's steps in each number")),

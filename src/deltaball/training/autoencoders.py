@@ -13,7 +13,8 @@ import torch
 from deltaball.base.draws import generator
 from deltaball.base.statuses import DIVERGED, TRAINED
 from deltaball.data.datasets import Dataset
-from deltaball.networks.autoencoders import AutoEncoder, Coders
+from deltaball.networks.autoencoders import AutoEncoder, drawn_weights
+from deltaball.networks.coders import Coders
 from deltaball.plan.autoencoders import AutoEncoding
 from deltaball.plan.batches import EVALUATION_BATCH
 from deltaball.store.store import Checkpoint, Store
@@ -33,7 +34,7 @@ def trained(training: AutoEncoding, dataset: Dataset, store: Store, device: str 
     Raises FloatingPointError where training diverged.
     """
     entry = training.entry
-    coders = Coders(dataset.facts.shape, entry.latent, entry.filters)
+    coders = entry.coders(dataset.facts.shape)
     found = store.find(training.id, entry.epochs)
     if found is None:
         found = _train(training, coders, dataset, device)
@@ -68,7 +69,7 @@ def _apart(codes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 def _train(training: AutoEncoding, coders: Coders, dataset: Dataset, device: str) -> Checkpoint:
     entry = training.entry
-    weights = AutoEncoder.of(coders, coders.initial(generator(training.id, "initial weights")), device).weights
+    weights = AutoEncoder.of(coders, drawn_weights(coders, generator(training.id, "initial weights")), device).weights
     model = AutoEncoder(coders, [weight.requires_grad_() for weight in weights])
     optimizer = torch.optim.Adam(model.weights, entry.learning_rate, BETAS)
     images = torch.from_numpy(dataset.x_train).to(device)

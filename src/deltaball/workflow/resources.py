@@ -6,6 +6,7 @@ that is too high waits longer in a queue.
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,10 +88,25 @@ def measuring(plan: Plan, shard: Shard) -> Request:
             needed[work] = max(needed[work], samples * passes(one, layers))
             seconds += samples * JUDGES[one.judge].beside(dict(one.settings), layers)
         seconds += sum(needed.values()) * forward
+    seconds += sum(_decoding_seconds(plan, [asked[one.id] for one in pack], shard.dataset) for pack in shard.packs)
     near = any(one.kernel and one.kernel.entry.of_images for wanted in asked.values() for one in wanted)
     # The order of all training images around each point, and their distances.
     known = 2 * FLOAT * IMAGES_AT_ONCE["cpu"] * plan.facts[shard.dataset].train if near else 0
     return _request(plan, shard, seconds / 60, known + max(_measuring_bytes(plan, pack) for pack in shard.packs))
+
+
+def _decoding_seconds(plan: Plan, asked: Iterable[Mapping[Measure, int]], dataset: str) -> float:
+    """What decoding takes of the images that kernels on the manifold draw: once for all networks of a pack."""
+    samples: Counter[tuple[Any, ...]] = Counter()
+    for wanted in asked:
+        for one, count in wanted.items():
+            if one.kernel and one.kernel.entry.of_codes:
+                key = dict(one.kernel.parameters)["autoencoder"], shared(one), dict(one.settings)["draws"]
+                samples[key] = max(samples[key], count)
+    coders = {one.entry.label: one.entry.coders(plan.facts[dataset].shape) for one in plan.autoencoders(dataset)}
+    return sum(
+        plan.rates.of(costs.coding(coders[label], count, count * draws)) for (label, _, draws), count in samples.items()
+    )
 
 
 def forward_seconds(plan: Plan, trajectory: Trajectory) -> float:

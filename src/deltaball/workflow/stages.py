@@ -274,7 +274,7 @@ def shard_digest(plan: Plan, shard: Shard) -> str:
 def measures_digest(plan: Plan, shard: Shard) -> str:
     """Changes when a shard's networks, their measures, or the points they are taken on, are others."""
     asked = [
-        f"{network.id} {one.name} {samples} {one.epsilon} {one.confidence}"
+        f"{network.id} {one.kept_as} {samples} {one.epsilon} {one.confidence}"
         for network in plan.networks_of(shard.trajectories)
         for one, samples in plan.asked_of(network).items()
     ]

@@ -25,6 +25,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltaball.local.attacks.attack import Attack
+from deltaball.local.attacks.bg import Bg
+from deltaball.local.attacks.ensemble import Ensemble
 from deltaball.local.attacks.fgsm import Fgsm
 from deltaball.local.attacks.fmn import Fmn
 from deltaball.local.attacks.pgd import Pgd
@@ -71,7 +73,9 @@ def test_every_iterate_is_judged(norm: str):
         assert notion != SoftmaxVariation() or (found.outcome > ever[1]).any()  # FGSM's point is not all of it
 
 
-@pytest.mark.parametrize("method", [Fgsm(), SHORT, Fmn(10)], ids=["fgsm", "pgd", "fmn"])
+@pytest.mark.parametrize(
+    "method", [Fgsm(), SHORT, Fmn(10), Bg(), Ensemble(4, 4)], ids=["fgsm", "pgd", "fmn", "bg", "ensemble"]
+)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("architecture", ["fcn", "cnn"])
 def test_found_alone_as_in_company(method: Attack, norm: str, architecture: str):

@@ -18,7 +18,8 @@ from deltaball.local.kernels.near import Near
 from deltaball.local.kernels.on_manifold import OnManifold
 from deltaball.local.kernels.uniform import Uniform, UniformClipped
 from deltaball.local.notions import ClassChange
-from deltaball.networks.autoencoders import AutoEncoder, Coders
+from deltaball.networks.autoencoders import AutoEncoder, drawn_weights
+from deltaball.networks.coders import Coders
 from deltaball.networks.layers import Dense, Flatten, Layers
 from deltaball.networks.packs import Pack
 from deltaball.study.kernels import KERNELS, ChosenKernel
@@ -123,7 +124,7 @@ def test_a_family_draws_its_size(one: Sized, law: stats.rv_continuous):
 
 def test_on_the_manifold_images_are_decoded_codes_with_noise():
     coders = Coders((8, 8, 1), latent=3, filters=2)
-    model = AutoEncoder.of(coders, coders.initial(np.random.default_rng(0)))
+    model = AutoEncoder.of(coders, drawn_weights(coders, np.random.default_rng(0)))
     known, x = Known(np.empty(0), np.empty(0), autoencoders={"own": model}), digits(32)
     near, far = (OnManifold(size, known=known, autoencoder="own").sample(x, range(32), 2) for size in (1e-6, 1.0))
     reconstructed = model.decode(model.encode(x))

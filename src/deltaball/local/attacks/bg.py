@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from deltaball.local.attacks.closest import Closest, Nearest, NearestViolation
+from deltaball.local.attacks.left import Left
 from deltaball.local.balls import GEOMETRY
 from deltaball.local.losses import hair
+from deltaball.local.neighbourhoods import Neighbourhood
 from deltaball.local.points import Points
 from deltaball.local.references import Reference
 
@@ -35,20 +37,43 @@ class Bg(NearestViolation):
         return Nearest(found.tightened())
 
     def look(self, found: Closest) -> None:
-        """Show the networks images on the way to every other class."""
+        """Show the networks images on the way to every other class, first to that which the linear network is next to.
+
+        Only where they may be closer than the closest so far: images further on a way are further from the point.
+        """
         around = found.geometry(found.points.x, found.largest)
-        for slope, lacking in _ways(found):
-            # A hair behind the border, or no forward pass would see the change.
-            linear = around.level(slope, lacking + 2 * hair(found.points.logits))
-            near, far = torch.zeros_like(linear), torch.full_like(linear, torch.inf)
-            level = linear
-            for step in range(self.outwards + self.halvings):
-                images = around.along(slope, level)
-                changed = ~(found.judge(images, found.points.model(images))[0] > 0)
-                far = torch.where(changed, torch.minimum(far, level), far)
-                near = torch.where(changed, near, torch.maximum(near, level))
-                halved = (near + far) / 2
-                level = torch.where(far.isinf(), level * GROWTH, halved) if step < self.outwards else halved
+        slopes, lacking = map(torch.stack, zip(*_ways(found), strict=True))
+        # A hair behind the border, or no forward pass would see the change.
+        levels = torch.stack(
+            [around.level(*way) for way in zip(slopes, lacking + 2 * hair(found.points.logits), strict=True)]
+        )
+        for order in levels.argsort(0):
+            slope, level = (_of_class(values, order) for values in (slopes, levels))
+            self._follow(found, around, slope, level)
+
+    def _follow(self, found: Closest, around: Neighbourhood, slope: torch.Tensor, level: torch.Tensor) -> None:
+        """Look along one slope [K, n, h, w, c] from a level [K, n] on."""
+        near, far = torch.zeros_like(level), torch.full_like(level, torch.inf)
+        kept = torch.zeros_like(found.distance)  # the distance up to which the class was seen to stay
+        for step in range(self.outwards + self.halvings):
+            left = Left.of(kept < found.distance)
+            if left is None:
+                return
+            here = left.taken(level)
+            images = around.at(left.rows % len(around.x)).along(left.taken(slope), here)
+            lead, length = found.judge(images, found.points.model(images), left)
+            left.put(far, torch.minimum(left.taken(far), here), ~(lead > 0))
+            left.put(near, torch.maximum(left.taken(near), here), lead > 0)
+            left.put(kept, torch.maximum(left.taken(kept), length), lead > 0)
+            halved = (near + far) / 2
+            level = torch.where(far.isinf(), level * GROWTH, halved) if step < self.outwards else halved
+
+
+def _of_class(values: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    """Those [K, n, ...] of values [classes, K, n, ...] that `which` [K, n] names for each point."""
+    networks, points = which.shape
+    places = torch.arange(networks * points, device=which.device).view(networks, points)
+    return values.flatten(1, 2)[which, places]
 
 
 def _ways(found: Closest) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

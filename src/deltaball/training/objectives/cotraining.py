@@ -16,7 +16,13 @@ class CoTraining(Objective):
     """Cross-entropy + beta × CE(f̂(x), f̂(g(x))) / (1 + ‖x - g(x)‖²) (paper 003, Equation 10 and Algorithm 1).
 
     f̂ is the softmax, g the generator, and CE(p, q) = -Σ p log q. In each step f takes one step, and then g one of its
-    own, on a minibatch of its own order, by the same optimizer and learning rate. What the papers leave open:
+    own, on a minibatch of its own order, by the same optimizer and learning rate.
+
+    Both papers define f̂ as the output of a softmax layer, in [0, 1]^K, and write g's loss in it too (Equation 9), so
+    `margin_of` is softmax if nothing is said. That margin is at most 1, and hardly has a slope where f is certain while
+    ½ ‖g(x) - x‖² pulls g back to x. The margin of the logits has neither bound nor flat ends, but is not the papers'.
+
+    What the papers leave open:
 
     - The target of CE is the whole softmax at x, and gradients flow through it too, as Equation 10 says; none flows
       into g, nor into f in the step of g.
