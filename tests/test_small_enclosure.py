@@ -8,11 +8,13 @@ import pytest
 from shipped import assert_complete, assert_drawn, assert_made_of
 
 from deltaball.analysis.enclosures import enclosures
+from deltaball.analysis.settling import settling
 from deltaball.plan import loading
 from deltaball.plan.plan import Plan
 from deltaball.tables import frames
+from deltaball.workflow import jobs
 
-NOTIONS = {"class_change": "exact-0.1", "softmax_variation": "branched-0.1", "variation_above_0.5": "branched-0.1"}
+NOTIONS = {"class_change": "exact-0.4", "softmax_variation": "branched-0.1", "variation_above_0.5": "branched-0.1"}
 
 
 @pytest.fixture
@@ -29,14 +31,26 @@ def test_every_planned_network_is_trained_and_measured_on_the_catalogues_data(pl
 def test_the_enclosures_that_are_shipped_are_made_of_its_tables(plan: Plan) -> None:
     networks, robustness = frames.load(plan)
     found = enclosures(networks, robustness, frames.load_curves(plan)[0])
-    assert_made_of(plan.study.folder, {"enclosures": found})
+    every = frames.measured(frames.distinct(networks, robustness), robustness)
+    settled = settling(every, frames.load_outcomes(plan), jobs.records(plan))
+    assert_made_of(plan.study.folder, {"enclosures": found, "settling": settled})
+
+
+def test_what_every_judge_took_is_known(plan: Plan) -> None:
+    settled = pd.read_csv(plan.study.folder / "tables/settling.csv")
+    assert set(settled["network_id"]) == {network.id for network in plan.networks}
+    assert (settled["seconds"] > 0).all()
 
 
 def test_at_every_point_attacks_and_proofs_agree_and_branching_proves_no_less_than_crown(plan: Plan) -> None:
     outcomes = frames.load_outcomes(plan).set_index(["network_id", "measure"])["values"]
+    compared = 0
     for network in plan.networks:
+        asked = {one.name for one in plan.measures_of(network)}
         for notion, judge in NOTIONS.items():
-            for delta in (0.05, 0.1):
+            for delta in (0.02, 0.05, 0.1):
+                if f"{notion}_linf_{delta}_{judge}" not in asked:
+                    continue
 
                 def told(by: str, notion: str = notion, delta: float = delta, own: str = network.id) -> np.ndarray:
                     return np.asarray(outcomes[own, f"{notion}_linf_{delta}_{by}"])
@@ -46,6 +60,8 @@ def test_at_every_point_attacks_and_proofs_agree_and_branching_proves_no_less_th
                 decided = ~np.isnan(branched)
                 assert (sign * branched <= sign * attacked + 1e-6)[decided].all()
                 assert (sign * crown <= sign * branched + 1e-6)[decided].all()
+                compared += 1
+    assert compared == 24 * 2 + 3 * 2 * 2
 
 
 def test_branch_and_bound_closes_what_crown_leaves(plan: Plan) -> None:

@@ -15,6 +15,9 @@ All points share their time: each gets a few subproblems first, those still open
 all are closed or the time is spent. The subproblems of many points are bounded together, in float32; what seems large
 enough is bounded once more in float64, and only that counts.
 
+After the first round quadratic functions bound what is still open (`quadratics`); of a network with many undecided
+units they prove in a tenth of a second what splits do not in minutes.
+
 Bounds of the second layer's inputs by CROWN, made anew after every third or sixth split of the first layer's, were
 measured too: on 2×128 at δ = 0.05 they were a sixteenth narrower, cost as much as the splits, and the smallest bounds
 were lower in equal time. So they are as they are at the root. There, α-CROWN's in their place were 0.7 % narrower on
@@ -26,7 +29,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 
 import numpy as np
@@ -37,6 +40,7 @@ from deltaball.local.attacks.gradients import annealing
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.crown import layer_bounds
 from deltaball.local.certificates.enclosures import enclosed
+from deltaball.local.quadratics import Quadratics, exceeding
 from deltaball.local.subproblems import STEPS, Relaxations, Subproblems
 from deltaball.networks.dense_form import Affine, affine_layers, as_dense, pools_first
 from deltaball.networks.layers import Activation, Layers
@@ -95,6 +99,8 @@ def search(groups: Sequence["Group"], seconds: float) -> None:
     while any(group.open for group in groups) and time.process_time() < deadline:
         for group in groups:
             group.advance(budget, deadline)
+            if budget == FIRST:
+                group.couple(deadline)
         budget *= DEEPER
 
 
@@ -118,6 +124,7 @@ class Group(ABC):
         self.closed = np.zeros(len(x), bool)  # whether nothing more is to be found out of a point
         self.seconds = np.zeros(len(x))
         self.attacked = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.coupled = torch.full_like(self.above, -torch.inf)  # lower bounds of rows by quadratic functions
         self.searches = [_Search(self, form) for form in forms]
 
     @property
@@ -142,6 +149,21 @@ class Group(ABC):
         """Up to so many subproblems of each open point, in each order of the layers."""
         for search in self.searches:
             search.advance(budget, deadline)
+
+    def couple(self, deadline: float) -> None:
+        """Bound by quadratic functions what the first subproblems left open of the open points."""
+        search, started = self.searches[0], time.process_time()
+        left = [(point, row) for point in self.open for row in sorted({entry[2] for entry in search.heaps[point]})]
+        if not left or not search.quadratic or started > deadline:
+            return
+        point, row = (torch.tensor(one, device=self.x.device) for one in zip(*left, strict=True))
+        enough = self.above[point, row] + search.error[point, row]
+        found = exceeding(*search.units, point, self.rows[point, row], enough, deadline)
+        self.coupled[point, row] = found
+        for one in self.searches:
+            one.drop_proven([pair for pair, proven in zip(left, (found > enough).tolist(), strict=True) if proven])
+        shares = np.bincount(point.cpu().numpy(), minlength=len(self.x))
+        self.seconds += (time.process_time() - started) * shares / shares.sum()
 
     def attack(self, points: torch.Tensor, images: torch.Tensor, bounded: np.ndarray) -> None:
         """Judge images [B, h, w, c] for the points [B], and where gradients lead from the best of them.
@@ -189,6 +211,7 @@ class _Search:
         self.complete = np.ones(points, bool)  # whether all that is not kept is large enough
         self.given_up = np.zeros(points, bool)
         self.relaxations: Relaxations | None = None
+        self.quadratic = False  # whether quadratic functions bound this form
 
     def advance(self, budget: int, deadline: float) -> None:
         """Up to so many subproblems of each of the group's open points, or until the deadline."""
@@ -220,7 +243,9 @@ class _Search:
         activations = [layer.name for layer in dense.layers if isinstance(layer, Activation)]
         self.widest = max(low.shape[1], around.centre.shape[1])
         self.linear_pieces = set(activations) <= {"relu"}
-        given = (self.affine, activations, around, low, high, group.rows)
+        self.units = (self.affine, activations, around, low, high)
+        self.quadratic = Quadratics.takes(self.affine, activations, around)
+        given = (*self.units, group.rows)
         self.relaxations, self.exactly = (Relaxations(*given, dtype) for dtype in (torch.float32, torch.float64))
         self.error = (group.rows.abs() * error[:, None]).sum(-1)
         # A forward pass in float32 may overflow.
@@ -275,6 +300,15 @@ class _Search:
                 else:
                     self.given_up[point] = True
 
+    def drop_proven(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Rows of points that are proven need no subproblems."""
+        for point in {point for point, _ in pairs}:
+            rows = {row for other, row in pairs if other == point}
+            self.heaps[point] = [entry for entry in self.heaps[point] if entry[2] not in rows]
+            heapify(self.heaps[point])
+        if self.relaxations is not None:
+            self._settle()
+
     def _drop(self, point: int) -> None:
         """Keep of a point's subproblems no more than what they prove of its rows."""
         kept, self.heaps[point] = self.heaps[point], []
@@ -298,7 +332,8 @@ class _Search:
             return torch.full_like(self.floor, -torch.inf).where(self.group.above > -torch.inf, torch.inf)
         for point in range(len(self.heaps)):
             self._drop(point)
-        at_most = torch.minimum(self.floor, self.group.above + self.error) - self.error
+        found = torch.maximum(self.floor, self.group.coupled)
+        at_most = torch.minimum(found, self.group.above + self.error) - self.error
         broken = torch.from_numpy(self.broken).to(at_most.device)[:, None]
         return torch.where(broken, -torch.inf, at_most).where(self.group.above > -torch.inf, torch.inf)
 
