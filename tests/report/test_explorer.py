@@ -215,3 +215,17 @@ def test_large_tables_are_unpacked_sorted_and_filtered(study: Plan, page: webdri
     at_once = len(shown)
     assert matching < len(written)
     until(page, lambda: len(table.find_elements(By.CSS_SELECTOR, "tbody tr")) == min(matching, at_once))
+
+
+def test_networks_of_one_kind_are_coloured_by_objective_and_long_titles_take_lines(
+    browser: webdriver.Chrome, root: Path
+) -> None:
+    browser.get((root / "results/small-framework/report.html").as_uri())
+    until(browser, lambda: browser.execute_script("return document.body.dataset.drawn"))
+    assert Select(browser.find_element(By.ID, "explorer-colour")).first_selected_option.text == "objective"
+    label = Select(browser.find_element(By.ID, "explorer-left")).first_selected_option.text
+    titles = "return [...Bokeh.index.roots].flatMap((one) => (one.model.left ? [one.model.left[0].axis_label] : []))"
+    (broken,) = {one for one in browser.execute_script(titles) if one.replace("\n", " ") == label}
+    lines = broken.split("\n")
+    assert len(lines) > 1
+    assert all(len(line) <= 45 or ", " not in line for line in lines)

@@ -3,9 +3,10 @@
 The error of the trainings is Student's t over trajectories. The N test points are shared by all networks. Of a mean
 alone that is a share, their variance is p (1 - p) / N with p the hypothesis (Wilson). Of a sum whose terms are known
 point by point, it is that of the sum's value at each point: outcomes of different networks go together, so that a
-difference is known better than each of its sides. Two more points are added, one without a difference, and half a one
-with the largest of either sign (Agresti and Min 2005), so that no error is zero. Of other sums the points of each term
-count as drawn anew, with two more successes and failures (Agresti and Caffo 2000), which overstates the error.
+difference is known better than each of its sides. Two more points are added, so that no error is zero (Agresti and Min
+2005): one at which both sides are equal, and one that counts half as the largest difference, half as the smallest. Of
+other sums the points of each term count as drawn anew, with two more successes and failures (Agresti and Caffo 2000),
+which overstates the error.
 """
 
 from collections.abc import Mapping, Sequence
