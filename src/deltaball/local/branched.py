@@ -19,10 +19,11 @@ import torch
 
 from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
-from deltaball.local.branching import GROUP, Group, forms_of, refuse, search
+from deltaball.local.branching import GROUP, Group, search
 from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.certificates.differences import logit_bounds
 from deltaball.local.certificates.softmax import of_differences, rounding
+from deltaball.local.forms import forms_of, refuse
 from deltaball.local.judge import Judge, Verdict
 from deltaball.local.notions import Notion, VariationAbove
 from deltaball.local.points import filled
@@ -224,6 +225,8 @@ def tightened(model: Layered, x: torch.Tensor, ball: Ball, wanted: Targets, seco
 
 class _Tightening(Group):
     """Rows that are bounded as far as images allow."""
+
+    partly = True
 
     def judge(self, points: torch.Tensor, images: torch.Tensor) -> None:
         """What an image gives cannot be proven away."""

@@ -15,8 +15,9 @@ All points share their time: each gets a few subproblems first, those still open
 all are closed or the time is spent. The subproblems of many points are bounded together, in float32; what seems large
 enough is bounded once more in float64, and only that counts.
 
-After the first round quadratic functions bound what is still open (`quadratics`); of a network with many undecided
-units they prove in a tenth of a second what splits do not in minutes.
+Before that, quadratic functions bound what CROWN does not prove (`quadratics`); of a network with many undecided units
+they prove in a tenth of a second what splits do not in minutes. Convolutions are so bounded as they are; written as
+dense layers, they have thousands of units, and few subproblems fit into a second.
 
 Bounds of the second layer's inputs by CROWN, made anew after every third or sixth split of the first layer's, were
 measured too: on 2×128 at δ = 0.05 they were a sixteenth narrower, cost as much as the splits, and the smallest bounds
@@ -28,9 +29,10 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import count
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -40,14 +42,13 @@ from deltaball.local.attacks.gradients import annealing
 from deltaball.local.balls import Ball
 from deltaball.local.certificates.crown import layer_bounds
 from deltaball.local.certificates.enclosures import enclosed
-from deltaball.local.quadratics import Quadratics, exceeding
+from deltaball.local.certificates.passages import Enclosure
+from deltaball.local.coupling import exceeding
+from deltaball.local.forms import Form
+from deltaball.local.quadratics import Quadratics, quadratics
 from deltaball.local.subproblems import STEPS, Relaxations, Subproblems
-from deltaball.networks.dense_form import Affine, affine_layers, as_dense, pools_first
-from deltaball.networks.layers import Activation, Layers
+from deltaball.networks.layers import Activation
 from deltaball.networks.models import Layered
-from deltaball.networks.packs import Pack
-
-Form = tuple[Pack, Affine]
 
 GROUP = 32  # points whose subproblems are bounded together
 
@@ -55,6 +56,8 @@ GROUP = 32  # points whose subproblems are bounded together
 FIRST, DEEPER = 64, 4
 
 SHARE, MOST = 8, 128  # of a round's subproblems, this part is split at once, and no more than so many of a point
+
+COUPLED = 0.8  # of the time, at most, goes to quadratic bounds
 
 TRIED = 8  # units tried out per split
 
@@ -68,39 +71,18 @@ ATTACKING, TRAVELLED = 20, 2
 LARGEST_HEAPS = 2**26  # numbers that a search keeps of a group's subproblems; the point with most is given up
 
 
-def refuse(ball: Ball) -> None:
-    """Raises ValueError where there is no branch and bound."""
-    if ball.norm == "l2":
-        raise ValueError("l2 balls have no exact answer, its programs are linear; possible: linf, l1")
-
-
-def forms_of(model: Layered) -> list[Callable[[], Form]]:
-    """The network as dense layers, in each order of activations and pools; of one network."""
-    assert len(model) == 1, f"one network at a time, not {len(model)}"
-    swapped = pools_first(model.layers)
-    orders = [model.layers] if swapped == model.layers else [model.layers, swapped]
-    # The second form is not always needed, and may be large.
-    forms = [cache(lambda order=order: _written(model, order)) for order in orders]
-    forms[0]()
-    return forms
-
-
-def _written(model: Layered, order: Layers) -> Form:
-    dense = as_dense(Pack(order, tuple(model.weights)))
-    return dense, affine_layers(dense)
-
-
 def search(groups: Sequence["Group"], seconds: float) -> None:
     """Deeper and deeper, until all points are closed, or for so many seconds of processor time for each of them.
 
     By the wall clock a busy machine would leave more open than an idle one.
     """
     budget, deadline = FIRST, time.process_time() + seconds * sum(len(group.x) for group in groups)
+    for index, group in enumerate(groups):
+        now = time.process_time()
+        group.couple(now + COUPLED * (deadline - now) / (len(groups) - index))
     while any(group.open for group in groups) and time.process_time() < deadline:
         for group in groups:
             group.advance(budget, deadline)
-            if budget == FIRST:
-                group.couple(deadline)
         budget *= DEEPER
 
 
@@ -109,6 +91,8 @@ class Group(ABC):
 
     What the logits in float32 give by a row is to exceed `above` [n, R] in the whole ball; -inf where nothing is asked.
     """
+
+    partly: ClassVar[bool]  # whether bounds count that are lower than what rows are to exceed
 
     def __init__(
         self,
@@ -126,12 +110,27 @@ class Group(ABC):
         self.attacked = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.coupled = torch.full_like(self.above, -torch.inf)  # lower bounds of rows by quadratic functions
         self.searches = [_Search(self, form) for form in forms]
+        self.asked = self.above > -torch.inf  # what is not yet proven without subproblems
 
     @property
     def open(self) -> list[int]:
         """The points that some search may still close."""
         given_up = np.all([search.given_up for search in self.searches], 0)
         return np.flatnonzero(~self.closed & ~given_up).tolist()
+
+    @cached_property
+    def enclosure(self) -> Enclosure:
+        return enclosed(self.model, self.around, "crown")
+
+    @cached_property
+    def error(self) -> torch.Tensor:
+        """By how much float32 may be off in each row, [n, R]."""
+        return (self.rows.abs() * self.enclosure.error[0][:, None]).sum(-1)
+
+    @property
+    def broken(self) -> torch.Tensor:
+        """Around which points [n] a forward pass in float32 may overflow."""
+        return ~self.enclosure.error[0].isfinite().all(-1)
 
     @abstractmethod
     def judge(self, points: torch.Tensor, images: torch.Tensor) -> None:
@@ -151,19 +150,35 @@ class Group(ABC):
             search.advance(budget, deadline)
 
     def couple(self, deadline: float) -> None:
-        """Bound by quadratic functions what the first subproblems left open of the open points."""
-        search, started = self.searches[0], time.process_time()
-        left = [(point, row) for point in self.open for row in sorted({entry[2] for entry in search.heaps[point]})]
-        if not left or not search.quadratic or started > deadline:
+        """Bound by quadratic functions what CROWN does not prove."""
+        started = time.process_time()
+        forms = (lambda: self.model, lambda: self.searches[0].form()[0])
+        network = next((form() for form in forms if Quadratics.take(form(), self.around)), None)
+        if network is None or started > deadline:
             return
-        point, row = (torch.tensor(one, device=self.x.device) for one in zip(*left, strict=True))
-        enough = self.above[point, row] + search.error[point, row]
-        found = exceeding(*search.units, point, self.rows[point, row], enough, deadline)
-        self.coupled[point, row] = found
-        for one in self.searches:
-            one.drop_proven([pair for pair, proven in zip(left, (found > enough).tolist(), strict=True) if proven])
-        shares = np.bincount(point.cpu().numpy(), minlength=len(self.x))
+        self._found(self.enclosure.lower(self.rows[None])[0])
+        left = self.asked & torch.from_numpy(~self.closed).to(self.asked.device)[:, None]
+        point, row = (left & self.error.isfinite()).nonzero(as_tuple=True)
+        if len(point):
+            enough = (self.above + self.error)[point, row]
+            asked = quadratics(network, self.around, point, self.rows[point, row])
+            coupled = exceeding(*asked, enough, deadline, self.partly)
+            found = torch.full_like(self.above, -torch.inf)
+            found[point, row] = coupled
+            self._found(found)
+        shares = np.bincount(point.cpu().numpy(), minlength=len(self.x)) + 1e-9
         self.seconds += (time.process_time() - started) * shares / shares.sum()
+
+    def _found(self, lower: torch.Tensor) -> None:
+        """Lower bounds of rows, [n, R]."""
+        self.coupled = torch.fmax(self.coupled, lower)
+        proven = lower > self.above + self.error
+        self.asked &= ~proven
+        for search in self.searches:
+            search.drop_proven(proven)
+        for point in (~self.asked.any(-1)).nonzero()[:, 0].tolist():
+            if not self.closed[point]:
+                self.proven(point)
 
     def attack(self, points: torch.Tensor, images: torch.Tensor, bounded: np.ndarray) -> None:
         """Judge images [B, h, w, c] for the points [B], and where gradients lead from the best of them.
@@ -211,7 +226,6 @@ class _Search:
         self.complete = np.ones(points, bool)  # whether all that is not kept is large enough
         self.given_up = np.zeros(points, bool)
         self.relaxations: Relaxations | None = None
-        self.quadratic = False  # whether quadratic functions bound this form
 
     def advance(self, budget: int, deadline: float) -> None:
         """Up to so many subproblems of each of the group's open points, or until the deadline."""
@@ -219,7 +233,7 @@ class _Search:
         while (left := self._left(budget)) and (started := time.process_time()) < deadline:
             before = self.bounded.copy()
             if self.relaxations is None:
-                self._begin(left)
+                self._begin(left, deadline)
             else:
                 self._turn(left, at_once, deadline)
             shares = np.maximum(self.bounded - before, 1e-9)
@@ -228,14 +242,13 @@ class _Search:
     def _left(self, budget: int) -> list[int]:
         return [one for one in self.group.open if not self.given_up[one] and self.bounded[one] < budget]
 
-    def _begin(self, points: list[int]) -> None:
-        """Bound the units, the rounding, and the whole balls."""
+    def _begin(self, points: list[int], deadline: float) -> None:
+        """Bound the units and the whole balls."""
         group = self.group
         dense, self.affine = self.form()
         around = group.around
-        error = enclosed(group.model, around, "crown").error[0]
-        bounds = layer_bounds(dense, around, "crown")
-        empty = error.new_empty(len(group.x), 0)
+        bounds = layer_bounds(dense, around, "crown", deadline)
+        empty = group.rows.new_empty(len(group.x), 0)
         low, high = (
             torch.cat([empty, *(bound[0] for bound in side)], -1)
             for side in (zip(*bounds, strict=True) if bounds else [[]] * 2)
@@ -243,19 +256,14 @@ class _Search:
         activations = [layer.name for layer in dense.layers if isinstance(layer, Activation)]
         self.widest = max(low.shape[1], around.centre.shape[1])
         self.linear_pieces = set(activations) <= {"relu"}
-        self.units = (self.affine, activations, around, low, high)
-        self.quadratic = Quadratics.takes(self.affine, activations, around)
-        given = (*self.units, group.rows)
+        given = (self.affine, activations, around, low, high, group.rows)
         self.relaxations, self.exactly = (Relaxations(*given, dtype) for dtype in (torch.float32, torch.float64))
-        self.error = (group.rows.abs() * error[:, None]).sum(-1)
-        # A forward pass in float32 may overflow.
-        self.broken = ~error.isfinite().all(-1).cpu().numpy()
-        self.given_up |= self.broken
+        self.given_up |= group.broken.cpu().numpy()
         left = torch.tensor([point for point in points if not self.given_up[point]], dtype=torch.int64)
         if not len(left):
             return
-        left = left.to(error.device)
-        place, row = (group.above[left] > -torch.inf).nonzero(as_tuple=True)
+        left = left.to(group.asked.device)
+        place, row = group.asked[left].nonzero(as_tuple=True)
         roots = self.relaxations.roots(left[place], row)
         entering = self.relaxations.bounds(roots).entering.abs()
         parts = [part.amax(-1) for part in entering.split(self.relaxations.widths, -1) if part.shape[1]]
@@ -300,14 +308,15 @@ class _Search:
                 else:
                     self.given_up[point] = True
 
-    def drop_proven(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Rows of points that are proven need no subproblems."""
-        for point in {point for point, _ in pairs}:
-            rows = {row for other, row in pairs if other == point}
-            self.heaps[point] = [entry for entry in self.heaps[point] if entry[2] not in rows]
+    def drop_proven(self, proven: torch.Tensor) -> None:
+        """Rows that are proven [n, R] need no subproblems."""
+        if self.relaxations is None:
+            return
+        for point in proven.any(-1).nonzero()[:, 0].tolist():
+            rows = proven[point].tolist()
+            self.heaps[point] = [entry for entry in self.heaps[point] if not rows[entry[2]]]
             heapify(self.heaps[point])
-        if self.relaxations is not None:
-            self._settle()
+        self._settle()
 
     def _drop(self, point: int) -> None:
         """Keep of a point's subproblems no more than what they prove of its rows."""
@@ -328,14 +337,13 @@ class _Search:
 
         Ends the search.
         """
-        if self.relaxations is None:
-            return torch.full_like(self.floor, -torch.inf).where(self.group.above > -torch.inf, torch.inf)
-        for point in range(len(self.heaps)):
-            self._drop(point)
-        found = torch.maximum(self.floor, self.group.coupled)
-        at_most = torch.minimum(found, self.group.above + self.error) - self.error
-        broken = torch.from_numpy(self.broken).to(at_most.device)[:, None]
-        return torch.where(broken, -torch.inf, at_most).where(self.group.above > -torch.inf, torch.inf)
+        group, found = self.group, self.group.coupled
+        if self.relaxations is not None:
+            for point in range(len(self.heaps)):
+                self._drop(point)
+            found = torch.maximum(self.floor, found)
+        at_most = torch.minimum(found, group.above + group.error) - group.error
+        return torch.where(group.broken[:, None], -torch.inf, at_most).where(group.above > -torch.inf, torch.inf)
 
     def _count(self, some: Subproblems) -> None:
         self.bounded += np.bincount(some.point.cpu().numpy(), minlength=len(self.bounded))
@@ -371,7 +379,7 @@ class _Search:
                 self.complete[point] &= self._leaf(some.at(slice(index, index + 1)), deadline)
 
     def _enough(self, some: Subproblems) -> torch.Tensor:
-        return self.group.above[some.point, some.row] + self.error[some.point, some.row]
+        return self.group.above[some.point, some.row] + self.group.error[some.point, some.row]
 
     def _proven(self, some: Subproblems, value: torch.Tensor) -> torch.Tensor:
         """Which bounds exceed what is enough, in float64 too."""

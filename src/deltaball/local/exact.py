@@ -26,7 +26,8 @@ import numpy as np
 import torch
 
 from deltaball.local.balls import Ball
-from deltaball.local.branching import GROUP, Form, Group, forms_of, refuse, search
+from deltaball.local.branching import GROUP, Group, search
+from deltaball.local.forms import Form, forms_of, refuse
 from deltaball.local.losses import margin
 from deltaball.local.notions import ClassChange
 from deltaball.local.references import Reference
@@ -76,6 +77,8 @@ def decide(
 
 class _Answers(Group):
     """Whether the class stays the same around some points, and a violation where it does not."""
+
+    partly = False
 
     def __init__(
         self,

@@ -9,36 +9,41 @@ diag(d) ≥ Wᵀ diag(κ) W, such as dⱼ = λ sⱼ, where s > 0 and λ is the l
 is left is a sum of functions of one number each: of the layer before, where yⱼ is an activation of one input, or of
 the pixels. Second-order bounds with κ fixed (Singla & Feizi 2020, "Second-order provable defenses against adversarial
 attacks") and the semidefinite relaxation (Raghunathan et al. 2018, "Semidefinite relaxations for certifying robustness
-to adversarial examples") have the same aim; here α, κ and s are chosen by a few hundred steps of Adam, without any
-semidefinite program. With κ = 0 this is CROWN with the best lines.
+to adversarial examples") have the same aim; here α, κ and s are chosen by a few hundred steps of Adam (`coupling`),
+without any semidefinite program. With κ = 0 this is CROWN with the best lines.
+
+Convolutions have κ = 0: each unit sees few pixels, which can well be extreme at once, and a κ for each changed nothing
+where it was tried (5 filters of 3×3). What leaves a pool is one number of its window, and what a dense layer pays for
+that is known exactly.
 
 Whatever is chosen, the bound holds. Minima over intervals are taken on a grid, less what a function of bounded
 curvature can fall below its values at the ends of a cell.
 """
 
-import math
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 
+from deltaball.local.certificates.crown import bounded
+from deltaball.local.certificates.layered import fused, stages_of
+from deltaball.local.certificates.lines import pool_lines
+from deltaball.local.certificates.stages import ConvStage, DenseStage, Stage
 from deltaball.local.neighbourhoods import Neighbourhood
 from deltaball.networks.arithmetic import ACTIVATIONS
-from deltaball.networks.dense_form import Affine
+from deltaball.networks.models import Layered
 
 # Of an activation: its largest second derivative, where it has one; a ReLU's grid has its kink.
 CURVATURES = {"relu": 0.0, "tanh": 0.77, "sigmoid": 0.0963}
 
-MOST_UNITS = 256  # of a layer, for the eigenvalues
-
-# Steps of Adam between two looks at what is proven, and looks; lengths of the steps of slopes, log κ and log s.
-STEPS, LOOKS = 50, 4
-RATES = (0.02, 0.1, 0.03)
+MOST_UNITS = 256  # of a dense layer, for the eigenvalues
 
 COARSE, FINE = 24, 512  # cells of an interval, while choosing and for the bound that counts
 
-BEGINNING = 0.2  # of an activation's curvature, the first κ
+BEGINNING = 0.7  # of an activation's curvature, the first κ
 
 NUMBERS = 2**22  # at once, of the bounds that count
 
@@ -46,132 +51,96 @@ SLACK = 1e-9  # of the numbers that make a bound, more than their rounding in fl
 
 
 class Chosen(NamedTuple):
-    """What is free of one layer, for B rows."""
+    """What is free of one layer, for B rows; of a convolution slopes alone, and the others are empty."""
 
     slopes: torch.Tensor  # [B, units] α is so many times the coefficient of what leaves the unit
     curvatures: torch.Tensor  # [B, units] log κ
     weights: torch.Tensor  # [B, inputs] log s
 
 
-class Quadratics:
-    """n points of one network, written as dense layers; `low` and `high` [n, N] enclose what enters the units."""
+class Passed(NamedTuple):
+    """A sum of functions of what enters a layer, below a row of B: value + c y - Σ d (y - n)² / 2."""
+
+    value: torch.Tensor  # [B]
+    size: torch.Tensor  # [B] how large the numbers are that made it
+    coefficients: torch.Tensor  # [B, inputs] c
+    squares: torch.Tensor  # [B, inputs] d; n is the middle of what enters
+
+    def on(self, value: torch.Tensor, size: torch.Tensor, *entering: torch.Tensor) -> "Passed":
+        return Passed(self.value + value, self.size + size, *entering)
+
+
+class Part(ABC):
+    """A layer with its activation, around n points whose inputs lie within `reach` of `middle` [n, inputs].
+
+    After `at` there is a row for each of B rows, of the points where they are asked.
+    """
 
     def __init__(
-        self,
-        affine: Affine,
-        activations: Sequence[str],
-        around: Neighbourhood,
-        low: torch.Tensor,
-        high: torch.Tensor,
-        dtype: torch.dtype,
+        self, stage: Stage, low: torch.Tensor, high: torch.Tensor, middle: torch.Tensor, reach: torch.Tensor
     ) -> None:
-        self.activations, self.dtype = activations, dtype
-        self.kernels = [kernel.to(dtype) for kernel, _ in affine]
-        self.biases = [bias.to(dtype) for _, bias in affine]
-        widths = [len(bias) for bias in self.biases[:-1]]
-        self.low, self.high = (side.to(dtype).split(widths, -1) for side in (low, high))
-        least, most = around.box
-        self.middles = [(around.centre + (least + most) / 2).to(dtype)]
-        self.reaches = [((most - least) / 2).to(dtype)]
-        self.inputs = []
-        for name, kernel, bias, one, other in zip(
-            activations, self.kernels, self.biases, self.low, self.high, strict=False
-        ):
-            entering = self.middles[-1] @ kernel + bias
-            function = ACTIVATIONS[name]
-            self.inputs.append(entering)
-            self.middles.append(function(entering))
-            ends = (function(one) - self.middles[-1]).abs(), (function(other) - self.middles[-1]).abs()
-            self.reaches.append(torch.maximum(*ends))
+        self.stage, self.low, self.high, self.reach = stage, low, high, reach
+        self.entering = stage.at(middle)[0]
+        self.leaving = stage.activated(self.entering)
+        ends = (stage.activated(end) for end in (low, high))
+        self.reach_leaving = torch.stack([(end - self.leaving).abs() for end in ends]).amax(0)
 
-    @staticmethod
-    def takes(affine: Affine, activations: Sequence[str], around: Neighbourhood) -> bool:
-        """Whether there are such bounds of a network in such balls."""
-        kernels = [kernel for kernel, _ in affine]
-        dense = not any(kernel.is_sparse for kernel in kernels)
-        small = all(kernel.shape[1] <= MOST_UNITS for kernel in kernels)
-        return bool(activations) and around.is_box and dense and small and set(activations) <= set(CURVATURES)
+    def at(self, index: torch.Tensor) -> "Part":
+        chosen = copy(self)
+        for name in ("low", "high", "reach", "entering", "leaving", "reach_leaving"):
+            setattr(chosen, name, getattr(self, name)[index])
+        return chosen
 
-    def started(self, point: torch.Tensor, rows: torch.Tensor) -> list[Chosen]:
-        """Where to begin for rows [B, classes] of points [B]: with chords and little curvature."""
-        coefficients, found = rows.to(self.dtype) @ self.kernels[-1].T, []
-        for index in reversed(range(len(self.activations))):
-            name, low, high = self.activations[index], self.low[index][point], self.high[index][point]
-            function = ACTIVATIONS[name]
-            slopes = (function(high) - function(low)) / (high - low).clamp(min=1e-6)
-            curvature = BEGINNING * (CURVATURES[name] or 1.0) * coefficients.abs() + 1e-4
-            weights = torch.zeros(len(point), self.kernels[index].shape[0], dtype=self.dtype, device=rows.device)
-            found.insert(0, Chosen(slopes, curvature.log(), weights))
-            coefficients = (coefficients * slopes) @ self.kernels[index].T
-        return found
+    @abstractmethod
+    def started(self, coefficients: torch.Tensor) -> tuple[Chosen, torch.Tensor]:
+        """What to begin with for coefficients [B, units] of what leaves, and the coefficients of what enters."""
 
-    def bounds(
-        self,
-        point: torch.Tensor,
-        rows: torch.Tensor,
-        chosen: Sequence[Chosen],
-        vectors: Sequence[torch.Tensor] | None = None,
-    ) -> torch.Tensor:
-        """Lower bounds [B] of rows [B, classes] · logits.
+    @abstractmethod
+    def turned(self, own: Chosen, vector: torch.Tensor) -> torch.Tensor:
+        """A vector [B, units] that is closer to that of the largest eigenvalue."""
 
-        With `vectors` [B, units] of each layer, eigenvalues are taken at these, which may be too small, and the grid
-        is coarse: for choosing.
+    @abstractmethod
+    def passed(self, after: Passed, own: Chosen, vector: torch.Tensor | None) -> Passed:
+        """What is below functions of what leaves: functions of what enters.
+
+        With a `vector` [B, units], the eigenvalue is taken at it, which may be too small, and grids are coarse.
         """
-        rows = rows.to(self.dtype)
-        coefficients, value = rows @ self.kernels[-1].T, rows @ self.biases[-1]
-        size = rows.abs() @ self.biases[-1].abs()
-        squares = torch.zeros_like(coefficients)
-        for index in reversed(range(len(self.activations))):
-            own, kernel = chosen[index], self.kernels[index]
-            slopes, curvatures = coefficients * own.slopes, own.curvatures.exp()
-            least = self._least(index, point, coefficients, squares, slopes, curvatures, vectors is None)
-            value = value + least.sum(-1) + slopes @ self.biases[index]
-            size = size + least.abs().sum(-1) + slopes.abs() @ self.biases[index].abs()
-            coefficients = slopes @ kernel.T
-            reach = self.reaches[index][point]
-            largest = self._largest(kernel, reach, curvatures, own.weights, None if vectors is None else vectors[index])
-            paid = largest[:, None] * own.weights.exp() * (reach > 0)
-            squares = paid / reach.square().clamp(min=1e-30)
-        middle = (coefficients * self.middles[0][point]).sum(-1)
-        linear = (coefficients.abs() * self.reaches[0][point]).sum(-1)
-        value = value + middle - linear - paid.sum(-1) / 2
-        size = size + (coefficients * self.middles[0][point]).abs().sum(-1) + linear + paid.sum(-1)
-        return value - SLACK * size
 
-    def certain(self, point: torch.Tensor, rows: torch.Tensor, chosen: Sequence[Chosen]) -> torch.Tensor:
-        """Lower bounds [B], some at a time; -inf where numbers are too large."""
-        largest = max(max(len(kernel), FINE) * kernel.shape[1] for kernel in self.kernels[:-1])
-        parts = torch.arange(len(point), device=point.device).split(max(1, NUMBERS // largest))
-        found = [
-            self.bounds(
-                point[some], rows[some], [Chosen(*(part[some].to(self.dtype) for part in own)) for own in chosen]
-            )
-            for some in parts
-        ]
-        return torch.cat(found).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+    def pulled(self, slopes: torch.Tensor) -> torch.Tensor:
+        return self.stage.pulled(slopes[None, :, None])[0, :, 0]
 
-    def turned(
-        self, point: torch.Tensor, chosen: Sequence[Chosen], vectors: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor]:
-        """Vectors that are closer to those of the largest eigenvalues."""
-        found = []
-        for index, (own, vector) in enumerate(zip(chosen, vectors, strict=True)):
-            root, kernel = (own.curvatures / 2).exp(), self.kernels[index]
-            squares = self.reaches[index][point].square() / own.weights.exp()
-            vector = root * ((((vector * root) @ kernel.T) * squares) @ kernel)
-            found.append(vector / vector.norm(dim=-1, keepdim=True).clamp(min=1e-30))
-        return found
+
+class Coupled(Part):
+    """A dense layer."""
+
+    def started(self, coefficients: torch.Tensor) -> tuple[Chosen, torch.Tensor]:
+        name, low, high = self.stage.activation, self.low, self.high
+        function = ACTIVATIONS[name]
+        slopes = (function(high) - function(low)) / (high - low).clamp(min=1e-6)
+        curvature = BEGINNING * (CURVATURES[name] or 1.0) * coefficients.abs() + 1e-4
+        own = Chosen(slopes, curvature.log(), coefficients.new_zeros(len(coefficients), self.stage.fan_in))
+        return own, self.pulled(coefficients * slopes)
+
+    def turned(self, own: Chosen, vector: torch.Tensor) -> torch.Tensor:
+        root, kernel = (own.curvatures / 2).exp(), self.stage.kernel[0]
+        squares = self.reach.square() / own.weights.exp()
+        vector = root * ((((vector * root) @ kernel.T) * squares) @ kernel)
+        return vector / vector.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+
+    def passed(self, after: Passed, own: Chosen, vector: torch.Tensor | None) -> Passed:
+        slopes, curvatures = after.coefficients * own.slopes, own.curvatures.exp()
+        least = self._least(after, slopes, curvatures, certain=vector is None)
+        bias, reach = self.stage.bias[0], self.reach
+        paid = self._largest(reach, curvatures, own.weights, vector)[:, None] * own.weights.exp() * (reach > 0)
+        size = least.abs().sum(-1) + slopes.abs() @ bias.abs()
+        squares = paid / reach.square().clamp(min=1e-30)
+        return after.on(least.sum(-1) + slopes @ bias, size, self.pulled(slopes), squares)
 
     def _largest(
-        self,
-        kernel: torch.Tensor,
-        reach: torch.Tensor,
-        curvatures: torch.Tensor,
-        weights: torch.Tensor,
-        vector: torch.Tensor | None,
+        self, reach: torch.Tensor, curvatures: torch.Tensor, weights: torch.Tensor, vector: torch.Tensor | None
     ) -> torch.Tensor:
         """The largest eigenvalue λ [B], at `vector` if there is one."""
-        root = curvatures.sqrt()
+        root, kernel = curvatures.sqrt(), self.stage.kernel[0]
         if vector is not None:
             return (((vector * root) @ kernel.T * reach).square() / weights.exp()).sum(-1)
         scaled = kernel * (reach / (weights / 2).exp())[..., None] * root[:, None]
@@ -180,103 +149,206 @@ class Quadratics:
         largest = torch.linalg.eigvalsh(products.where(finite[:, None, None], 0.0))[:, -1].clamp(min=0)
         return torch.where(finite, largest * (1 + SLACK), torch.inf)
 
-    def _least(
-        self,
-        index: int,
-        point: torch.Tensor,
-        coefficients: torch.Tensor,
-        squares: torch.Tensor,
-        slopes: torch.Tensor,
-        curvatures: torch.Tensor,
-        certain: bool,
-    ) -> torch.Tensor:
+    def _least(self, after: Passed, slopes: torch.Tensor, curvatures: torch.Tensor, certain: bool) -> torch.Tensor:
         """The least values [B, units] of c y - d (y - n)² / 2 + κ (z - m)² / 2 - α z, y being the activation of z."""
-        name, low, high = self.activations[index], self.low[index][point], self.high[index][point]
+        name, low, high = self.stage.activation, self.low, self.high
         cells = FINE if certain else COARSE
-        shares = torch.linspace(0, 1, cells + 1, dtype=self.dtype, device=low.device)[:, None]
+        shares = torch.linspace(0, 1, cells + 1, dtype=low.dtype, device=low.device)[:, None]
         inputs = low[:, None] + (high - low)[:, None] * shares
         if name == "relu":
             inputs = torch.cat([inputs, torch.zeros_like(low).clamp(low, high)[:, None]], 1)
-        leaving = ACTIVATIONS[name](inputs)
-        apart = leaving - self.middles[index + 1][point][:, None]
-        beyond = inputs - self.inputs[index][point][:, None]
-        values = coefficients[:, None] * leaving - squares[:, None] / 2 * apart.square()
-        least = (values + curvatures[:, None] / 2 * beyond.square() - slopes[:, None] * inputs).amin(1)
+        with torch.no_grad():
+            values = self._values(after, slopes, curvatures, inputs)
         if not certain:
-            return least
+            return self._values(after, slopes, curvatures, _least_at(inputs, values))[:, 0]
         # A function falls below its chord by no more than its curvature times the square of the width, over 8.
-        steepest = CURVATURES[name] * (coefficients.abs() + squares * self.reaches[index + 1][point]) + curvatures
+        steepest = after.coefficients.abs() + after.squares * self.reach_leaving
+        steepest = CURVATURES[name] * steepest + curvatures
         width = (high - low) / cells
-        factors = slopes.abs() + coefficients.abs() + curvatures * (high - low)
+        factors = slopes.abs() + after.coefficients.abs() + curvatures * (high - low)
         rounding = SLACK * (values.abs().amax(1) + factors * torch.maximum(low.abs(), high.abs()))
-        return least - steepest * width.square() / 8 - rounding
+        return values.amin(1) - steepest * width.square() / 8 - rounding
+
+    def _values(
+        self, after: Passed, slopes: torch.Tensor, curvatures: torch.Tensor, inputs: torch.Tensor
+    ) -> torch.Tensor:
+        """The values at inputs [B, some, units]."""
+        leaving = ACTIVATIONS[self.stage.activation](inputs)
+        apart = leaving - self.leaving[:, None]
+        beyond = inputs - self.entering[:, None]
+        values = after.coefficients[:, None] * leaving - after.squares[:, None] / 2 * apart.square()
+        return values + curvatures[:, None] / 2 * beyond.square() - slopes[:, None] * inputs
 
 
-def exceeding(
-    affine: Affine,
-    activations: Sequence[str],
-    around: Neighbourhood,
-    low: torch.Tensor,
-    high: torch.Tensor,
-    point: torch.Tensor,
-    rows: torch.Tensor,
-    enough: torch.Tensor,
-    deadline: float,
-) -> torch.Tensor:
-    """The best lower bounds [B] of rows [B, classes] of points [B] that are found before `deadline` of processor time.
+class Windowed(Part):
+    """A convolution with ReLUs, and with a max-pool or none."""
 
-    What exceeds `enough` [B] is not improved further.
+    def started(self, coefficients: torch.Tensor) -> tuple[Chosen, torch.Tensor]:
+        ends = (end.to(torch.float64) for end in self._ends())
+        below, _, above, _ = pool_lines(self.stage.curve.lines, ACTIVATIONS["relu"], *ends)
+        slopes = torch.where(coefficients[:, None] > 0, below, above).flatten(1).to(coefficients.dtype)
+        nothing = slopes[:, :0]
+        return Chosen(slopes, nothing, nothing), self.pulled(self._repeated(coefficients) * slopes)
+
+    def turned(self, own: Chosen, vector: torch.Tensor) -> torch.Tensor:
+        return vector
+
+    def passed(self, after: Passed, own: Chosen, vector: torch.Tensor | None) -> Passed:
+        slopes, bias = self._repeated(after.coefficients) * own.slopes, self.stage.bias[0]
+        least, size = self._least(after, slopes.unflatten(1, (self.stage.phases, -1)))
+        entering = self.pulled(slopes)
+        size = size + slopes.abs() @ bias.abs()
+        return after.on(least + slopes @ bias, size, entering, torch.zeros_like(entering))
+
+    def _least(self, after: Passed, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum [B] over pools of the least values of c y - d (y - n)² / 2 - Σᵢ αᵢ zᵢ, y being the largest of 0 and
+        of the zᵢ, and the sizes of its terms.
+
+        At a given y all zᵢ are at most y, and unless y is 0 one of them is y. So each takes the better end of what is
+        left to it, and one moves up to y. As a function of y that is concave between the places where some zᵢ can
+        follow no further, so that the least value is at one of these.
+        """
+        low, high = self._ends()
+        floor = low.amax(1, keepdim=True).clamp(min=0)
+        candidates = torch.cat([floor, torch.maximum(high, floor)], 1)
+        with torch.no_grad():
+            values = [self._values(after, slopes, low, high, largest) for largest in candidates.unbind(1)]
+            best = _least_at(candidates, torch.stack(values, 1))[:, 0]
+        least = self._values(after, slopes, low, high, best)
+        size = after.coefficients.abs() * candidates.amax(1) + after.squares * self.reach_leaving.square()
+        return least.sum(-1), size.sum(-1) + 2 * (slopes.abs() * torch.maximum(low.abs(), high.abs())).sum((1, 2))
+
+    def _values(
+        self,
+        after: Passed,
+        slopes: torch.Tensor,
+        low: torch.Tensor,
+        high: torch.Tensor,
+        largest: torch.Tensor,
+    ) -> torch.Tensor:
+        """The least values [B, pools] where y is `largest` [B, pools]."""
+        apart, y = largest - self.leaving, largest[:, None]
+        falling, rising = slopes.clamp(max=0), slopes.clamp(min=0)
+        free = (rising * torch.minimum(high, y) + falling * low).sum(1)
+        moved = (falling * (low - y)).masked_fill(high < y, torch.inf).amin(1).masked_fill(largest <= 0, 0.0)
+        return after.coefficients * largest - after.squares / 2 * apart.square() - free + moved
+
+    def _ends(self) -> tuple[torch.Tensor, torch.Tensor]:
+        phases = (self.stage.phases, -1)
+        return self.low.unflatten(1, phases), self.high.unflatten(1, phases)
+
+    def _repeated(self, coefficients: torch.Tensor) -> torch.Tensor:
+        return coefficients.repeat(1, self.stage.phases)
+
+
+def _least_at(inputs: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The inputs of the least values along the second axis; several times faster than argmin over so few."""
+    return torch.where(values == values.amin(1, keepdim=True), inputs, torch.inf).amin(1, keepdim=True)
+
+
+PARTS = {DenseStage: Coupled, ConvStage: Windowed}
+
+
+@dataclass(frozen=True)
+class Quadratics:
+    """B rows of the logits of one network, each around its point.
+
+    `rows` [B, classes]; `middle` and `reach` [B, pixels] of the boxes; `last` is the affine layer behind the `parts`.
     """
-    coarse, exactly = (
-        Quadratics(affine, activations, around, low, high, one) for one in (torch.float32, torch.float64)
-    )
-    best = torch.full_like(enough, -torch.inf, dtype=torch.float64)
-    left, chosen = torch.arange(len(point), device=point.device), coarse.started(point, rows)
-    vectors = [torch.ones_like(own.curvatures) for own in chosen]
-    moments = [[torch.zeros_like(part) for part in own] * 2 for own in chosen]
-    step = 0
-    for _ in range(LOOKS):
-        for _ in range(STEPS):
-            if time.process_time() > deadline:
-                break
-            step += 1
-            vectors = coarse.turned(point[left], chosen, vectors)
-            chosen, moments = _ascended(coarse, point[left], rows[left], chosen, vectors, moments, step)
-        best[left] = torch.maximum(best[left], exactly.certain(point[left], rows[left], chosen))
-        kept = best[left] <= enough[left]
-        left = left[kept]
-        if not len(left) or time.process_time() > deadline:
-            break
-        chosen = [Chosen(*(part[kept] for part in own)) for own in chosen]
-        vectors = [one[kept] for one in vectors]
-        moments = [[part[kept] for part in own] for own in moments]
-    return best
+
+    rows: torch.Tensor
+    parts: Sequence[Part]
+    last: Stage
+    middle: torch.Tensor
+    reach: torch.Tensor
+
+    @staticmethod
+    def take(model: Layered, around: Neighbourhood) -> bool:
+        """Whether there are such bounds of a network in such balls."""
+        if not around.is_box or not fused(model.layers):
+            return False
+        *inner, _ = stages_of(model)
+        return inner != [] and all(
+            stage.activation == "relu"
+            if isinstance(stage, ConvStage)
+            else stage.activation in CURVATURES and stage.units <= MOST_UNITS
+            for stage in inner
+        )
+
+    @classmethod
+    def of(
+        cls,
+        stages: Sequence[Stage],
+        bounds: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        around: Neighbourhood,
+        point: torch.Tensor,
+        rows: torch.Tensor,
+        dtype: torch.dtype,
+    ) -> "Quadratics":
+        """Rows of points [B], of which `bounds` enclose what enters each stage but the last."""
+        *inner, last = [replace(stage, kernel=stage.kernel.to(dtype), bias=stage.bias.to(dtype)) for stage in stages]
+        least, most = around.box
+        ends = (around.centre + (least + most) / 2).to(dtype), ((most - least) / 2).to(dtype)
+        (middle, reach), parts = ends, []
+        for stage, (low, high) in zip(inner, bounds, strict=True):
+            parts.append(PARTS[type(stage)](stage, low[0].to(dtype), high[0].to(dtype), middle, reach))
+            middle, reach = parts[-1].leaving, parts[-1].reach_leaving
+        middle, reach = (end[point] for end in ends)
+        return cls(rows.to(dtype), [part.at(point) for part in parts], last, middle, reach)
+
+    def at(self, index: torch.Tensor) -> "Quadratics":
+        rows, middle, reach = (own[index] for own in (self.rows, self.middle, self.reach))
+        return Quadratics(rows, [part.at(index) for part in self.parts], self.last, middle, reach)
+
+    def started(self) -> list[Chosen]:
+        """Where to begin: with chords and little curvature."""
+        coefficients, found = self._pulled, []
+        for part in reversed(self.parts):
+            own, coefficients = part.started(coefficients)
+            found.insert(0, own)
+        return found
+
+    def bounds(self, chosen: Sequence[Chosen], vectors: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
+        """Lower bounds [B].
+
+        With `vectors` [B, units] of each layer, eigenvalues are taken at these, which may be too small, and grids are
+        coarse: for choosing.
+        """
+        rows, bias, coefficients = self.rows, self.last.bias[0], self._pulled
+        passed = Passed(rows @ bias, rows.abs() @ bias.abs(), coefficients, torch.zeros_like(coefficients))
+        for index in reversed(range(len(self.parts))):
+            vector = None if vectors is None else vectors[index]
+            passed = self.parts[index].passed(passed, chosen[index], vector)
+        middle, linear = passed.coefficients * self.middle, (passed.coefficients.abs() * self.reach).sum(-1)
+        paid = (passed.squares * self.reach.square()).sum(-1)
+        value = passed.value + middle.sum(-1) - linear - paid / 2
+        return value - SLACK * (passed.size + middle.abs().sum(-1) + linear + paid)
+
+    def certain(self, chosen: Sequence[Chosen]) -> torch.Tensor:
+        """Lower bounds [B], some at a time; -inf where numbers are too large."""
+        largest = max(max(part.stage.fan_in, FINE) * part.stage.units for part in self.parts)
+        parts = torch.arange(len(self.rows), device=self.rows.device).split(max(1, NUMBERS // largest))
+        found = [
+            self.at(some).bounds([Chosen(*(part[some].to(self.rows) for part in own)) for own in chosen])
+            for some in parts
+        ]
+        return torch.cat(found).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+
+    def turned(self, chosen: Sequence[Chosen], vectors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Vectors that are closer to those of the largest eigenvalues."""
+        return [part.turned(*given) for part, *given in zip(self.parts, chosen, vectors, strict=True)]
+
+    @property
+    def _pulled(self) -> torch.Tensor:
+        return self.last.pulled(self.rows[None, :, None])[0, :, 0]
 
 
-def _ascended(
-    of: Quadratics,
-    point: torch.Tensor,
-    rows: torch.Tensor,
-    chosen: Sequence[Chosen],
-    vectors: Sequence[torch.Tensor],
-    moments: Sequence[list[torch.Tensor]],
-    step: int,
-) -> tuple[list[Chosen], list[list[torch.Tensor]]]:
-    """One step of Adam."""
-    with torch.enable_grad():
-        free = [Chosen(*(part.detach().requires_grad_() for part in own)) for own in chosen]
-        value = of.bounds(point, rows, free, vectors).sum()
-        gradients = iter(torch.autograd.grad(value, [part for own in free for part in own]))
-    correction = math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
-    moved, kept = [], []
-    for own, before in zip(chosen, moments, strict=True):
-        parts, after = [], []
-        for place, (part, rate) in enumerate(zip(own, RATES, strict=True)):
-            gradient = next(gradients)
-            mean = before[place].lerp(gradient, 0.1)
-            square = before[place + len(RATES)].lerp(gradient.square(), 0.001)
-            parts.append(part + rate * correction * mean / (square.sqrt() + 1e-12))
-            after.append((mean, square))
-        moved.append(Chosen(*parts))
-        kept.append([mean for mean, _ in after] + [square for _, square in after])
-    return moved, kept
+def quadratics(
+    model: Layered, around: Neighbourhood, point: torch.Tensor, rows: torch.Tensor
+) -> tuple[Quadratics, Quadratics]:
+    """Of one network, in float32 to choose by and in float64; what enters its units is enclosed by CROWN."""
+    stages = stages_of(model)
+    around = stages[0].arranged(around)
+    bounds, _ = bounded(stages, around, "crown")
+    given = (stages, bounds, around, point, rows)
+    return Quadratics.of(*given, torch.float32), Quadratics.of(*given, torch.float64)

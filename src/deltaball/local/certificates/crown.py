@@ -1,5 +1,7 @@
 """Backward linear bounds (CROWN), and intervals where they are enough."""
 
+import math
+import time
 from collections.abc import Sequence
 
 import torch
@@ -13,16 +15,16 @@ from deltaball.networks.arithmetic import ACTIVATIONS
 from deltaball.networks.models import Layered
 
 
-def layer_bounds(model: Layered, around: Neighbourhood, by: str) -> Bounds:
+def layer_bounds(model: Layered, around: Neighbourhood, by: str, deadline: float = math.inf) -> Bounds:
     """Lower and upper bounds of what enters each Activation layer: float64 [K, n, units] each, flat.
 
     The first layer's are exact. `by` crown, the others are intersections of intervals with CROWN's bounds; these are
     computed only for the units on whose bounds a relaxation depends: of a ReLU those that intervals leave undecided,
     of a max-pool those that may be the largest. Units that a max-pool drops, which nothing reads, get wide ones.
-    Points are not chunked, rows are.
+    Points are not chunked, rows are. From `deadline` of processor time on intervals are all there is.
     """
     stages = stages_of(model)
-    bounds, _ = bounded(stages, stages[0].arranged(around), by)
+    bounds, _ = bounded(stages, stages[0].arranged(around), by, deadline=deadline)
     bounds_of_layers, size = [], around.x.new_ones(around.x.shape[-4], dtype=torch.float64)
     for stage, (low, high) in zip(stages, bounds, strict=False):
         total = stage.kernel.abs().flatten(2).sum(-1).amax(-1, keepdim=True)
@@ -95,7 +97,7 @@ def _relaxation(
 
 
 def bounded(
-    stages: list[Stage], around: Neighbourhood, by: str, others: bool = False
+    stages: list[Stage], around: Neighbourhood, by: str, others: bool = False, deadline: float = math.inf
 ) -> tuple[Bounds, list[Relaxation]]:
     """`layer_bounds` in this module's order, and the relaxations that follow from them (none by ibp).
 
@@ -113,7 +115,7 @@ def bounded(
         else:
             wanted = needed(stage, low, high) if by == "crown" else None
         if wanted is not None:
-            low, high = _tightened(stages[: index + 1], relaxations, around, anchor, low, high, wanted)
+            low, high = _tightened(stages[: index + 1], relaxations, around, anchor, low, high, wanted, deadline)
         bounds.append((low, high))
         if by == "crown":
             relaxations.append(_relaxation(stage, low, high, anchor, others=others))
@@ -144,6 +146,7 @@ def _tightened(
     low: torch.Tensor,
     high: torch.Tensor,
     wanted: torch.Tensor,
+    deadline: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """[low, high] of the last stage's units ([K, n, units]) cut by CROWN's bounds where `wanted`."""
     networks, points, _ = low.shape
@@ -154,6 +157,8 @@ def _tightened(
     widest = stages[-1].widest_row(stages[:-1], around.x.shape[-3:])
     step = max(1, ELEMENTS[low.device.type] // (2 * networks * points * widest))
     for units in order.split(step, -1):
+        if time.process_time() > deadline:
+            break
         lower, upper = _of_units(stages, relaxations, around, anchor.expand_as(low).gather(-1, units), units)
         # Where another point needs more units, others come along: a bound must not depend on its neighbours.
         own, before, after = (values.gather(-1, units) for values in (wanted, low, high))
