@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltaball.base.errors import InputError
-from deltaball.local import branching, exact, linear_programs
+from deltaball.local import branching, coupling, exact, linear_programs
 from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
+from deltaball.local.certificates import crown
 from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.certificates.differences import differences
 from deltaball.local.exact import decide
@@ -445,8 +446,9 @@ def test_without_time_nothing_is_robust():
 
 
 def test_a_limit_is_kept_and_is_no_answer(monkeypatch: pytest.MonkeyPatch):
-    clock = itertools.count(step=0.01)  # of which every look takes a hundredth of a second
-    monkeypatch.setattr(branching, "time", SimpleNamespace(process_time=lambda: next(clock)))
+    clock = itertools.count(step=0.002)  # of which every look takes two thousandths of a second
+    for module in (branching, coupling, crown):
+        monkeypatch.setattr(module, "time", SimpleNamespace(process_time=lambda: next(clock)))
     pack, x = drawn(fcn(4, 40, (5, 5, 1), 10), 0), torch.full((2, 5, 5, 1), 0.5)
     point = pack(x)
     predicted = int(point[0, 0].argmax())
