@@ -30,7 +30,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import count
 from typing import ClassVar
 
@@ -110,7 +110,7 @@ class Group(ABC):
         self.attacked = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.coupled = torch.full_like(self.above, -torch.inf)  # lower bounds of rows by quadratic functions
         self.searches = [_Search(self, form) for form in forms]
-        self.asked = self.above > -torch.inf  # what is not yet proven without subproblems
+        self.asked = self.above > -torch.inf  # what is not proven without subproblems
 
     @property
     def open(self) -> list[int]:
@@ -172,10 +172,7 @@ class Group(ABC):
     def _found(self, lower: torch.Tensor) -> None:
         """Lower bounds of rows, [n, R]."""
         self.coupled = torch.fmax(self.coupled, lower)
-        proven = lower > self.above + self.error
-        self.asked &= ~proven
-        for search in self.searches:
-            search.drop_proven(proven)
+        self.asked &= ~(lower > self.above + self.error)
         for point in (~self.asked.any(-1)).nonzero()[:, 0].tolist():
             if not self.closed[point]:
                 self.proven(point)
@@ -307,16 +304,6 @@ class _Search:
                     self.group.proven(point)
                 else:
                     self.given_up[point] = True
-
-    def drop_proven(self, proven: torch.Tensor) -> None:
-        """Rows that are proven [n, R] need no subproblems."""
-        if self.relaxations is None:
-            return
-        for point in proven.any(-1).nonzero()[:, 0].tolist():
-            rows = proven[point].tolist()
-            self.heaps[point] = [entry for entry in self.heaps[point] if not rows[entry[2]]]
-            heapify(self.heaps[point])
-        self._settle()
 
     def _drop(self, point: int) -> None:
         """Keep of a point's subproblems no more than what they prove of its rows."""

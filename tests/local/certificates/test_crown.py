@@ -111,6 +111,17 @@ def test_crown_tightens_all_layers_on_which_its_lines_depend(
     torch.testing.assert_close(bounded(pack, around), found, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["fcn 3", "cnn 3"])
+def test_without_time_layers_have_intervals(name: str):
+    pack, x = case(name, "relu")
+    around = Ball("linf", 0.03).around(x)
+    late, loose = layer_bounds(pack, around, "crown", -np.inf), layer_bounds(pack, around, "ibp")
+    torch.testing.assert_close(late, loose)
+    in_time, tight = layer_bounds(pack, around, "crown", np.inf), layer_bounds(pack, around, "crown")
+    torch.testing.assert_close(in_time, tight, rtol=0, atol=0)
+    assert (tight[-1][0] > loose[-1][0]).any()
+
+
 @pytest.mark.parametrize("norm", RADII)
 @pytest.mark.parametrize("name", SHAPES)
 def test_intervals_widen_with_the_ball(name: str, norm: str):
