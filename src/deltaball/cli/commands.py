@@ -141,7 +141,7 @@ def report(given: Namespace) -> None:
 def run(given: Namespace) -> None:
     from deltaball.run import in_process
 
-    in_process.run(given.study, given.grids, given.device, given.time_limit)
+    in_process.run(given.study, given.grids, given.device, given.time_limit, given.sample)
 
 
 def merge(given: Namespace) -> None:

@@ -110,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     command("report", commands.report, "write the report page, and the findings as README.md")
     run = command("run", commands.run, "train and measure on this machine without Snakemake, as much as fits in a time")
     run.add_argument("--grids", nargs="+", default=[], metavar="GRID", help="default: all")
+    run.add_argument(
+        "--sample",
+        type=int,
+        metavar="NETWORKS",
+        help="of each grid only so many, drawn by chance; a larger number adds to a smaller one's",
+    )
     run.add_argument("--device", choices=("cpu", "cuda"), help="default: the study's")
     run.add_argument("--time-limit", metavar="TIME", help="such as 9m; the same command goes on from there")
     merge = command("merge", commands.merge, "combine results folders of the same study with the one that is here")

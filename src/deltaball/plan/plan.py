@@ -1,9 +1,10 @@
 """From a study to work: networks, trajectories, packs, shards, and what each costs. Light: no array library."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import chain
+from functools import cached_property, partial
+from itertools import accumulate, chain
 from typing import Any
 
 from deltaball.base.errors import InputError
@@ -32,18 +33,43 @@ class Plan:
     networks: list[Network]
     trajectories: dict[str, Trajectory]
     rates: costs.Rates  # of the study's device
+    first: frozenset[str] = frozenset()  # ids of trajectories that share no shard with the others
 
     @cached_property
     def shards(self) -> dict[str, Shard]:
         """The jobs by id, cut to the study's `shard_minutes`."""
         compute = self.study.compute
-        cut = shards(self.trajectories.values(), self.alone, compute.shard_minutes, compute.device, self.most_networks)
-        return {shard.id: shard for shard in cut}
+        cut = partial(shards, alone=self.alone, minutes=compute.shard_minutes, device=compute.device)
+        ahead = [one for one in self.trajectories.values() if one.id in self.first]
+        others = [one for one in self.trajectories.values() if one.id not in self.first]
+        return {shard.id: shard for part in (ahead, others) for shard in cut(part, most=self.most_networks)}
 
     @cached_property
     def shard_of(self) -> dict[str, str]:
         """Which shard trains a trajectory, both by id."""
         return {one.id: shard.id for shard in self.shards.values() for one in shard.trajectories}
+
+    def drawn(self, grid: str, networks: int) -> list[str]:
+        """The ids of trajectories, drawn by chance, that hold at least so many networks of a grid, or all it has.
+
+        The draw is always the same, and a larger one holds a smaller one.
+        """
+        counts = Counter(one.trajectory_id for one in self.networks if one.grid == grid)
+        # Ids are hashes, so their order has nothing to do with what they name.
+        in_order = sorted(counts)
+        before = accumulate((counts[one] for one in in_order), initial=0)
+        return [one for one, so_far in zip(in_order, before, strict=False) if so_far < networks]
+
+    def with_steps(self, wanted: Iterable[str]) -> frozenset[str]:
+        """These trajectories, and those on the way to them that hold no network themselves; all by id."""
+        found, waiting = set(), list(wanted)
+        while waiting:
+            identity = waiting.pop()
+            if identity not in found:
+                found.add(identity)
+                parents = (parent for parent, _ in self.trajectories[identity].parents)
+                waiting += [one for one in parents if one not in self._places_of]
+        return frozenset(found)
 
     def needed_by(self, shard: Shard) -> list[str]:
         """The other shards, by id, that train what this one starts from."""
