@@ -50,15 +50,12 @@ class Plan:
         return {one.id: shard.id for shard in self.shards.values() for one in shard.trajectories}
 
     def drawn(self, grid: str, networks: int) -> list[str]:
-        """The ids of trajectories, drawn by chance, that hold at least so many networks of a grid, or all it has.
-
-        The draw is always the same, and a larger one holds a smaller one.
-        """
-        counts = Counter(one.trajectory_id for one in self.networks if one.grid == grid)
-        # Ids are hashes, so their order has nothing to do with what they name.
-        in_order = sorted(counts)
-        before = accumulate((counts[one] for one in in_order), initial=0)
-        return [one for one, so_far in zip(in_order, before, strict=False) if so_far < networks]
+        """The ids of trajectories that hold at least so many networks of a grid (or all), as a sample draws them."""
+        own = [one for one in self.networks if one.grid == grid]
+        counts = Counter(one.rank for one in own)
+        before = accumulate((counts[rank] for rank in sorted(counts)), initial=0)
+        chosen = {rank for rank, so_far in zip(sorted(counts), before, strict=False) if so_far < networks}
+        return list(dict.fromkeys(one.trajectory_id for one in own if one.rank in chosen))
 
     def with_steps(self, wanted: Iterable[str]) -> frozenset[str]:
         """These trajectories, and those on the way to them that hold no network themselves; all by id."""
@@ -216,7 +213,7 @@ def plan(study: Study) -> Plan:
             owners[network_id] = grid.name
             place = grid.name, grid.dataset, grid.method, grid.architecture
             told = {**axes, **(transfer.columns if transfer else {})}
-            networks.append(Network(network_id, *place, told, *checkpoint, trunk))
+            networks.append(Network(network_id, *place, told, *checkpoint, trunk, grid.rank(axes)))
     found = {one.id: one for one in gathered.costed(facts)}
     _check_evicted(study, found)
     return Plan(study, facts, networks, found, costs.read(study.store, study.compute.device))
