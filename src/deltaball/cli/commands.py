@@ -64,6 +64,17 @@ def data(given: Namespace) -> None:
     print(preparing.prepare(given.study, given.dataset))
 
 
+def autoencoder(given: Namespace) -> None:
+    from deltaball.run import devices, libraries
+
+    planned = loading.planned(given.study)
+    with devices.held(planned.study.compute.device):
+        libraries.prepare_torch(planned.study.compute.device)
+        from deltaball.run import autoencoding
+
+        print(autoencoding.make(planned, given.name))
+
+
 def demogen(given: Namespace) -> None:
     from deltaball.exchange import demogen
 

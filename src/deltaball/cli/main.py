@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--device", choices=("cpu", "cuda"), help="default: the study's")
     calibrate.add_argument("--time-limit", metavar="TIME", help="such as 2m, after which no other pack is measured")
     command("data", commands.data, "prepare a data set in the store").add_argument("dataset")
+    command("autoencoder", commands.autoencoder, "train an auto-encoder of the study").add_argument("name")
     gtsrb = command("gtsrb", commands.gtsrb, "make the data sets of GTSRB, with splits by track, in the data folder")
     gtsrb.add_argument(
         "source",

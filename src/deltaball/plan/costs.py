@@ -20,6 +20,7 @@ from deltaball.networks.coders import Coders
 from deltaball.networks.layers import Conv, Dense, Layer, Layers, Shape, rule_for
 from deltaball.networks.support_vectors import EXPECTED, SupportVectors
 from deltaball.networks.transposed import ConvTranspose, Reshape
+from deltaball.study.autoencoders import AutoEncoder
 from deltaball.study.descending import Descending
 from deltaball.study.methods import TRAININGS
 from deltaball.study.objectives import DEFAULT, GENERATOR_PASSES, OBJECTIVES, generator_of
@@ -167,6 +168,14 @@ def training(
         _search(method, axes, layers, facts, len(each)),
         {"checkpoint": kept},
     )
+
+
+def autoencoder(entry: AutoEncoder, facts: DatasetFacts) -> Work:
+    """Training an auto-encoder, with evaluating it on all test images."""
+    coders, batch = entry.coders(facts.shape), min(entry.batch_size, facts.train)
+    steps = entry.epochs * (facts.train // batch)
+    stepped = (_stepping(part, 1, steps, steps, steps * batch, moments=2) for part in coders.parts)
+    return total(*stepped, coding(coders, facts.test, facts.test), {"step": steps, "checkpoint": 1})
 
 
 def coding(coders: Coders, encoded: float, decoded: float) -> Work:

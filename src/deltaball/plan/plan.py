@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from itertools import accumulate, chain
 from typing import Any
 
-from deltaball.base.errors import InputError
+from deltaball.base.errors import InputError, alternatives
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Layers
 from deltaball.plan import costs, memory, trajectories
@@ -83,6 +83,20 @@ class Plan:
         """The auto-encoders of a data set."""
         facts = self.facts[dataset]
         return [autoencoding(one, facts) for one in self.study.autoencoders if one.dataset == dataset]
+
+    def autoencoder(self, name: str) -> AutoEncoding:
+        """The auto-encoder of this name. Raises InputError where the study has none."""
+        known = {one.entry.name: one for dataset in self.facts for one in self.autoencoders(dataset)}
+        if name not in known:
+            raise InputError(
+                f"the study '{self.study.study}' has no auto-encoder '{name}'; {alternatives(name, known)}"
+            )
+        return known[name]
+
+    def trained_before(self, shard: Shard) -> list[AutoEncoding]:
+        """The auto-encoders that a shard's training job needs: those that objectives name, and to measure, all."""
+        named = {one.axes.get("autoencoder") for one in shard.trajectories}
+        return [one for one in self.autoencoders(shard.dataset) if one.id in named or self.evicts(shard)]
 
     @cached_property
     def measures(self) -> list[Measure]:
