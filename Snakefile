@@ -49,6 +49,7 @@ report: "rules/captions/workflow.rst"
 wildcard_constraints:
     dataset="[^/]+",
     shard="[^/]+",
+    coder="[^/]+",
 
 
 onsuccess:
@@ -79,6 +80,7 @@ rule all:
 
 
 include: "rules/data.smk"
+include: "rules/autoencoders.smk"
 include: "rules/train.smk"
 include: "rules/measure.smk"
 include: "rules/analyse.smk"

@@ -19,6 +19,5 @@ rule data:
     params:
         study=STUDY,
         fingerprint=lambda wildcards: PLAN.facts[wildcards.dataset].fingerprint,
-        autoencoders=lambda wildcards: [f"{one.entry.name} {one.id}" for one in PLAN.autoencoders(wildcards.dataset)],
     shell:
         "deltaball data --study {params.study:q} {wildcards.dataset:q} > {log:q} 2>&1"

@@ -1,6 +1,10 @@
 rule measure:
     input:
         f"{RESULTS}/shards/{{shard}}.trained.parquet",
+        coders=lambda wildcards: expand(
+            f"{RESULTS}/autoencoders/{{coder}}.png",
+            coder=[one.entry.name for one in PLAN.autoencoders(PLAN.shard(wildcards.shard).dataset)],
+        ),
         # Pruned networks are compared with their dense trunks, which are measured once.
         pruned=lambda wildcards: expand(
             f"{RESULTS}/shards/{{shard}}.measured.parquet",

@@ -2,6 +2,10 @@
 rule train:
     input:
         data=lambda wildcards: f"{RESULTS}/data/{PLAN.shard(wildcards.shard).dataset}.json",
+        coders=lambda wildcards: expand(
+            f"{RESULTS}/autoencoders/{{coder}}.png",
+            coder=[one.entry.name for one in PLAN.trained_before(PLAN.shard(wildcards.shard))],
+        ),
         pruned=lambda wildcards: expand(
             f"{RESULTS}/shards/{{shard}}.trained.parquet",
             shard=PLAN.needed_by(PLAN.shard(wildcards.shard)),

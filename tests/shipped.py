@@ -17,7 +17,7 @@ def assert_complete(plan: Plan) -> None:
     assert set(networks["status"]) == {"trained"}
     seen = set(networks[["dataset", "data_sha256"]].itertuples(index=False, name=None))
     assert seen == {(name, facts.fingerprint) for name, facts in plan.facts.items()}
-    assert merging.finished_shards(plan, pieces.of_folder(plan.study.folder)) == set(plan.shards)
+    assert merging.lacking(plan, pieces.of_folder(plan.study.folder)) == set()
     assert len(robustness) == sum(len(plan.measures_of(network)) for network in plan.networks)
     assert "-dirty" not in (plan.study.folder / "PROVENANCE.md").read_text()
 

@@ -184,3 +184,31 @@ def test_measures_of_a_sample_are_counted_as_they_are_planned():
         plan = planned(grid(width=[8, 16], activation=ACTIVATIONS, sample=sample), measures=[one])
         asked = sum(len(plan.measures_of(network)) for network in plan.networks)
         assert plan.study.estimates() == asked > 0
+
+
+@given(first=st.integers(1, 14), networks=st.integers(1, 30))
+@settings(max_examples=20)
+def test_what_only_draws_is_what_a_sample_of_the_grid_holds(first: int, networks: int):
+    axes = {"width": [8, 16], "activation": ACTIVATIONS, "learning_rate": [0.1, 0.01]}
+    drawn = {"notion": "class_change", "delta": 0.1, "only": {"drawn": first}}
+    rest = {"notion": "class_change", "delta": 0.2}
+    whole = planned(grid(**axes), grid(name="b", width=32), measures=[drawn, rest])
+    sampled = planned(grid(**axes, sample={"trajectories": min(first, 12)}))
+    asked = {one.id for one in whole.networks if whole.measures[0].applies_to(one) and one.grid != "b"}
+    assert asked == {one.id for one in sampled.networks}
+    # A grid that has fewer is asked whole.
+    assert {one.id for one in whole.networks if one.grid == "b"} <= {
+        one.id for one in whole.networks if whole.measures[0].applies_to(one)
+    }
+    assert whole.study.estimates() == len(whole.networks) + len(asked) + 2
+    # So are a sitting's networks: two epochs on each trajectory.
+    reached = whole.drawn(whole.networks[0].grid, networks)
+    assert len(reached) == min(12, -(-networks // 2))
+    ranks = {one.rank for one in whole.networks if one.trajectory_id in reached and one.grid != "b"}
+    assert ranks == set(range(len(reached)))
+
+
+def test_two_entries_that_draw_the_same_networks_are_refused_as_twins():
+    twice = [{"notion": "class_change", "delta": 0.1, "only": {"drawn": n}} for n in (3, 1)]
+    with pytest.raises(InputError, match="both ask for class_change"):
+        measures(Study.model_validate(study(measures=twice)))

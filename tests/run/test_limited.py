@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from builders import grid, planned
 from tiny_study import ROOT
@@ -192,6 +193,30 @@ def test_stopped_and_gone_on_it_ends_with_the_tables_of_snakemake_to_the_byte(
     assert main.main(["run"]) == 0
     assert not Path("results/store").exists()
     assert contents(results) == before
+
+
+def test_a_sample_grows_and_only_what_the_tables_lack_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(STUDY.replace("learning_rate: [0.1, 0.2]", "learning_rate: [0.1, 0.2, 0.3, 0.4]"))
+    seen = [set()]
+    for sample, trained in ((1, 4), (5, 8)):
+        assert main.main(["run", "--sample", str(sample)]) == 0
+        # Whole trajectories: three networks each in the first grid, one each in the second.
+        assert f"{trained} trained" in capsys.readouterr().out
+        networks = pd.read_parquet("results/small/networks.parquet")
+        seen.append(set(networks["network_id"][networks["status"] == "trained"]))
+        assert seen[-2] < seen[-1]
+        shutil.rmtree("results/store")
+    assert main.main(["run"]) == 0
+    assert "14 networks (14 trained)" in capsys.readouterr().out
+    # The store was lost twice; what the tables had by then is not in the third.
+    again = {path.parent.name for path in Path("results/store").rglob("[0-9]*.safetensors")}
+    plan = loading.planned(Path("config.yaml"))
+    assert again == {one.trajectory_id for one in plan.networks if one.id not in seen[-1]}
+    assert main.main(["run", "--sample", "0"]) == 2
+    assert "--sample 0: should be a number of networks" in capsys.readouterr().err
 
 
 def test_an_unknown_grid_and_a_device_that_is_not_there_are_refused(

@@ -64,6 +64,17 @@ def data(given: Namespace) -> None:
     print(preparing.prepare(given.study, given.dataset))
 
 
+def autoencoder(given: Namespace) -> None:
+    from deltaball.run import devices, libraries
+
+    planned = loading.planned(given.study)
+    with devices.held(planned.study.compute.device):
+        libraries.prepare_torch(planned.study.compute.device)
+        from deltaball.run import autoencoding
+
+        print(autoencoding.make(planned, given.name))
+
+
 def demogen(given: Namespace) -> None:
     from deltaball.exchange import demogen
 
@@ -141,7 +152,7 @@ def report(given: Namespace) -> None:
 def run(given: Namespace) -> None:
     from deltaball.run import in_process
 
-    in_process.run(given.study, given.grids, given.device, given.time_limit)
+    in_process.run(given.study, given.grids, given.device, given.time_limit, given.sample)
 
 
 def merge(given: Namespace) -> None:

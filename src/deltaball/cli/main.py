@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--device", choices=("cpu", "cuda"), help="default: the study's")
     calibrate.add_argument("--time-limit", metavar="TIME", help="such as 2m, after which no other pack is measured")
     command("data", commands.data, "prepare a data set in the store").add_argument("dataset")
+    command("autoencoder", commands.autoencoder, "train an auto-encoder of the study").add_argument("name")
     gtsrb = command("gtsrb", commands.gtsrb, "make the data sets of GTSRB, with splits by track, in the data folder")
     gtsrb.add_argument(
         "source",
@@ -110,6 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     command("report", commands.report, "write the report page, and the findings as README.md")
     run = command("run", commands.run, "train and measure on this machine without Snakemake, as much as fits in a time")
     run.add_argument("--grids", nargs="+", default=[], metavar="GRID", help="default: all")
+    run.add_argument(
+        "--sample",
+        type=int,
+        metavar="NETWORKS",
+        help="of each grid only so many, drawn by chance; a larger number adds to a smaller one's",
+    )
     run.add_argument("--device", choices=("cpu", "cuda"), help="default: the study's")
     run.add_argument("--time-limit", metavar="TIME", help="such as 9m; the same command goes on from there")
     merge = command("merge", commands.merge, "combine results folders of the same study with the one that is here")

@@ -60,7 +60,7 @@ def noted(name: str, plan: Plan, networks: pd.DataFrame, shown: pd.DataFrame, re
     wanted = pd.Series(False, alike.index)
     for one in plan.measures:
         if one.corrupts:
-            wanted |= applies(one, alike)
+            wanted |= applies(plan, one, alike)
     count = f"{shown['network_id'].nunique():,} of {int(wanted.sum()):,} planned networks"
     if shown.empty:
         return f"{count}: nothing is measured yet."

@@ -49,7 +49,7 @@ def wanted(plan: Plan, networks: pd.DataFrame) -> pd.Series:
     wanted = pd.Series(False, networks.index)
     for one in plan.measures:
         if NOTIONS[one.notion].is_distance and JUDGES[one.judge].says != "proves":
-            wanted |= applies(one, networks)
+            wanted |= applies(plan, one, networks)
     return wanted
 
 

@@ -24,7 +24,7 @@ from deltaball.figures import labels, style
 from deltaball.figures.trends import fitted
 from deltaball.plan.measures import Measure
 from deltaball.plan.plan import Plan
-from deltaball.study.grids import all_axes
+from deltaball.study.grids import DRAWN, all_axes
 from deltaball.study.neighbourhoods import NORMS
 from deltaball.study.notions import NOTIONS
 from deltaball.tables import columns, frames
@@ -62,16 +62,17 @@ def asked_of(plan: Plan, networks: pd.DataFrame, notion: str, certificates: bool
     asked = pd.Series(False, networks.index)
     for one in plan.measures:
         if one.notion == notion and (one.certificate if certificates else one.attack):
-            asked |= applies(one, networks)
+            asked |= applies(plan, one, networks)
     return asked
 
 
-def applies(one: Measure, networks: pd.DataFrame) -> pd.Series:
+def applies(plan: Plan, one: Measure, networks: pd.DataFrame) -> pd.Series:
     """Which networks a measure is to be taken of."""
     wanted = pd.Series(True, networks.index)
     nothing = pd.Series(None, networks.index, dtype="object")
+    ranks = {network.id: network.rank for network in plan.networks} if DRAWN in one.wanted else {}
     for name, values in one.wanted.items():
-        own = networks.get(name, nothing)
+        own = networks["network_id"].map(ranks) if name == DRAWN else networks.get(name, nothing)
         wanted &= own.isin([value for value in values if value is not None]) | (own.isna() & (None in values))
     return wanted
 

@@ -197,7 +197,7 @@ def _levels(plan: Plan, networks: pd.DataFrame, notion: str) -> dict[Level, int]
     for one in plan.measures:
         if one.notion == notion and one.attack:
             level = (one.norm, one.gamma, one.delta)
-            asked[level] = applies(one, networks) | asked.get(level, False)
+            asked[level] = applies(plan, one, networks) | asked.get(level, False)
     return {level: int(wanted.sum()) for level, wanted in asked.items() if wanted.any()}
 
 

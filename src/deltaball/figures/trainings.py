@@ -188,7 +188,7 @@ def _planned(plan: Plan, networks: pd.DataFrame, shown: pd.DataFrame) -> pd.Data
     wanted = pd.Series(False, networks.index)
     for one in plan.measures:
         if one.attack and NOTIONS[one.notion].family in CONSTRAINTS:
-            wanted |= applies(one, networks)
+            wanted |= applies(plan, one, networks)
     there = described(networks[wanted].assign(cluster=networks["trajectory_id"]))
     return there[there["training"].isin(shown["training"]) & there["network"].isin(shown["network"])]
 

@@ -20,6 +20,7 @@ from deltaball.networks.coders import Coders
 from deltaball.networks.layers import Conv, Dense, Layer, Layers, Shape, rule_for
 from deltaball.networks.support_vectors import EXPECTED, SupportVectors
 from deltaball.networks.transposed import ConvTranspose, Reshape
+from deltaball.study.autoencoders import AutoEncoder
 from deltaball.study.descending import Descending
 from deltaball.study.methods import TRAININGS
 from deltaball.study.objectives import DEFAULT, GENERATOR_PASSES, OBJECTIVES, generator_of
@@ -57,6 +58,9 @@ LANES = 16
 # What these take in a step, each of the numbers that they give as so many of those of layers with kernels: on the core
 # that the shipped rates are of, 2 and 13 ns. Outside training the one is little, and the other nothing.
 IN_A_STEP: Mapping[type[Layer], float] = {kinds.BatchNorm: 0.5, kinds.Dropout: 3.0}
+# How often a minibatch's codes are compared, each with each: at seven scales with one another, and with normal ones.
+COMPARED = 21
+
 # Numbers that a layer gives, of which forward and backward pass profit from a CPU core's cache.
 CACHED = 2_000_000
 
@@ -167,6 +171,15 @@ def training(
         _search(method, axes, layers, facts, len(each)),
         {"checkpoint": kept},
     )
+
+
+def autoencoder(entry: AutoEncoder, facts: DatasetFacts) -> Work:
+    """Training an auto-encoder, with evaluating it on all test images."""
+    coders, batch = entry.coders(facts.shape), min(entry.batch_size, facts.train)
+    steps = entry.epochs * (facts.train // batch)
+    stepped = (_stepping(part, 1, steps, steps, steps * batch, moments=2) for part in coders.parts)
+    compared = {"number": steps * COMPARED * batch**2 * (entry.latent + 2), "step": steps, "checkpoint": 1}
+    return total(*stepped, compared, coding(coders, facts.test, facts.test))
 
 
 def coding(coders: Coders, encoded: float, decoded: float) -> Work:

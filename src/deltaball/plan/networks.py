@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from deltaball.study.grids import DRAWN
 from deltaball.study.methods import TRAININGS
 from deltaball.study.objectives import DEFAULT, OBJECTIVES
 
@@ -23,11 +24,15 @@ class Network:
     trajectory_id: str
     checkpoint: int  # epochs (or samples) of its trajectory after which it stands
     trunk: CheckpointId | None  # of a pruned network: the dense one it was pruned from; of a tuned one its parent
+    rank: int  # the place of its trajectory in the order in which a sample of its grid draws them, from 0
 
     @property
-    def groups(self) -> dict[str, str]:
-        """What it belongs to with its whole grid."""
-        return {name: getattr(self, name) for name in ("grid", "dataset", "architecture", "method")}
+    def groups(self) -> dict[str, Any]:
+        """What it belongs to with its whole grid, and its rank there."""
+        return {
+            **{name: getattr(self, name) for name in ("grid", "dataset", "architecture", "method")},
+            DRAWN: self.rank,
+        }
 
 
 @dataclass(frozen=True)

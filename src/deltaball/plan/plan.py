@@ -1,12 +1,13 @@
 """From a study to work: networks, trajectories, packs, shards, and what each costs. Light: no array library."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import chain
+from functools import cached_property, partial
+from itertools import accumulate, chain
 from typing import Any
 
-from deltaball.base.errors import InputError
+from deltaball.base.errors import InputError, alternatives
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import Layers
 from deltaball.plan import costs, memory, trajectories
@@ -32,18 +33,40 @@ class Plan:
     networks: list[Network]
     trajectories: dict[str, Trajectory]
     rates: costs.Rates  # of the study's device
+    first: frozenset[str] = frozenset()  # ids of trajectories that share no shard with the others
 
     @cached_property
     def shards(self) -> dict[str, Shard]:
         """The jobs by id, cut to the study's `shard_minutes`."""
         compute = self.study.compute
-        cut = shards(self.trajectories.values(), self.alone, compute.shard_minutes, compute.device, self.most_networks)
-        return {shard.id: shard for shard in cut}
+        cut = partial(shards, alone=self.alone, minutes=compute.shard_minutes, device=compute.device)
+        ahead = [one for one in self.trajectories.values() if one.id in self.first]
+        others = [one for one in self.trajectories.values() if one.id not in self.first]
+        return {shard.id: shard for part in (ahead, others) for shard in cut(part, most=self.most_networks)}
 
     @cached_property
     def shard_of(self) -> dict[str, str]:
         """Which shard trains a trajectory, both by id."""
         return {one.id: shard.id for shard in self.shards.values() for one in shard.trajectories}
+
+    def drawn(self, grid: str, networks: int) -> list[str]:
+        """The ids of trajectories that hold at least so many networks of a grid (or all), as a sample draws them."""
+        own = [one for one in self.networks if one.grid == grid]
+        counts = Counter(one.rank for one in own)
+        before = accumulate((counts[rank] for rank in sorted(counts)), initial=0)
+        chosen = {rank for rank, so_far in zip(sorted(counts), before, strict=False) if so_far < networks}
+        return list(dict.fromkeys(one.trajectory_id for one in own if one.rank in chosen))
+
+    def with_steps(self, wanted: Iterable[str]) -> frozenset[str]:
+        """These trajectories, and those on the way to them that hold no network themselves; all by id."""
+        found, waiting = set(), list(wanted)
+        while waiting:
+            identity = waiting.pop()
+            if identity not in found:
+                found.add(identity)
+                parents = (parent for parent, _ in self.trajectories[identity].parents)
+                waiting += [one for one in parents if one not in self._places_of]
+        return frozenset(found)
 
     def needed_by(self, shard: Shard) -> list[str]:
         """The other shards, by id, that train what this one starts from."""
@@ -60,6 +83,20 @@ class Plan:
         """The auto-encoders of a data set."""
         facts = self.facts[dataset]
         return [autoencoding(one, facts) for one in self.study.autoencoders if one.dataset == dataset]
+
+    def autoencoder(self, name: str) -> AutoEncoding:
+        """The auto-encoder of this name. Raises InputError where the study has none."""
+        known = {one.entry.name: one for dataset in self.facts for one in self.autoencoders(dataset)}
+        if name not in known:
+            raise InputError(
+                f"the study '{self.study.study}' has no auto-encoder '{name}'; {alternatives(name, known)}"
+            )
+        return known[name]
+
+    def trained_before(self, shard: Shard) -> list[AutoEncoding]:
+        """The auto-encoders that a shard's training job needs: those that objectives name, and to measure, all."""
+        named = {one.axes.get("autoencoder") for one in shard.trajectories}
+        return [one for one in self.autoencoders(shard.dataset) if one.id in named or self.evicts(shard)]
 
     @cached_property
     def measures(self) -> list[Measure]:
@@ -190,7 +227,7 @@ def plan(study: Study) -> Plan:
             owners[network_id] = grid.name
             place = grid.name, grid.dataset, grid.method, grid.architecture
             told = {**axes, **(transfer.columns if transfer else {})}
-            networks.append(Network(network_id, *place, told, *checkpoint, trunk))
+            networks.append(Network(network_id, *place, told, *checkpoint, trunk, grid.rank(axes)))
     found = {one.id: one for one in gathered.costed(facts)}
     _check_evicted(study, found)
     return Plan(study, facts, networks, found, costs.read(study.store, study.compute.device))

@@ -14,24 +14,38 @@ from deltaball.figures import style
 from deltaball.networks.autoencoders import AutoEncoder
 from deltaball.plan.autoencoders import AutoEncoding
 from deltaball.plan.plan import Plan
+from deltaball.run import preparing
 from deltaball.store.store import Store
 from deltaball.training import autoencoders
 
 SHOWN = 12
 
 
-def prepare(plan: Plan, dataset: Dataset) -> None:
-    """Train what the store lacks of a data set's auto-encoders, and draw each: ``autoencoders/NAME.png``.
+def make(plan: Plan, name: str) -> str:
+    """Train the auto-encoder of this name, and draw it: ``autoencoders/NAME.png``. Returns what came of it in words.
 
-    Raises InputError where training diverged.
+    Raises InputError where the study has none of this name, and where training diverged.
     """
-    store = Store(plan.study.store)
+    training = plan.autoencoder(name)
+    error = _make(plan, training, preparing.prepared(plan, training.entry.dataset))
+    return f"auto-encoder {name}: squared error of a test image {error:.4g}"
+
+
+def prepare(plan: Plan, dataset: Dataset) -> None:
+    """Do so with all auto-encoders of a data set."""
     for training in plan.autoencoders(dataset.facts.name):
-        try:
-            model = autoencoders.trained(training, dataset, store)
-        except FloatingPointError as problem:
-            raise InputError(f"autoencoders: {problem}") from None
-        _draw(plan, training, model, dataset, store)
+        _make(plan, training, dataset)
+
+
+def _make(plan: Plan, training: AutoEncoding, dataset: Dataset) -> float:
+    store = Store(plan.study.store)
+    try:
+        autoencoders.trained(training, dataset, store, plan.study.compute.device)
+    except FloatingPointError as problem:
+        raise InputError(f"autoencoders: {problem}") from None
+    # What is drawn comes from the store, where other jobs and runs find it.
+    _draw(plan, training, autoencoders.trained(training, dataset, store), dataset, store)
+    return store.load(training.id, training.entry.epochs).facts["test_error"]
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +21,18 @@ if TYPE_CHECKING:
     from deltaball.run.pieces import Piece
 
 
-def run(study: Path, grids: Sequence[str], device: str | None, time_limit: str | None) -> None:
-    """Train and measure the shards that hold networks of these grids (all if none is named) on a device.
+def run(
+    study: Path, grids: Sequence[str], device: str | None, time_limit: str | None, sample: int | None = None
+) -> None:
+    """Train and measure the networks of these grids (all if none is named) on a device.
 
-    The tables that come of it are merged with those of the study's folder, and shards that these have whole are left
-    out. Raises InputError when a shard failed.
+    With `sample`, only so many networks of each grid are meant, drawn by chance. The tables that come of it are merged
+    with those of the study's folder, and what these have already is left out. Raises InputError when a shard failed.
     """
     began = time.monotonic()
     limit = limited.seconds(time_limit) if time_limit else None
     planned = _planned(study, device, limit)
+    asked = _asked(planned, grids, sample)
     folder, device = planned.study.folder, planned.study.compute.device
     # One device for all jobs, because CUDA is started once.
     with claims.claim(), devices.held(device):
@@ -39,8 +43,9 @@ def run(study: Path, grids: Sequence[str], device: str | None, time_limit: str |
         from deltaball.run import autoencoding, completeness, merging, preparing
 
         there = [merging.own_piece(planned)] if (folder / "networks.parquet").exists() else []
-        finished = merging.finished_shards(planned, there[0]) if there else set()
-        shards = [shard for shard in _shards_of(planned, grids) if shard.id not in finished]
+        to_do = asked & merging.lacking(planned, there[0]) if there else asked
+        planned = replace(planned, first=planned.with_steps(to_do))
+        shards = [shard for shard in planned.shards.values() if any(one.id in to_do for one in shard.trajectories)]
         wanted = [network for shard in shards for network in planned.networks_of(shard.trajectories)]
         preparing.check_there(planned, Store(planned.study.store), wanted)
         for name in sorted({one.dataset for one in wanted}):
@@ -62,8 +67,7 @@ def run(study: Path, grids: Sequence[str], device: str | None, time_limit: str |
     if ended.failed:
         raise InputError(f"{len(ended.failed)} shards failed, {next(iter(ended.failed))} first; see {folder / 'logs'}")
     if not ended.left:
-        trajectories = {one.id for shard in _shards_of(planned, grids) for one in shard.trajectories}
-        completeness.check(planned, {one.id for one in planned.networks if one.trajectory_id in trajectories})
+        completeness.check(planned, {one.id for one in planned.networks if one.trajectory_id in asked})
 
 
 def _planned(study: Path, device: str | None, limit: float | None) -> Plan:
@@ -73,14 +77,16 @@ def _planned(study: Path, device: str | None, limit: float | None) -> Plan:
     return plan(whole.study.model_copy(update={"compute": whole.study.compute.model_copy(update=changed)}))
 
 
-def _shards_of(planned: Plan, grids: Sequence[str]) -> list[Shard]:
-    """The shards that hold networks of these grids; all if none is named."""
+def _asked(planned: Plan, grids: Sequence[str], sample: int | None) -> set[str]:
+    """The ids of the trajectories that hold what is asked for."""
     known = [grid.name for grid in planned.study.grids]
     for name in grids:
         if name not in known:
             raise InputError(f"--grids {name}: the study has no such grid; {alternatives(name, known)}")
-    wanted = {network.trajectory_id for network in planned.networks if not grids or network.grid in grids}
-    return [shard for shard in planned.shards.values() if any(one.id in wanted for one in shard.trajectories)]
+    if sample is not None and sample < 1:
+        raise InputError(f"--sample {sample}: should be a number of networks of each grid, such as 400")
+    most = len(planned.networks) if sample is None else sample
+    return {one for name in grids or known for one in planned.drawn(name, most)}
 
 
 def _job(planned: Plan, trained: list[Shard], stage: str, shard: Shard) -> None:

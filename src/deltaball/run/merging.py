@@ -113,8 +113,8 @@ def write(plan: Plan, tables: Mapping[str, pd.DataFrame], records: Iterable[Mapp
         (plan.study.folder / "outcomes.parquet").unlink(missing_ok=True)
 
 
-def finished_shards(plan: Plan, piece: Piece) -> set[str]:
-    """The ids of the shards of which the tables have every network, trained and measured as the plan asks."""
+def lacking(plan: Plan, piece: Piece) -> set[str]:
+    """The ids of the trajectories of which the tables lack a network, or have one not measured as the plan asks."""
     networks = piece.tables["networks"]
     status = dict(networks[["network_id", "status"]].itertuples(index=False))
     estimates = {
@@ -137,19 +137,14 @@ def finished_shards(plan: Plan, piece: Piece) -> set[str]:
             for epsilon in experiment.epsilons
         )
 
-    lacking = {network.trajectory_id for network in plan.networks if not is_finished(network)}
+    found = {network.trajectory_id for network in plan.networks if not is_finished(network)}
     # Tables may come without outcomes; but what its shard has kept was lost from these.
     with_outcomes = set(piece.tables["outcomes"]["network_id"])
     measured = set(piece.tables["robustness"]["network_id"]) - with_outcomes
-    lacking |= {
+    return found | {
         network.trajectory_id
         for network in plan.networks
         if network.id in measured and jobs.part(plan, plan.shard_of[network.trajectory_id], "outcomes").exists()
-    }
-    return {
-        identity
-        for identity, shard in plan.shards.items()
-        if not lacking.intersection(one.id for one in shard.trajectories)
     }
 
 

@@ -12,27 +12,18 @@ from deltaball.data.datasets import Dataset
 from deltaball.plan import loading
 from deltaball.plan.networks import Network
 from deltaball.plan.plan import Plan
-from deltaball.run import libraries
 from deltaball.store.store import Store
 
 
 def prepare(study: Path, name: str) -> str:
     """Put a data set of a study in its store, unless it is there; its facts beside the tables. Returns them in words.
 
-    So are its auto-encoders, with a picture of each.
-
     Raises InputError when the study does not use it, or it cannot be had.
     """
     planned = loading.planned(study)
     if name not in planned.facts:
         raise InputError(f"{study} uses no data set '{name}'; {alternatives(name, planned.facts)}")
-    dataset = prepared(planned, name)
-    if planned.autoencoders(name):
-        libraries.prepare_torch("cpu")
-        from deltaball.run import autoencoding
-
-        autoencoding.prepare(planned, dataset)
-    facts = dataset.facts
+    facts = prepared(planned, name).facts
     content = {
         "name": name,
         "sha256": facts.fingerprint,

@@ -51,6 +51,10 @@ def lines(plan: Plan, store: Store) -> Iterator[str]:
             f"serve {len(pruned):,} networks; each alone would take {alone:,} trainings"
         )
     yield from _tuned(plan)
+    coders = [one for dataset in plan.facts for one in plan.autoencoders(dataset)]
+    if coders:
+        seconds = 60 * sum(resources.autoencoding(plan, one).minutes for one in coders)
+        yield f"auto-encoders: {len(coders)}, trained before what needs them: {estimated(seconds)}"
     each = "all estimates at once" if guarantee.simultaneous else "each estimate"
     for epsilon, confidence, samples in dict.fromkeys(
         (one.epsilon / one.highest, guarantee.confidence if guarantee.simultaneous else one.confidence, one.samples)

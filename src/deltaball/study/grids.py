@@ -37,6 +37,9 @@ DRAWN_BY = frozenset({"optimizer", "batch_size", "seed", "ranking", "thinning", 
 CHAINS_DRAWN_BY = DRAWN_BY | {"train_points", "burn_in", "start", "warm_epochs"}
 
 
+# The key of `only` that asks for networks by the place of their trajectory in their grid's draw.
+DRAWN = "drawn"
+
 # Axes that every grid has, whatever its parts: what is done with a classifier when it is trained.
 AFTERWARDS = ("transfer",)
 
@@ -87,15 +90,20 @@ class Grid(Strict):
     def networks(self) -> Iterator[dict[str, Any]]:
         """The axes of every network: all combinations of their values; of a sample, those that are drawn."""
         for axes in self._combinations():
-            if self.sample is None or self._trajectory(axes) in self.drawn:
+            if self.sample is None or self.rank(axes) < self.sample.trajectories:
                 yield axes
 
+    def rank(self, axes: Mapping[str, Any]) -> int:
+        """The place of a network's trajectory in the order in which a sample draws them, from 0."""
+        return self._ranks[self._trajectory(axes)]
+
     @cached_property
-    def drawn(self) -> frozenset[str]:
-        """The trajectories of the sample: those whose hashes are smallest, so that a larger sample holds a smaller."""
+    def _ranks(self) -> dict[str, int]:
+        """The places of the grid's trajectories: by their hashes, so that a larger sample holds a smaller."""
+        seed = self.sample.seed if self.sample else 0
         trajectories = {self._trajectory(axes) for axes in self._combinations()}
-        ranked = sorted(trajectories, key=lambda one: hashlib.sha256(f"{self.sample.seed} {one}".encode()).digest())
-        return frozenset(ranked[: self.sample.trajectories])
+        ranked = sorted(trajectories, key=lambda one: hashlib.sha256(f"{seed} {one}".encode()).digest())
+        return {one: place for place, one in enumerate(ranked)}
 
     def _combinations(self) -> Iterator[dict[str, Any]]:
         names = self.axis_names()
@@ -104,15 +112,20 @@ class Grid(Strict):
 
     def _trajectory(self, axes: Mapping[str, Any]) -> str:
         """A trajectory as it is drawn by; an axis that is added later, at its default, changes no draw."""
-        drawn_by = CHAINS_DRAWN_BY if METHODS[self.method].averages_samples else DRAWN_BY
-        defaults = {name: value for name, value in self.defaults().items() if name not in drawn_by}
+        defaults = self._undrawn
         named = {name: value for name, value in axes.items() if name not in defaults or value != defaults[name]}
         return " ".join(f"{name}={value}" for name, value in named.items() if name != self.along)
+
+    @cached_property
+    def _undrawn(self) -> dict[str, Any]:
+        """The axes that no draw names while they have these values."""
+        drawn_by = CHAINS_DRAWN_BY if METHODS[self.method].averages_samples else DRAWN_BY
+        return {name: value for name, value in self.defaults().items() if name not in drawn_by}
 
     @model_validator(mode="after")
     def _enough_to_draw(self) -> "Grid":
         if self.sample is not None:
-            there = len({self._trajectory(axes) for axes in self._combinations()})
+            there = len(self._ranks)
             if self.sample.trajectories > there:
                 raise ValueError(
                     f"sample.trajectories {self.sample.trajectories}: there are {there}; leave it out for all"
@@ -229,16 +242,18 @@ def _kind(axis: Any) -> type:
     return str if get_origin(kind) is Literal else kind.__origin__
 
 
-def matches(wanted: Mapping[str, Sequence[Any]], groups: Mapping[str, str], axes: Mapping[str, Any]) -> bool:
-    """Whether a network with these axes, of these `groups` (grid, dataset, architecture, method), is a wanted one."""
+def matches(wanted: Mapping[str, Sequence[Any]], groups: Mapping[str, Any], axes: Mapping[str, Any]) -> bool:
+    """Whether a network with these axes, of these `groups` (see `Network.groups`), is a wanted one."""
     return all((groups[name] if name in groups else axes.get(name)) in values for name, values in wanted.items())
 
 
 def count_matching(wanted: Mapping[str, Sequence[Any]], grid: Grid) -> int:
     """How many of a grid's networks are wanted ones."""
     groups, names = grid.groups(), grid.axis_names()
-    if not matches({name: values for name, values in wanted.items() if name not in names}, groups, {}):
+    if not matches({name: values for name, values in wanted.items() if name not in {*names, DRAWN}}, groups, {}):
         return 0
+    if DRAWN in wanted:
+        return sum(matches(wanted, {**groups, DRAWN: grid.rank(axes)}, axes) for axes in grid.networks())
     if grid.sample is not None:
         return sum(matches(wanted, groups, axes) for axes in grid.networks())
     return math.prod(sum(name not in wanted or one in wanted[name] for one in grid.values(name)) for name in names)

@@ -1,6 +1,7 @@
 """What a study may ask of its networks."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
@@ -8,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, create_model, model_validator
 from deltaball.base.errors import alternatives
 from deltaball.study.axes import VALUES, Count, Name, Positive, Share, Strict, axis, radius
 from deltaball.study.corruptions import EACH, JOINT, SEVERAL
-from deltaball.study.grids import PARTS, all_axes
+from deltaball.study.grids import DRAWN, PARTS, all_axes
 from deltaball.study.judges import JUDGES, Judge, NetworkKind, judges_by_key, settings_takers
 from deltaball.study.kernels import KERNELS, KEYS, ChosenKernel, Kernel, entry_of
 from deltaball.study.neighbourhoods import NORMS
@@ -22,6 +23,10 @@ Only = create_model(
     dataset=(VALUES[str], None),
     architecture=(axis(Literal[tuple(PARTS["architecture"])]) | None, None),
     method=(axis(Literal[tuple(PARTS["method"])]) | None, None),
+    drawn=(
+        Count | None,
+        Field(None, description="those on the first so many trajectories of their grid, as its `sample` draws them"),
+    ),
     **{name: (VALUES[kind], None) for name, kind in all_axes().items()},
 )
 
@@ -145,11 +150,12 @@ class AnyMeasure(_Kernels):
         return getattr(self, key) if key else [None]
 
     @property
-    def wanted(self) -> dict[str, list[Any]]:
-        """The properties that `only` asks for, each with the values that will do."""
-        return {name: values for name, values in self.only or () if values is not None}
+    def wanted(self) -> dict[str, Sequence[Any]]:
+        """The properties that `only` asks for, each with the values that will do; of DRAWN those are ranks."""
+        named = {name: values for name, values in self.only or () if values is not None}
+        return {name: range(values) if name == DRAWN else values for name, values in named.items()}
 
-    def wanted_in(self, neighbourhood: Neighbourhood) -> dict[str, list[Any]]:
+    def wanted_in(self, neighbourhood: Neighbourhood) -> dict[str, Sequence[Any]]:
         """As `wanted`; under a corruption, of the networks that are adapted to one those adapted to it or to all.
 
         Where `only` names corruptions, whatever is adapted to these is asked under any.

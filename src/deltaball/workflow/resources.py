@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deltaball.plan import costs
+from deltaball.plan.autoencoders import AutoEncoding
 from deltaball.plan.batches import EVALUATION_BATCH, IMAGES_AT_ONCE, IMAGES_MULTIPLE
 from deltaball.plan.judging import passes, shared
 from deltaball.plan.measures import Measure
@@ -34,6 +35,8 @@ PROCESS_MB = {"cpu": 540, "cuda": 3500}
 MEMORY_SAFETY = 1.5
 
 FLOAT = 4  # bytes
+
+ADAM = 5  # numbers that each weight takes in training: itself, its gradient, its update, its two moments
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def cpus(plan: Plan) -> int:
 
 def training(plan: Plan, shard: Shard) -> Request:
     """What training a shard asks for, and measuring it too where its weights are evicted."""
-    mine = _request(plan, shard, shard.minutes, max(_training_bytes(plan, pack) for pack in shard.packs))
+    mine = _request(plan, shard.dataset, shard.minutes, max(_training_bytes(plan, pack) for pack in shard.packs))
     if not plan.evicts(shard):
         return mine
     then = measuring(plan, shard)
@@ -92,7 +95,21 @@ def measuring(plan: Plan, shard: Shard) -> Request:
     near = any(one.kernel and one.kernel.entry.of_images for wanted in asked.values() for one in wanted)
     # The order of all training images around each point, and their distances.
     known = 2 * FLOAT * IMAGES_AT_ONCE["cpu"] * plan.facts[shard.dataset].train if near else 0
-    return _request(plan, shard, seconds / 60, known + max(_measuring_bytes(plan, pack) for pack in shard.packs))
+    return _request(
+        plan, shard.dataset, seconds / 60, known + max(_measuring_bytes(plan, pack) for pack in shard.packs)
+    )
+
+
+def autoencoding(plan: Plan, training: AutoEncoding) -> Request:
+    """What training an auto-encoder asks for."""
+    entry, facts = training.entry, plan.facts[training.entry.dataset]
+    minutes = plan.rates.of(costs.autoencoder(entry, facts)) / 60
+    coders = entry.coders(facts.shape)
+    numbers = sum(layers.parameters for layers in coders.parts)
+    # Each map, what is enlarged of it, and the gradients of both.
+    passing = 4 * sum(sum(layers.activations) for layers in coders.parts)
+    batch = max(entry.batch_size, EVALUATION_BATCH)
+    return _request(plan, entry.dataset, minutes, FLOAT * (ADAM * numbers + batch * (passing + batch)))
 
 
 def _decoding_seconds(plan: Plan, asked: Iterable[Mapping[Measure, int]], dataset: str) -> float:
@@ -115,9 +132,9 @@ def forward_seconds(plan: Plan, trajectory: Trajectory) -> float:
     return plan.rates.of({**costs.passes(plan.layers(trajectory), 1), "pixel": pixels})
 
 
-def _request(plan: Plan, shard: Shard, minutes: float, workspace: float) -> Request:
+def _request(plan: Plan, dataset: str, minutes: float, workspace: float) -> Request:
     device = plan.study.compute.device
-    facts = plan.facts[shard.dataset]
+    facts = plan.facts[dataset]
     # The file as it is read, and the arrays.
     data = 2 * FLOAT * math.prod(facts.shape) * (facts.train + facts.test)
     return Request(minutes, PROCESS_MB[device] + (data + workspace) / 1e6)
