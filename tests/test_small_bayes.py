@@ -45,7 +45,7 @@ def test_some_chains_converge_on_both_data_sets_and_none_in_steps_too_short(chai
     assert set(chains.loc[mixed, "grid"]) == set(MIXING)
 
 
-def test_chains_that_mix_and_those_in_short_steps_differ_in_nothing_but_the_step(chains: pd.DataFrame) -> None:
+def test_chains_that_mix_have_a_twin_each_in_short_steps(chains: pd.DataFrame) -> None:
     alike = ["dataset", "architecture", "depth", "width", "activation", "leapfrog_steps", "thinning", "prior_scale"]
     alike += ["likelihood_scale", "start", "burn_in", "warm_epochs", "seed"]
     long = chains[chains["grid"].isin(MIXING)].drop_duplicates("trajectory_id")

@@ -14,6 +14,7 @@ from synthetic_tables import both_sides, write_tables
 from deltaball.analysis import writing
 from deltaball.figures import autoencoding
 from deltaball.plan.plan import Plan
+from deltaball.report import readme
 from deltaball.tables import frames
 from deltaball.workflow import stages
 
@@ -178,6 +179,30 @@ def test_saturated_networks_shout(tmp_path: Path) -> None:
     assert re.findall(r"<code>(\w{16})</code> \((\d+) of 738 points\)", alarm) == [(ids[1], "710"), (ids[2], "5")]
     assert "PGD" not in alarm
     assert said.index("alarm") < said.index("Does robustness fall")
+
+
+def test_networks_that_lack_an_estimate_are_not_called_measured_without_a_word(tmp_path: Path) -> None:
+    plan = small(tmp_path, measures=[{**CLASS_CHANGE, "attack": ["fgsm", "pgd"]}])
+    write_tables(plan)
+    assert "in part" not in page(plan)
+    path, count = plan.study.folder / "robustness.parquet", len(plan.networks)
+    table, ids = frames.read(path), [network.id for network in plan.networks]
+    by_pgd = table["attack"] == "pgd"
+    gone = by_pgd & table["network_id"].isin(ids[:2]) | by_pgd & (table["network_id"] == ids[2]) & (
+        table["delta"] == 0.1
+    )
+    frames.write(table[~gone].reset_index(drop=True), path)
+    said = page(plan)
+    assert (
+        f'<b>{count} of {count}</b>planned networks trained and measured, 3 of them <a href="#ledger">in part</a>'
+        in said
+    )
+    assert (
+        "3 networks lack estimates that the study asks of them: "
+        "<code>class_change_linf_0.1_pgd</code> of 3, <code>class_change_linf_0.03_pgd</code> of 2."
+    ) in said
+    findings = readme.write(plan).read_text()
+    assert f"{count} of {count} planned networks are trained and measured, 3 of them not by every measure" in findings
 
 
 def test_several_guarantees_are_told_as_a_range(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ class Group(ABC):
 
     @cached_property
     def enclosure(self) -> Enclosure:
+        """CROWN's bounds of the logits."""
         return enclosed(self.model, self.around, "crown")
 
     @cached_property

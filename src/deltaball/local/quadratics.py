@@ -67,6 +67,7 @@ class Passed(NamedTuple):
     squares: torch.Tensor  # [B, inputs] d; n is the middle of what enters
 
     def on(self, value: torch.Tensor, size: torch.Tensor, *entering: torch.Tensor) -> "Passed":
+        """The same sum one layer further on: with `value` and `size` added, and of what is `entering`."""
         return Passed(self.value + value, self.size + size, *entering)
 
 
@@ -86,6 +87,7 @@ class Part(ABC):
         self.reach_leaving = torch.stack([(end - self.leaving).abs() for end in ends]).amax(0)
 
     def at(self, index: torch.Tensor) -> "Part":
+        """The part at some of its rows."""
         chosen = copy(self)
         for name in ("low", "high", "reach", "entering", "leaving", "reach_leaving"):
             setattr(chosen, name, getattr(self, name)[index])
@@ -107,6 +109,7 @@ class Part(ABC):
         """
 
     def pulled(self, slopes: torch.Tensor) -> torch.Tensor:
+        """Slopes [B, units] of what goes into the activations, as those of what enters [B, inputs]."""
         return self.stage.pulled(slopes[None, :, None])[0, :, 0]
 
 
@@ -297,6 +300,7 @@ class Quadratics:
         return cls(rows.to(dtype), [part.at(point) for part in parts], last, middle, reach)
 
     def at(self, index: torch.Tensor) -> "Quadratics":
+        """The same of some of the rows."""
         rows, middle, reach = (own[index] for own in (self.rows, self.middle, self.reach))
         return Quadratics(rows, [part.at(index) for part in self.parts], self.last, middle, reach)
 

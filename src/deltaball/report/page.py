@@ -62,6 +62,7 @@ def write(plan: Plan, study_path: Path) -> Path:
             networks=len(networks),
             trained=int((networks["status"] == TRAINED).sum()),
             measured=robustness["network_id"].nunique(),
+            lacking=summaries.lacking(plan, robustness),
             **_first_screen(plan, found, pictures, robustness),
             **_trends(found, pictures, measured, robustness),
             **_proven(found, pictures),

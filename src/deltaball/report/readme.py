@@ -35,6 +35,7 @@ def write(plan: Plan) -> Path:
             study=plan.study,
             networks=len(networks),
             measured=robustness["network_id"].nunique(),
+            lacking=summaries.lacking(plan, robustness)["networks"],
             guarantee=summaries.guarantee(robustness),
             papers=papers,
             chosen=sentences.choices(csv(folder / "tables/choices.csv")) if "choices" in stages.tables(plan) else "",

@@ -1,5 +1,6 @@
 """What the page tells in sentences and small tables, computed from the study's tables."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from deltaball.analysis.enclosures import LEVEL, ROUNDING
 from deltaball.analysis.ranges import distances, highest
 from deltaball.analysis.settling import order
 from deltaball.base.guarantees import confidence_text
+from deltaball.plan.plan import Plan
 from deltaball.report.reading import records
 
 WORST_SHOWN = 5
@@ -27,6 +29,19 @@ def guarantee(robustness: pd.DataFrame) -> dict[str, Any] | None:
         "confidence": _span(robustness["confidence"], confidence_text),
         "samples": _span(robustness["samples"], "{:,}".format),
         "margins": distances(robustness).any(),
+    }
+
+
+def lacking(plan: Plan, robustness: pd.DataFrame) -> dict[str, Any]:
+    """How many `networks` have some of the estimates that the study asks of them and not all; per measure, how many."""
+    there = robustness.groupby("network_id")["measure"].agg(set)
+    begun = [one for one in plan.networks if one.id in there.index]
+    absent = {
+        one.id: [asked.name for asked in plan.measures_of(one) if asked.name not in there[one.id]] for one in begun
+    }
+    return {
+        "networks": sum(bool(names) for names in absent.values()),
+        "measures": Counter(name for names in absent.values() for name in names).most_common(),
     }
 
 

@@ -109,7 +109,9 @@ def autoencoding(plan: Plan, training: AutoEncoding) -> Request:
     # Each map, what is enlarged of it, and the gradients of both.
     passing = 4 * sum(sum(layers.activations) for layers in coders.parts)
     batch = max(entry.batch_size, EVALUATION_BATCH)
-    return _request(plan, entry.dataset, minutes, FLOAT * (ADAM * numbers + batch * (passing + batch)))
+    # Differences of codes, each with each, and their squares: of all comparisons of a step, or of one in evaluating.
+    compared = 2 * entry.latent * max(costs.COMPARED * entry.batch_size**2, batch**2)
+    return _request(plan, entry.dataset, minutes, FLOAT * (ADAM * numbers + batch * passing + compared))
 
 
 def _decoding_seconds(plan: Plan, asked: Iterable[Mapping[Measure, int]], dataset: str) -> float:
