@@ -12,7 +12,9 @@ rule autoencoder:
         "../envs/deltaball.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: resources.autoencoding(PLAN, PLAN.autoencoder(wildcards.coder)).mem_mb(attempt),
+        mem_mb=lambda wildcards, attempt: resources.autoencoding(PLAN, PLAN.autoencoder(wildcards.coder)).mem_mb(
+            attempt
+        ),
         runtime=lambda wildcards, attempt: resources.autoencoding(PLAN, PLAN.autoencoder(wildcards.coder)).runtime(
             attempt
         ),
