@@ -223,7 +223,7 @@ def _overall(
 ) -> dict[str, Any]:
     row = {**_named(claim), "part": OVERALL}
     if not rows:
-        return {**row, "networks": 0, "verdict": "not run", "why": "the study has no such networks or measures"}
+        return {**row, "networks": 0, "verdict": "not run", "why": "nothing of the kind is measured"}
     members = pd.concat([part.members.reindex(columns=["network_id", "cluster"]) for part in parts])
     verdicts = [one["verdict"] for one in rows]
     counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS[:3]}

@@ -83,7 +83,7 @@ def _panels(shown: pd.DataFrame, kinds: list[str]) -> Figure:
         squeeze=False,
         layout="constrained",
     )
-    figure.get_layout_engine().set(w_pad=0.1)  # inches, for long names
+    figure.get_layout_engine().set(w_pad=0.2)  # inches, for long names
     panels[0, 1].set_axis_off()
     judges = sorted(shown["judge"].unique(), key=order)
     names = titles(judges)

@@ -102,7 +102,7 @@ def reason(
     """Why a verdict is what it is, in one phrase."""
     parts = claim["parts"]
     if claim["verdict"] == "not run":
-        return "the study has no such networks or measures"
+        return "nothing of the kind is measured"
     if claim["verdict"] != "undecided":
         return _in_parts(parts, claim["verdict"]) if len(parts) > 1 else str(claim["why"])
     tested = [row for row in parts if not pd.isna(row["effect"])]
