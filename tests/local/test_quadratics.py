@@ -87,7 +87,7 @@ def test_whatever_is_chosen_no_image_is_below(seed: int, name: str, gain: float,
             Chosen(
                 *(part + share * spread * torch.randn(part.shape, generator=random, dtype=part.dtype) for part in own)
             )
-            for own in of.started()
+            for own in of.started()[0]
         ]
         assert (of.certain(chosen) <= least + 1e-9).all()
     if seed % 5 == 0:
@@ -104,11 +104,11 @@ def test_what_is_below_a_window_is_its_least_value(seed: int, delta: float, tied
     _, exactly_ = quadratics(pack, Ball("linf", delta).around(x), torch.zeros(1).long(), torch.ones(1, 3).double())
     window = exactly_.parts[0]
     random = torch.Generator().manual_seed(seed)
-    coefficients, squares = torch.randn(2, 1, 1, generator=random, dtype=torch.float64)
+    coefficients, squares, centres = torch.randn(3, 1, 1, generator=random, dtype=torch.float64)
     squares = squares.square() * 5
-    own = Chosen(torch.randn(1, 4, generator=random, dtype=torch.float64), squares[:, :0], squares[:, :0])
+    own = Chosen(torch.randn(1, 4, generator=random, dtype=torch.float64), *[squares[:, :0]] * 3)
     nothing = torch.zeros(1, dtype=torch.float64)
-    found = window.passed(Passed(nothing, nothing, coefficients, squares), own, None)
+    found = window.passed(Passed(nothing, nothing, coefficients, squares, centres), own, None)
     alpha, bias = (coefficients * own.slopes)[0], window.stage.bias[0]
     low, high = window.low[0], window.high[0]
     # A least value lies where each unit is at an end of its interval or where the largest is.
@@ -116,7 +116,7 @@ def test_what_is_below_a_window_is_its_least_value(seed: int, delta: float, tied
     ends = [places.clamp(*interval).unique().tolist() for interval in zip(low, high, strict=True)]
     units = torch.tensor([*itertools.product(*ends)], dtype=torch.float64)
     y = units.amax(-1).clamp(min=0)
-    values = coefficients[0] * y - squares[0] / 2 * (y - window.leaving[0]).square() - units @ alpha
+    values = coefficients[0] * y - squares[0] / 2 * (y - centres[0]).square() - units @ alpha
     assert abs((found.value - alpha @ bias).item() - values.min().item()) < 1e-9
 
 
@@ -139,7 +139,7 @@ def test_many_units_are_not_extreme_at_once(pack: Pack) -> None:
     coarse, of = quadratics(pack, ball.around(x), point, flat)
     found = exceeding(coarse, of, torch.full((18,), math.inf), math.inf)
     # Lines alone: the same with hardly any curvature.
-    straight = [own._replace(curvatures=torch.full_like(own.curvatures, -40.0)) for own in of.started()]
+    straight = [own._replace(curvatures=torch.full_like(own.curvatures, -40.0)) for own in of.started()[0]]
     lines = of.certain(straight)
     assert (found > lines).all()
     seen = lowest(pack, x, ball, rows).flatten()

@@ -57,7 +57,7 @@ FIRST, DEEPER = 64, 4
 
 SHARE, MOST = 8, 128  # of a round's subproblems, this part is split at once, and no more than so many of a point
 
-COUPLED = 0.8  # of the time, at most, goes to quadratic bounds
+COUPLED = 0.9  # of the time, at most, goes to quadratic bounds
 
 TRIED = 8  # units tried out per split
 

@@ -1,4 +1,4 @@
-"""What makes quadratic bounds large: their slopes, curvatures and weights, sought by Adam."""
+"""What makes quadratic bounds large: their slopes, curvatures, weights and centres, sought by Adam."""
 
 import math
 import time
@@ -9,10 +9,10 @@ import torch
 from deltaball.local.quadratics import Chosen, Quadratics
 
 # Steps of Adam at most, and between two looks at what is proven; where time is short, at least so many are planned.
-STEPS, LOOK, FEWEST = 200, 25, 50
+STEPS, LOOK, FEWEST = 300, 25, 50
 
-# Lengths of the first steps of slopes, log κ and log s; they fall to this share.
-RATES, LAST = (0.03, 0.1, 0.05), 0.05
+# Lengths of the first steps of slopes, log κ, log s and centres; they fall to this share.
+RATES, LAST = (0.06, 0.06, 0.04, 0.1), 0.05
 
 
 def exceeding(
@@ -28,8 +28,8 @@ def exceeding(
     same rows: one to choose by, one that counts.
     """
     best = torch.full_like(enough, -torch.inf, dtype=torch.float64)
-    left, chosen = torch.arange(len(enough), device=enough.device), coarse.started()
-    vectors = [torch.ones_like(own.curvatures) for own in chosen]
+    left = torch.arange(len(enough), device=enough.device)
+    chosen, vectors = coarse.started()
     moments = [[torch.zeros_like(part) for part in own] * 2 for own in chosen]
     step, planned, started = 0, STEPS, time.process_time()
     while len(left):

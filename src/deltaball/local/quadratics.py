@@ -5,12 +5,14 @@ the bound pays for all of them. A function g of one unit's input z lies above α
 any κ ≥ 0, where β is the least value of g(z) - α z + κ (z - m)² / 2 in the interval; with a κ as large as the curvature
 this touches g at m. What it pays, Σᵢ κᵢ (zᵢ - mᵢ)² / 2, is paid for all units of a layer together: these are a linear
 function of what enters the layer, z - m = W (y - n), so that the sum is at most Σⱼ dⱼ (yⱼ - nⱼ)² / 2 for every d with
-diag(d) ≥ Wᵀ diag(κ) W, such as dⱼ = λ sⱼ, where s > 0 and λ is the largest eigenvalue of √κ W diag(1 / s) Wᵀ √κ. What
-is left is a sum of functions of one number each: of the layer before, where yⱼ is an activation of one input, or of
-the pixels. Second-order bounds with κ fixed (Singla & Feizi 2020, "Second-order provable defenses against adversarial
-attacks") and the semidefinite relaxation (Raghunathan et al. 2018, "Semidefinite relaxations for certifying robustness
-to adversarial examples") have the same aim; here α, κ and s are chosen by a few hundred steps of Adam (`coupling`),
-without any semidefinite program. With κ = 0 this is CROWN with the best lines.
+diag(d) ≥ Wᵀ diag(κ) W, such as dⱼ = λ sⱼ, where s > 0 and λ is the largest eigenvalue of √κ W diag(1 / s) Wᵀ √κ. The
+centre n is free, and m = W n + b follows from it: little is paid near n, so that it is best where the whole is lowest,
+which is often at an end of most intervals. What is left is a sum of functions of one number each: of the layer before,
+where yⱼ is an activation of one input, or of the pixels. Second-order bounds with κ fixed (Singla & Feizi 2020,
+"Second-order provable defenses against adversarial attacks") and the semidefinite relaxation (Raghunathan et al. 2018,
+"Semidefinite relaxations for certifying robustness to adversarial examples") have the same aim; here α, κ, s and n are
+chosen by a few hundred steps of Adam (`coupling`), without any semidefinite program. With κ = 0 this is CROWN with the
+best lines.
 
 Convolutions have κ = 0: each unit sees few pixels, which can well be extreme at once, and a κ for each changed nothing
 where it was tried (5 filters of 3×3). What leaves a pool is one number of its window, and what a dense layer pays for
@@ -43,7 +45,12 @@ MOST_UNITS = 256  # of a dense layer, for the eigenvalues
 
 COARSE, FINE = 24, 512  # cells of an interval, while choosing and for the bound that counts
 
-BEGINNING = 0.7  # of an activation's curvature, the first κ
+# The first κ and s, as those that were found come near them. Of the curvature of what a unit adds: κ where that is
+# concave, and where it is convex; of the squares that are paid for what leaves: κ. Of how far inputs move what enters
+# the units, this power: s.
+CONCAVE, CONVEX, PASSED, MOVED = 0.6, 0.1, 2.0, 0.5
+
+TURNS = 8  # of a vector, first
 
 NUMBERS = 2**22  # at once, of the bounds that count
 
@@ -56,6 +63,16 @@ class Chosen(NamedTuple):
     slopes: torch.Tensor  # [B, units] α is so many times the coefficient of what leaves the unit
     curvatures: torch.Tensor  # [B, units] log κ
     weights: torch.Tensor  # [B, inputs] log s
+    centres: torch.Tensor  # [B, inputs] n, from the middle, in reaches
+
+
+class Started(NamedTuple):
+    """What a layer is begun with, and what is then left of what enters it, about."""
+
+    chosen: Chosen
+    vector: torch.Tensor  # [B, units]
+    coefficients: torch.Tensor  # [B, inputs] c
+    squares: torch.Tensor  # [B, inputs] d
 
 
 class Passed(NamedTuple):
@@ -64,7 +81,8 @@ class Passed(NamedTuple):
     value: torch.Tensor  # [B]
     size: torch.Tensor  # [B] how large the numbers are that made it
     coefficients: torch.Tensor  # [B, inputs] c
-    squares: torch.Tensor  # [B, inputs] d; n is the middle of what enters
+    squares: torch.Tensor  # [B, inputs] d
+    centres: torch.Tensor  # [B, inputs] n
 
     def on(self, value: torch.Tensor, size: torch.Tensor, *entering: torch.Tensor) -> "Passed":
         """The same sum one layer further on: with `value` and `size` added, and of what is `entering`."""
@@ -80,7 +98,7 @@ class Part(ABC):
     def __init__(
         self, stage: Stage, low: torch.Tensor, high: torch.Tensor, middle: torch.Tensor, reach: torch.Tensor
     ) -> None:
-        self.stage, self.low, self.high, self.reach = stage, low, high, reach
+        self.stage, self.low, self.high, self.middle, self.reach = stage, low, high, middle, reach
         self.entering = stage.at(middle)[0]
         self.leaving = stage.activated(self.entering)
         ends = (stage.activated(end) for end in (low, high))
@@ -89,13 +107,13 @@ class Part(ABC):
     def at(self, index: torch.Tensor) -> "Part":
         """The part at some of its rows."""
         chosen = copy(self)
-        for name in ("low", "high", "reach", "entering", "leaving", "reach_leaving"):
+        for name in ("low", "high", "middle", "reach", "entering", "leaving", "reach_leaving"):
             setattr(chosen, name, getattr(self, name)[index])
         return chosen
 
     @abstractmethod
-    def started(self, coefficients: torch.Tensor) -> tuple[Chosen, torch.Tensor]:
-        """What to begin with for coefficients [B, units] of what leaves, and the coefficients of what enters."""
+    def started(self, coefficients: torch.Tensor, squares: torch.Tensor) -> Started:
+        """What to begin with for c and d [B, units] of what leaves."""
 
     @abstractmethod
     def turned(self, own: Chosen, vector: torch.Tensor) -> torch.Tensor:
@@ -116,13 +134,21 @@ class Part(ABC):
 class Coupled(Part):
     """A dense layer."""
 
-    def started(self, coefficients: torch.Tensor) -> tuple[Chosen, torch.Tensor]:
-        name, low, high = self.stage.activation, self.low, self.high
-        function = ACTIVATIONS[name]
-        slopes = (function(high) - function(low)) / (high - low).clamp(min=1e-6)
-        curvature = BEGINNING * (CURVATURES[name] or 1.0) * coefficients.abs() + 1e-4
-        own = Chosen(slopes, curvature.log(), coefficients.new_zeros(len(coefficients), self.stage.fan_in))
-        return own, self.pulled(coefficients * slopes)
+    def started(self, coefficients: torch.Tensor, squares: torch.Tensor) -> Started:
+        name, function = self.stage.activation, ACTIVATIONS[self.stage.activation]
+        slopes = (function(self.high) - function(self.low)) / (self.high - self.low).clamp(min=1e-6)
+        bent = (CURVATURES[name] or 1.0) * coefficients.abs()
+        concave = coefficients < 0 if name == "relu" else coefficients * self.entering > 0
+        curvatures = torch.where(concave, CONCAVE, CONVEX) * bent + PASSED * squares * slopes.square() + 1e-4
+        moved = curvatures @ self.stage.kernel[0].square().T * self.reach.square()
+        moved = moved / moved.mean(-1, keepdim=True).clamp(min=1e-30)
+        weights = MOVED * moved.clamp(min=1e-6).log()
+        own = Chosen(slopes, curvatures.log(), weights, torch.zeros_like(weights))
+        vector = torch.ones_like(slopes)
+        for _ in range(TURNS):
+            vector = self.turned(own, vector)
+        squares = self._squares(own, self._largest(self.reach, curvatures, weights, vector))
+        return Started(own, vector, self.pulled(coefficients * slopes), squares)
 
     def turned(self, own: Chosen, vector: torch.Tensor) -> torch.Tensor:
         root, kernel = (own.curvatures / 2).exp(), self.stage.kernel[0]
@@ -132,12 +158,16 @@ class Coupled(Part):
 
     def passed(self, after: Passed, own: Chosen, vector: torch.Tensor | None) -> Passed:
         slopes, curvatures = after.coefficients * own.slopes, own.curvatures.exp()
-        least = self._least(after, slopes, curvatures, certain=vector is None)
-        bias, reach = self.stage.bias[0], self.reach
-        paid = self._largest(reach, curvatures, own.weights, vector)[:, None] * own.weights.exp() * (reach > 0)
+        moved = self.reach * own.centres
+        least = self._least(after, slopes, curvatures, self.entering + moved @ self.stage.kernel[0], vector is None)
+        bias = self.stage.bias[0]
         size = least.abs().sum(-1) + slopes.abs() @ bias.abs()
-        squares = paid / reach.square().clamp(min=1e-30)
-        return after.on(least.sum(-1) + slopes @ bias, size, self.pulled(slopes), squares)
+        squares = self._squares(own, self._largest(self.reach, curvatures, own.weights, vector))
+        return after.on(least.sum(-1) + slopes @ bias, size, self.pulled(slopes), squares, self.middle + moved)
+
+    def _squares(self, own: Chosen, largest: torch.Tensor) -> torch.Tensor:
+        """d [B, inputs] of the largest eigenvalue."""
+        return largest[:, None] * own.weights.exp() * (self.reach > 0) / self.reach.square().clamp(min=1e-30)
 
     def _largest(
         self, reach: torch.Tensor, curvatures: torch.Tensor, weights: torch.Tensor, vector: torch.Tensor | None
@@ -152,8 +182,10 @@ class Coupled(Part):
         largest = torch.linalg.eigvalsh(products.where(finite[:, None, None], 0.0))[:, -1].clamp(min=0)
         return torch.where(finite, largest * (1 + SLACK), torch.inf)
 
-    def _least(self, after: Passed, slopes: torch.Tensor, curvatures: torch.Tensor, certain: bool) -> torch.Tensor:
-        """The least values [B, units] of c y - d (y - n)² / 2 + κ (z - m)² / 2 - α z, y being the activation of z."""
+    def _least(
+        self, after: Passed, slopes: torch.Tensor, curvatures: torch.Tensor, touching: torch.Tensor, certain: bool
+    ) -> torch.Tensor:
+        """The least values [B, units] of c y - d (y - n)² / 2 + κ (z - m)² / 2 - α z, y being z's activation."""
         name, low, high = self.stage.activation, self.low, self.high
         cells = FINE if certain else COARSE
         shares = torch.linspace(0, 1, cells + 1, dtype=low.dtype, device=low.device)[:, None]
@@ -161,24 +193,29 @@ class Coupled(Part):
         if name == "relu":
             inputs = torch.cat([inputs, torch.zeros_like(low).clamp(low, high)[:, None]], 1)
         with torch.no_grad():
-            values = self._values(after, slopes, curvatures, inputs)
+            values = self._values(after, slopes, curvatures, touching, inputs)
         if not certain:
-            return self._values(after, slopes, curvatures, _least_at(inputs, values))[:, 0]
+            return self._values(after, slopes, curvatures, touching, _least_at(inputs, values))[:, 0]
         # A function falls below its chord by no more than its curvature times the square of the width, over 8.
-        steepest = after.coefficients.abs() + after.squares * self.reach_leaving
-        steepest = CURVATURES[name] * steepest + curvatures
-        width = (high - low) / cells
-        factors = slopes.abs() + after.coefficients.abs() + curvatures * (high - low)
-        rounding = SLACK * (values.abs().amax(1) + factors * torch.maximum(low.abs(), high.abs()))
+        farthest = self.reach_leaving + (after.centres - self.leaving).abs()
+        steepest = CURVATURES[name] * (after.coefficients.abs() + after.squares * farthest) + curvatures
+        width, farthest = (high - low) / cells, torch.maximum((low - touching).abs(), (high - touching).abs())
+        factors = slopes.abs() + after.coefficients.abs() + curvatures * farthest
+        rounding = SLACK * (values.abs().amax(1) + factors * (torch.maximum(low.abs(), high.abs()) + farthest))
         return values.amin(1) - steepest * width.square() / 8 - rounding
 
     def _values(
-        self, after: Passed, slopes: torch.Tensor, curvatures: torch.Tensor, inputs: torch.Tensor
+        self,
+        after: Passed,
+        slopes: torch.Tensor,
+        curvatures: torch.Tensor,
+        touching: torch.Tensor,
+        inputs: torch.Tensor,
     ) -> torch.Tensor:
         """The values at inputs [B, some, units]."""
         leaving = ACTIVATIONS[self.stage.activation](inputs)
-        apart = leaving - self.leaving[:, None]
-        beyond = inputs - self.entering[:, None]
+        apart = leaving - after.centres[:, None]
+        beyond = inputs - touching[:, None]
         values = after.coefficients[:, None] * leaving - after.squares[:, None] / 2 * apart.square()
         return values + curvatures[:, None] / 2 * beyond.square() - slopes[:, None] * inputs
 
@@ -186,12 +223,12 @@ class Coupled(Part):
 class Windowed(Part):
     """A convolution with ReLUs, and with a max-pool or none."""
 
-    def started(self, coefficients: torch.Tensor) -> tuple[Chosen, torch.Tensor]:
+    def started(self, coefficients: torch.Tensor, squares: torch.Tensor) -> Started:
         ends = (end.to(torch.float64) for end in self._ends())
         below, _, above, _ = pool_lines(self.stage.curve.lines, ACTIVATIONS["relu"], *ends)
         slopes = torch.where(coefficients[:, None] > 0, below, above).flatten(1).to(coefficients.dtype)
-        nothing = slopes[:, :0]
-        return Chosen(slopes, nothing, nothing), self.pulled(self._repeated(coefficients) * slopes)
+        nothing, entering = slopes[:, :0], self.pulled(self._repeated(coefficients) * slopes)
+        return Started(Chosen(slopes, *[nothing] * 3), nothing, entering, torch.zeros_like(entering))
 
     def turned(self, own: Chosen, vector: torch.Tensor) -> torch.Tensor:
         return vector
@@ -201,7 +238,8 @@ class Windowed(Part):
         least, size = self._least(after, slopes.unflatten(1, (self.stage.phases, -1)))
         entering = self.pulled(slopes)
         size = size + slopes.abs() @ bias.abs()
-        return after.on(least + slopes @ bias, size, entering, torch.zeros_like(entering))
+        nothing = torch.zeros_like(entering)
+        return after.on(least + slopes @ bias, size, entering, nothing, nothing)
 
     def _least(self, after: Passed, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The sum [B] over pools of the least values of c y - d (y - n)² / 2 - Σᵢ αᵢ zᵢ, y being the largest of 0 and
@@ -218,7 +256,8 @@ class Windowed(Part):
             values = [self._values(after, slopes, low, high, largest) for largest in candidates.unbind(1)]
             best = _least_at(candidates, torch.stack(values, 1))[:, 0]
         least = self._values(after, slopes, low, high, best)
-        size = after.coefficients.abs() * candidates.amax(1) + after.squares * self.reach_leaving.square()
+        farthest = self.reach_leaving + (after.centres - self.leaving).abs()
+        size = after.coefficients.abs() * candidates.amax(1) + after.squares * farthest.square()
         return least.sum(-1), size.sum(-1) + 2 * (slopes.abs() * torch.maximum(low.abs(), high.abs())).sum((1, 2))
 
     def _values(
@@ -230,7 +269,7 @@ class Windowed(Part):
         largest: torch.Tensor,
     ) -> torch.Tensor:
         """The least values [B, pools] where y is `largest` [B, pools]."""
-        apart, y = largest - self.leaving, largest[:, None]
+        apart, y = largest - after.centres, largest[:, None]
         falling, rising = slopes.clamp(max=0), slopes.clamp(min=0)
         free = (rising * torch.minimum(high, y) + falling * low).sum(1)
         moved = (falling * (low - y)).masked_fill(high < y, torch.inf).amin(1).masked_fill(largest <= 0, 0.0)
@@ -304,13 +343,14 @@ class Quadratics:
         rows, middle, reach = (own[index] for own in (self.rows, self.middle, self.reach))
         return Quadratics(rows, [part.at(index) for part in self.parts], self.last, middle, reach)
 
-    def started(self) -> list[Chosen]:
-        """Where to begin: with chords and little curvature."""
+    def started(self) -> tuple[list[Chosen], list[torch.Tensor]]:
+        """Where to begin, and vectors near those of the largest eigenvalues."""
         coefficients, found = self._pulled, []
+        squares = torch.zeros_like(coefficients)
         for part in reversed(self.parts):
-            own, coefficients = part.started(coefficients)
-            found.insert(0, own)
-        return found
+            own, vector, coefficients, squares = part.started(coefficients, squares)
+            found.insert(0, (own, vector))
+        return [own for own, _ in found], [vector for _, vector in found]
 
     def bounds(self, chosen: Sequence[Chosen], vectors: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
         """Lower bounds [B].
@@ -319,14 +359,15 @@ class Quadratics:
         coarse: for choosing.
         """
         rows, bias, coefficients = self.rows, self.last.bias[0], self._pulled
-        passed = Passed(rows @ bias, rows.abs() @ bias.abs(), coefficients, torch.zeros_like(coefficients))
+        nothing = torch.zeros_like(coefficients)
+        passed = Passed(rows @ bias, rows.abs() @ bias.abs(), coefficients, nothing, nothing)
         for index in reversed(range(len(self.parts))):
             vector = None if vectors is None else vectors[index]
             passed = self.parts[index].passed(passed, chosen[index], vector)
-        middle, linear = passed.coefficients * self.middle, (passed.coefficients.abs() * self.reach).sum(-1)
-        paid = (passed.squares * self.reach.square()).sum(-1)
-        value = passed.value + middle.sum(-1) - linear - paid / 2
-        return value - SLACK * (passed.size + middle.abs().sum(-1) + linear + paid)
+        ends = [self.middle - self.reach, self.middle + self.reach]
+        least, most = (passed.coefficients * end - passed.squares / 2 * (end - passed.centres).square() for end in ends)
+        lowest = torch.minimum(least, most)
+        return passed.value + lowest.sum(-1) - SLACK * (passed.size + (least.abs() + most.abs()).sum(-1))
 
     def certain(self, chosen: Sequence[Chosen]) -> torch.Tensor:
         """Lower bounds [B], some at a time; -inf where numbers are too large."""
