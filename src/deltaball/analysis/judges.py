@@ -40,9 +40,12 @@ def decides(judges: pd.Series) -> pd.Series:
 
 
 def display_name(judge: str) -> str:
-    """As captions name it: PGD, PGD-10×1, CROWN, the exact answer."""
-    _, dash, settings = judge.partition("-")
-    return entry(judge).title + dash + settings.replace("x", "×")
+    """As captions name it: PGD, PGD-10×1, CROWN, the exact answer (0.4 s)."""
+    _, dash, told = judge.partition("-")
+    known = entry(judge)
+    if dash and list(known.settings) == ["seconds"]:
+        return f"{known.title} ({told} s)"
+    return known.title + dash + told.replace("x", "×")
 
 
 def titles(judges: Iterable[str]) -> dict[str, str]:

@@ -6,13 +6,12 @@ any κ ≥ 0, where β is the least value of g(z) - α z + κ (z - m)² / 2 in t
 this touches g at m. What it pays, Σᵢ κᵢ (zᵢ - mᵢ)² / 2, is paid for all units of a layer together: these are a linear
 function of what enters the layer, z - m = W (y - n), so that the sum is at most Σⱼ dⱼ (yⱼ - nⱼ)² / 2 for every d with
 diag(d) ≥ Wᵀ diag(κ) W, such as dⱼ = λ sⱼ, where s > 0 and λ is the largest eigenvalue of √κ W diag(1 / s) Wᵀ √κ. The
-centre n is free, and m = W n + b follows from it: little is paid near n, so that it is best where the whole is lowest,
-which is often at an end of most intervals. What is left is a sum of functions of one number each: of the layer before,
-where yⱼ is an activation of one input, or of the pixels. Second-order bounds with κ fixed (Singla & Feizi 2020,
-"Second-order provable defenses against adversarial attacks") and the semidefinite relaxation (Raghunathan et al. 2018,
-"Semidefinite relaxations for certifying robustness to adversarial examples") have the same aim; here α, κ, s and n are
-chosen by a few hundred steps of Adam (`coupling`), without any semidefinite program. With κ = 0 this is CROWN with the
-best lines.
+centre n is free, and m = W n + b follows from it. Little is paid near n, so n is best where the whole is lowest. What
+is left is a sum of functions of one number each: of the layer before, where yⱼ is an activation of one input, or of the
+pixels. Second-order bounds with κ fixed (Singla & Feizi 2020, "Second-order provable defenses against adversarial
+attacks") and the semidefinite relaxation (Raghunathan et al. 2018, "Semidefinite relaxations for certifying robustness
+to adversarial examples") have the same aim; here α, κ, s and n are chosen by a few hundred steps of Adam (`coupling`),
+without any semidefinite program. With κ = 0 this is CROWN with the best lines.
 
 Convolutions have κ = 0: each unit sees few pixels, which can well be extreme at once, and a κ for each changed nothing
 where it was tried (5 filters of 3×3). What leaves a pool is one number of its window, and what a dense layer pays for
@@ -45,12 +44,12 @@ MOST_UNITS = 256  # of a dense layer, for the eigenvalues
 
 COARSE, FINE = 24, 512  # cells of an interval, while choosing and for the bound that counts
 
-# The first κ and s, as those that were found come near them. Of the curvature of what a unit adds: κ where that is
-# concave, and where it is convex; of the squares that are paid for what leaves: κ. Of how far inputs move what enters
-# the units, this power: s.
+# Where Adam begins, close to where it ended on trained networks. κ is a share of the curvature of what the unit adds,
+# one share where that is concave and one where it is convex, and a share of the d of the layer behind. s is a power of
+# how far an input moves what enters the units.
 CONCAVE, CONVEX, PASSED, MOVED = 0.6, 0.1, 2.0, 0.5
 
-TURNS = 8  # of a vector, first
+TURNS = 8  # steps of the power iteration for the largest eigenvalue before Adam's first
 
 NUMBERS = 2**22  # at once, of the bounds that count
 
@@ -67,7 +66,7 @@ class Chosen(NamedTuple):
 
 
 class Started(NamedTuple):
-    """What a layer is begun with, and what is then left of what enters it, about."""
+    """Where the choices of a layer begin, and about what they leave to the layer before."""
 
     chosen: Chosen
     vector: torch.Tensor  # [B, units]
@@ -147,8 +146,7 @@ class Coupled(Part):
         vector = torch.ones_like(slopes)
         for _ in range(TURNS):
             vector = self.turned(own, vector)
-        squares = self._squares(own, self._largest(self.reach, curvatures, weights, vector))
-        return Started(own, vector, self.pulled(coefficients * slopes), squares)
+        return Started(own, vector, self.pulled(coefficients * slopes), self._squares(own, vector))
 
     def turned(self, own: Chosen, vector: torch.Tensor) -> torch.Tensor:
         root, kernel = (own.curvatures / 2).exp(), self.stage.kernel[0]
@@ -162,18 +160,17 @@ class Coupled(Part):
         least = self._least(after, slopes, curvatures, self.entering + moved @ self.stage.kernel[0], vector is None)
         bias = self.stage.bias[0]
         size = least.abs().sum(-1) + slopes.abs() @ bias.abs()
-        squares = self._squares(own, self._largest(self.reach, curvatures, own.weights, vector))
+        squares = self._squares(own, vector)
         return after.on(least.sum(-1) + slopes @ bias, size, self.pulled(slopes), squares, self.middle + moved)
 
-    def _squares(self, own: Chosen, largest: torch.Tensor) -> torch.Tensor:
-        """d [B, inputs] of the largest eigenvalue."""
-        return largest[:, None] * own.weights.exp() * (self.reach > 0) / self.reach.square().clamp(min=1e-30)
+    def _squares(self, own: Chosen, vector: torch.Tensor | None) -> torch.Tensor:
+        """d [B, inputs]."""
+        paid = self._largest(own, vector)[:, None] * own.weights.exp() * (self.reach > 0)
+        return paid / self.reach.square().clamp(min=1e-30)
 
-    def _largest(
-        self, reach: torch.Tensor, curvatures: torch.Tensor, weights: torch.Tensor, vector: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _largest(self, own: Chosen, vector: torch.Tensor | None) -> torch.Tensor:
         """The largest eigenvalue λ [B], at `vector` if there is one."""
-        root, kernel = curvatures.sqrt(), self.stage.kernel[0]
+        root, kernel, reach, weights = own.curvatures.exp().sqrt(), self.stage.kernel[0], self.reach, own.weights
         if vector is not None:
             return (((vector * root) @ kernel.T * reach).square() / weights.exp()).sum(-1)
         scaled = kernel * (reach / (weights / 2).exp())[..., None] * root[:, None]
@@ -185,7 +182,10 @@ class Coupled(Part):
     def _least(
         self, after: Passed, slopes: torch.Tensor, curvatures: torch.Tensor, touching: torch.Tensor, certain: bool
     ) -> torch.Tensor:
-        """The least values [B, units] of c y - d (y - n)² / 2 + κ (z - m)² / 2 - α z, y being z's activation."""
+        """The least values [B, units] of c y - d (y - n)² / 2 + κ (z - m)² / 2 - α z, where y is the activation of z.
+
+        The slopes are α, `touching` is m.
+        """
         name, low, high = self.stage.activation, self.low, self.high
         cells = FINE if certain else COARSE
         shares = torch.linspace(0, 1, cells + 1, dtype=low.dtype, device=low.device)[:, None]
