@@ -178,7 +178,7 @@ def test_no_time_and_no_numbers_prove_nothing_wrong() -> None:
 
 
 def test_exact_answers_need_few_subproblems_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    axes = {"depth": 1, "width": 48, "activation": "tanh"}
+    axes = {"depth": 1, "width": 96, "activation": "tanh"}
     pack = drawn_pack(layers("fcn", axes, (6, 6, 1), 2), networks=1, seed=5)
     x, ball = drawn_images((6, 6, 1), 6, seed=2), Ball("linf", 0.3)
     leading = torch.tensor([[1.0, -1.0]], dtype=torch.float64).expand(6, -1)
@@ -220,3 +220,13 @@ def test_what_it_does_not_know_is_refused() -> None:
     assert not Quadratics.take(drawn_pack(layers("fcn", axes, shape, 3), networks=1), around)
     curved = drawn_pack(layers("cnn", {**CNN, "activation": "tanh"}, (2, 2, 1), 3), networks=1)
     assert not Quadratics.take(curved, Ball("linf", 0.2).around(drawn_images((2, 2, 1), 2)))
+
+
+def test_small_networks_are_split_first() -> None:
+    """Each point is settled by subproblems: quadratic bounds, which need none, are not asked."""
+    pack = drawn_pack(layers("fcn", {"depth": 1, "width": 16, "activation": "relu"}, (6, 6, 1), 3), networks=1, seed=1)
+    x = drawn_images((6, 6, 1), 12, seed=2)
+    decided = decide(pack, x, Ball("linf", 0.02), 60.0)
+    assert np.isfinite(decided.outcome).all()
+    assert (decided.outcome == 1).any()
+    assert (decided.subproblems > 0).all()
