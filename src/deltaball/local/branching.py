@@ -58,7 +58,8 @@ FIRST, DEEPER = 64, 4
 
 SHARE, MOST = 8, 128  # of a round's subproblems, this part is split at once, and no more than so many of a point
 
-# A network of so few units is often settled by so many subproblems, sooner than by quadratic bounds.
+# A network of so few units is often settled by so many subproblems, sooner than by quadratic bounds; unless all bounds
+# count, where these say more in little time.
 FEW, GLANCE = 64, 16
 
 COUPLED = 0.9  # of the time, at most, goes to quadratic bounds
@@ -82,7 +83,7 @@ def search(groups: Sequence["Group"], seconds: float) -> None:
     """
     budget, deadline = FIRST, time.process_time() + seconds * sum(len(group.x) for group in groups)
     for index, group in enumerate(groups):
-        if group.units <= FEW:
+        if group.units <= FEW and not group.partly:
             group.advance(GLANCE, deadline)
         now = time.process_time()
         group.couple(now + COUPLED * (deadline - now) / (len(groups) - index))
