@@ -61,7 +61,7 @@ def test_at_every_point_attacks_and_proofs_agree_and_branching_proves_no_less_th
                 assert (sign * branched <= sign * attacked + 1e-6)[decided].all()
                 assert (sign * crown <= sign * branched + 1e-6)[decided].all()
                 compared += 1
-    assert compared == 28 * 2 + 3 * 2 * 2
+    assert compared == 52 * 2 + 6 * 2 * 2
 
 
 def test_branch_and_bound_closes_what_crown_leaves(plan: Plan) -> None:
