@@ -208,6 +208,13 @@ def test_curves_are_kept_of_networks_whose_outcomes_are_not(plan: Plan) -> None:
     pd.testing.assert_frame_equal(bare["convergence"], whole["convergence"], check_exact=True)
 
 
+def test_a_piece_that_knows_of_fewer_judges_has_other_curves(plan: Plan) -> None:
+    whole = piece(plan, plan.networks)
+    fewer = changed(whole, "curves", add("attacked", 0.1))
+    for parts in ([whole, fewer], [fewer, whole]):
+        assert_equal(merging.merged(plan, parts), merging.merged(plan, [whole]))
+
+
 def test_a_network_of_two_devices_is_taken_whole_from_one(plan: Plan) -> None:
     first, second = plan.networks[:2]
     near = [add("test_accuracy", -0.009), add("estimate", 0.1)]

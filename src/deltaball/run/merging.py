@@ -75,6 +75,9 @@ def merged(plan: Plan, given: Sequence[Piece]) -> dict[str, pd.DataFrame]:
     estimated = {network.id: [one.name for one in plan.measures_of(network)] for network in plan.networks}
     rows = {name: _gathered(name, given, estimated if name == "robustness" else asked) for name in COLUMNS}
     rows["outcomes"] = outcomes.rounded(plan, rows["outcomes"])
+    # The others are computed anew; a piece that knows of fewer judges has another curve, and is no contradiction.
+    bare = _without_outcomes(rows["robustness"], rows["outcomes"])
+    rows["curves"] = rows["curves"][rows["curves"]["network_id"].isin(bare)]
     agreement.check_data(plan, rows["networks"])
     agreement.check_points(plan, rows["robustness"])
     every_network = rows["networks"]
@@ -191,9 +194,7 @@ def _best_versions(united: Mapping[str, pd.DataFrame]) -> dict[str, str]:
 def _curves(
     plan: Plan, carried: pd.DataFrame, values: pd.DataFrame, robustness: pd.DataFrame, order: Mapping[str, int]
 ) -> pd.DataFrame:
-    have = set(values[["network_id", "measure"]].itertuples(index=False, name=None))
-    pairs = robustness[["network_id", "measure"]].itertuples(index=False, name=None)
-    without = {pair[0] for pair in pairs if pair not in have}
+    without = _without_outcomes(robustness, values)
     derived = curves.curves(plan, values[~values["network_id"].isin(without)])
     rows = pd.concat([derived, carried[carried["network_id"].isin(without)]], ignore_index=True)
     families = {family: index for index, family in enumerate(dict.fromkeys(map(curves.family, plan.measures)))}
@@ -203,6 +204,13 @@ def _curves(
         if family in families:
             found[order[row.network_id], families[family], row.delta] = index
     return rows.iloc[[found[key] for key in sorted(found)]].reset_index(drop=True).astype(columns.CURVES)
+
+
+def _without_outcomes(robustness: pd.DataFrame, values: pd.DataFrame) -> set[str]:
+    """The ids of networks with an estimate whose outcomes are not there."""
+    have = set(values[["network_id", "measure"]].itertuples(index=False, name=None))
+    pairs = robustness[["network_id", "measure"]].itertuples(index=False, name=None)
+    return {pair[0] for pair in pairs if pair not in have}
 
 
 def _convergence(plan: Plan, carried: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
