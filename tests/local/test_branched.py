@@ -82,10 +82,10 @@ def test_it_comes_close_to_a_grid_where_crown_does_not(activation: str):
         pack, ball = drawn(seed, activation, 2.0), Ball("linf", 0.2)
         x = images(pack, 3, seed)
         worst = grid(pack, x, ball, SoftmaxVariation())
-        gaps.append(said(Branched(1.0), pack, x, ball, SoftmaxVariation()) - worst)
+        gaps.append(said(Branched(0.5), pack, x, ball, SoftmaxVariation()) - worst)
         before.append(said(Crown(), pack, x, ball, SoftmaxVariation()) - worst)
         clear = (grid(pack, x, ball, VariationAbove(0.4)) == 1) & (worst < 0.25)
-        proven.append(said(Branched(1.0), pack, x, ball, VariationAbove(0.5))[clear])
+        proven.append(said(Branched(0.5), pack, x, ball, VariationAbove(0.5))[clear])
     gaps, before = torch.cat(gaps), torch.cat(before)
     assert gaps.median() < 3 * WITHIN
     assert gaps.mean() < before.mean() / 3

@@ -178,7 +178,7 @@ def test_no_time_and_no_numbers_prove_nothing_wrong() -> None:
 
 
 def test_exact_answers_need_few_subproblems_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    axes = {"depth": 1, "width": 96, "activation": "tanh"}
+    axes = {"depth": 1, "width": 48, "activation": "tanh"}
     pack = drawn_pack(layers("fcn", axes, (6, 6, 1), 2), networks=1, seed=5)
     x, ball = drawn_images((6, 6, 1), 6, seed=2), Ball("linf", 0.3)
     leading = torch.tensor([[1.0, -1.0]], dtype=torch.float64).expand(6, -1)

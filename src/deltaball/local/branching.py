@@ -16,8 +16,8 @@ all are closed or the time is spent. The subproblems of many points are bounded 
 enough is bounded once more in float64, and only that counts.
 
 Before that, quadratic functions bound what CROWN does not prove (`quadratics`); of a network with many undecided units
-they prove in a tenth of a second what splits do not in minutes. Of a network with few units the first subproblems are
-faster, and come first. Convolutions are bounded by quadratic functions as they are; written as dense layers, they have
+they prove in a tenth of a second what splits do not in minutes. Of a network with few units the first round is faster,
+and comes first. Convolutions are bounded by quadratic functions as they are; written as dense layers, they have
 thousands of units, and few subproblems fit into a second.
 
 Bounds of the second layer's inputs by CROWN, made anew after every third or sixth split of the first layer's, were
@@ -58,9 +58,7 @@ FIRST, DEEPER = 64, 4
 
 SHARE, MOST = 8, 128  # of a round's subproblems, this part is split at once, and no more than so many of a point
 
-# A network of so few units is often settled by so many subproblems, sooner than by quadratic bounds; unless all bounds
-# count, where these say more in little time.
-FEW, GLANCE = 64, 16
+FEW = 32  # of a network of no more units the first round comes before quadratic bounds
 
 COUPLED = 0.9  # of the time, at most, goes to quadratic bounds
 
@@ -83,8 +81,8 @@ def search(groups: Sequence["Group"], seconds: float) -> None:
     """
     budget, deadline = FIRST, time.process_time() + seconds * sum(len(group.x) for group in groups)
     for index, group in enumerate(groups):
-        if group.units <= FEW and not group.partly:
-            group.advance(GLANCE, deadline)
+        if group.units <= FEW:
+            group.advance(FIRST, deadline)
         now = time.process_time()
         group.couple(now + COUPLED * (deadline - now) / (len(groups) - index))
     while any(group.open for group in groups) and time.process_time() < deadline:

@@ -13,10 +13,9 @@ attacks") and the semidefinite relaxation (Raghunathan et al. 2018, "Semidefinit
 to adversarial examples") have the same aim; here α, κ, s and n are chosen by a few hundred steps of Adam (`coupling`),
 without any semidefinite program. With κ = 0 this is CROWN with the best lines.
 
-Convolutions have κ = 0: each unit sees few pixels, which can well be extreme at once. A κ for each, with its centre,
-was tried (5 filters of 3×3): a quarter of what these bounds lose is regained after 600 steps, each of more than twice
-the time, and nothing after 150. What leaves a pool is one number of its window, and what a dense layer pays for
-that is known exactly.
+Convolutions have κ = 0: each unit sees few pixels, which can well be extreme at once. Where a κ for each, with its
+centre, was tried (5 filters of 3×3), many more steps, and dearer ones, gained little. What leaves a pool is one number
+of its window, and what a dense layer pays for that is known exactly.
 
 Whatever is chosen, the bound holds. Minima over intervals are taken on a grid, less what a function of bounded
 curvature can fall below its values at the ends of a cell.
