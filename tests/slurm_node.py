@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 
 CONFIGURATION = Path("/etc/slurm")
 # MinJobAge: squeue must still know a job when Snakemake asks. No accounting, no munge, no cgroups.
-SLURM_CONF = """
+SLURM_CONF = """# for the tests of process {process}
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
 AuthType=auth/none
@@ -53,11 +54,21 @@ def why_not() -> str:
         return f"no Slurm here ({missing[0]} is missing): apt-get install slurm-wlm"
     if os.geteuid() != 0:
         return "starting a Slurm needs root"
-    if (CONFIGURATION / "slurm.conf").exists():
-        return f"{CONFIGURATION}/slurm.conf is there: this machine has a Slurm of its own"
+    if (CONFIGURATION / "slurm.conf").exists() and not remains():
+        return f"{CONFIGURATION}/slurm.conf is there: this machine has a Slurm of its own, or other tests are running"
     if not Path("/dev/tty1").exists():
         return "no /dev/tty0 and /dev/tty1 to pass for GPUs"
     return ""
+
+
+def remains() -> "Slurm | None":
+    """The cluster of tests that were killed before they could stop it."""
+    path = CONFIGURATION / "slurm.conf"
+    written = path.read_text() if path.exists() else ""
+    owner = re.match(r"# for the tests of process (\d+)\n", written)
+    if not owner or Path("/proc", owner[1]).exists():
+        return None
+    return Slurm(Path(re.search(r"^StateSaveLocation=(.+)/state$", written, re.MULTILINE)[1]))
 
 
 class Slurm:
@@ -67,12 +78,14 @@ class Slurm:
         self.folder = folder
 
     def start(self) -> None:
+        if before := remains():
+            before.stop()
         host = socket.gethostname().partition(".")[0]
         for name in ("state", "spool"):
             (self.folder / name).mkdir()
         # Not elsewhere: the executor's job step takes SLURM_CONF out of the environment.
         CONFIGURATION.mkdir(exist_ok=True)
-        (CONFIGURATION / "slurm.conf").write_text(SLURM_CONF.format(host=host, folder=self.folder))
+        (CONFIGURATION / "slurm.conf").write_text(SLURM_CONF.format(process=os.getpid(), host=host, folder=self.folder))
         (CONFIGURATION / "gres.conf").write_text(GRES_CONF)
         subprocess.run(["slurmctld", "-c"], check=True)
         subprocess.run(["slurmd", "-N", "n1"], check=True)
@@ -84,20 +97,29 @@ class Slurm:
 
     def stop(self) -> None:
         """Stop the daemons, and remove the configuration: without its daemons it makes every Slurm command wait."""
-        self.say("scancel", "--state=PENDING")
-        self.say("scancel", "--signal=KILL", "--full", "--state=RUNNING")
+        if self._daemons():
+            self.say("scancel", "--state=PENDING")
+            self.say("scancel", "--signal=KILL", "--full", "--state=RUNNING")
         for process in self.left_behind():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        for name in ("slurmd", "slurmctld"):
-            pid = self.folder / f"{name}.pid"
-            if pid.exists():
-                os.kill(int(pid.read_text()), signal.SIGTERM)
+        for process in self._daemons():
+            os.kill(process, signal.SIGTERM)
         deadline = time.monotonic() + 200
-        while list(self.folder.glob("slurm*.pid")) and time.monotonic() < deadline:
+        while self._daemons() and time.monotonic() < deadline:
             time.sleep(0.2)
         for name in ("slurm.conf", "gres.conf"):
             (CONFIGURATION / name).unlink(missing_ok=True)
+
+    def _daemons(self) -> list[int]:
+        found = []
+        for name in ("slurmd", "slurmctld"):
+            with contextlib.suppress(OSError):
+                process = int((self.folder / f"{name}.pid").read_text())
+                # Of a machine that has started anew, the number may be another process's.
+                if Path("/proc", str(process), "comm").read_text().strip() == name:
+                    found.append(process)
+        return found
 
     def left_behind(self) -> list[int]:
         """Processes of jobs that are over for Slurm but not for the machine, as after a node was down."""

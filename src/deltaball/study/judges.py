@@ -67,7 +67,7 @@ class Judge:
     seconds: float = 0.0  # of a CPU per point, besides the passes
     branches: bool = False  # whether it searches by branch and bound besides, up to its setting `seconds`
     members: tuple[str, ...] = ()  # of an ensemble: the attacks of which the closest image counts, as it numbers them
-    # Of the rules by which it looks: another one whenever it finds other images by the same settings.
+    # Of the rules by which it looks: another one whenever it finds other images, or proves more, by the same settings.
     version: int = 1
     # Whether a CPU asks it network by network: it goes on with a part of the points, of which each network has others.
     one_by_one: bool = False
@@ -338,6 +338,7 @@ JUDGES = {
             settings={"seconds": 1.0},
             refusals=(UNLAYERED, VECTORS, STANDARDISED, NO_SOFTMAX, EUCLIDEAN, CURVED_SUMS, TOO_LARGE),
             branches=True,
+            version=2,
         ),
         Judge(
             name="exact",
@@ -359,6 +360,7 @@ JUDGES = {
                 TOO_LARGE,
             ),
             branches=True,
+            version=2,
         ),
         Judge(
             name="exact_distance",
@@ -380,6 +382,7 @@ JUDGES = {
             ),
             weakening=("tolerance",),
             branches=True,
+            version=2,
         ),
         Judge(
             name="uniform",
