@@ -13,6 +13,7 @@ import pytest
 from builders import grid, planned
 from tiny_study import ROOT
 
+from deltaball.base import hardware
 from deltaball.base.errors import InputError
 from deltaball.cli import main
 from deltaball.plan import loading
@@ -96,6 +97,25 @@ def test_without_a_limit_all_is_done_in_order(plan: Plan) -> None:
     ended, done = did(plan, None, sleep=lambda _: None)
     assert done == [(stage, one) for one in "abc" for stage in ("train", "measure")]
     assert (grids(plan, ended.done), ended.left, ended.failed) == (["a", "b", "c"], [], {})
+
+
+def test_shards_are_done_in_an_order_that_does_not_follow_their_size(tmp_path: Path) -> None:
+    """A run that stops half-way has large networks too; grids stay in the order of the study."""
+    widths = [2**exponent for exponent in range(3, 11)]
+    grids_of_many = [grid(name="z", width=widths), grid(name="a", width=widths, learning_rate=0.2)]
+    whole = planned(*grids_of_many, results=str(tmp_path), compute={"shard_minutes": 0.0001})
+    shards = list(whole.shards.values())
+    assert len(shards) == 16
+    ordered = limited.by_chance(shards)
+    assert sorted(ordered, key=lambda one: one.id) == sorted(shards, key=lambda one: one.id)
+    assert grids(whole, [one.id for one in ordered]) == ["z"] * 8 + ["a"] * 8
+    for part in (ordered[:8], ordered[8:]):
+        sizes = [one.trajectories[0].axes["width"] for one in part]
+        assert sorted(sizes) == widths
+        assert max(sizes[:4]) > min(sizes[4:])
+        assert max(sizes[4:]) > min(sizes[:4])
+    # What is asked for, and in which order, does not decide.
+    assert limited.by_chance(shards[::-1])[:8] == ordered[8:]
 
 
 def test_a_shard_that_does_not_fit_is_left_for_one_that_does(plan: Plan, clock: Clock) -> None:
@@ -206,6 +226,7 @@ def test_a_sample_grows_and_only_what_the_tables_lack_is_trained(
         # Whole trajectories: three networks each in the first grid, one each in the second.
         assert f"{trained} trained" in capsys.readouterr().out
         networks = pd.read_parquet("results/small/networks.parquet")
+        assert set(networks["device"].dropna()) == {f"cpu ({hardware.processor()})"}
         seen.append(set(networks["network_id"][networks["status"] == "trained"]))
         assert seen[-2] < seen[-1]
         shutil.rmtree("results/store")

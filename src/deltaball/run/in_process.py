@@ -46,6 +46,7 @@ def run(
         to_do = asked & merging.lacking(planned, there[0]) if there else asked
         planned = replace(planned, first=planned.with_steps(to_do))
         shards = [shard for shard in planned.shards.values() if any(one.id in to_do for one in shard.trajectories)]
+        shards = limited.by_chance(shards)
         wanted = [network for shard in shards for network in planned.networks_of(shard.trajectories)]
         preparing.check_there(planned, Store(planned.study.store), wanted)
         for name in sorted({one.dataset for one in wanted}):

@@ -49,6 +49,15 @@ def shard_minutes(plan: Plan, limit: float | None) -> float:
     return own if limit is None else min(own, limit / 60 / SHARDS_PER_LIMIT)
 
 
+def by_chance(shards: Sequence[Shard]) -> list[Shard]:
+    """Grid by grid in the order given, within a grid by the shards' ids, which are hashes.
+
+    A plan has the shards of small networks first. A run that stopped amid them would leave tables of small networks.
+    """
+    place = {name: index for index, name in enumerate(dict.fromkeys(one.grid for one in shards))}
+    return sorted(shards, key=lambda one: (place[one.grid], one.id))
+
+
 def run(
     plan: Plan,
     shards: Sequence[Shard],

@@ -1,6 +1,5 @@
 """Packs that descend a loss together, from where each network starts."""
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 import deltaball
+from deltaball.base import hardware
 from deltaball.base.draws import generator
 from deltaball.base.errors import InputError
 from deltaball.base.statuses import DIVERGED, TRAINED
@@ -307,9 +307,9 @@ def _arrays(tensors: Sequence[torch.Tensor]) -> list[np.ndarray]:
 
 
 def provenance(dataset: Dataset, device: str) -> dict[str, Any]:
-    hardware = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    model = torch.cuda.get_device_name() if device == "cuda" else hardware.processor()
     return {
         "data_sha256": dataset.facts.fingerprint,
         "software": f"deltaball {deltaball.__version__}, torch {torch.__version__}, numpy {np.__version__}",
-        "device": f"{device} ({hardware})",
+        "device": f"{device} ({model})",
     }

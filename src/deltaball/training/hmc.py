@@ -11,7 +11,6 @@ any number of kills; on a GPU the chains of a pack take each transition together
 """
 
 import hashlib
-import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +23,7 @@ import numpyro
 import torch
 
 import deltaball
-from deltaball.base import statuses
+from deltaball.base import hardware, statuses
 from deltaball.base.draws import generator
 from deltaball.base.errors import InputError
 from deltaball.data.datasets import Dataset
@@ -231,10 +230,10 @@ def _device(device: str) -> Any:
 
 
 def _provenance(dataset: Dataset, device: str) -> dict[str, Any]:
-    hardware = _device(device).device_kind if device == "cuda" else platform.machine()
+    model = _device(device).device_kind if device == "cuda" else hardware.processor()
     return {
         "data_sha256": dataset.facts.fingerprint,
         "software": f"deltaball {deltaball.__version__}, jax {jax.__version__}, numpyro {numpyro.__version__}, "
         f"numpy {np.__version__}",
-        "device": f"{device} ({hardware})",
+        "device": f"{device} ({model})",
     }

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import deltaball
-from deltaball.base import signals
+from deltaball.base import hardware, signals
 from deltaball.base.errors import InputError, OutsideError
 from deltaball.base.files import written_whole
 from deltaball.plan.networks import Shard, Trajectory
@@ -171,12 +171,8 @@ def commit() -> str | None:
 
 
 def processor() -> str:
-    """The model of this machine's CPU, where the system says it, and how many cores it has."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        model = named[0].partition(":")[2].strip() if named else model
-    return f"{model}, {os.cpu_count()} cores"
+    """The model of this machine's CPU and how many cores it has."""
+    return f"{hardware.processor()}, {os.cpu_count()} cores"
 
 
 def _write(plan: Plan, run: str, status: str, facts: dict[str, Any]) -> None:
