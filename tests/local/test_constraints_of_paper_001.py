@@ -202,7 +202,9 @@ def test_of_a_linear_network_bounds_are_attained(norm: str):
         torch.testing.assert_close(bounds.upper[..., j], logits[..., j] - around.minimum(-slope)[..., 0], **NEAR)
     own = torch.arange(4)
     assert (bounds.differences[..., own, own] == 0).all()
-    assert torch.equal(logit_bounds(pack, x, ball, "crown", None).differences, bounds.differences)
+    # Bounds of the logits ride along in larger products, which some processors round another way.
+    alone = logit_bounds(pack, x, ball, "crown", None).differences
+    torch.testing.assert_close(alone, bounds.differences, atol=1e-12, rtol=0)
 
 
 NEAR = {"atol": 1e-4, "rtol": 0}
