@@ -1,5 +1,8 @@
 """Branch and bound as a certificate: what it proves of softmaxes where attacks and CROWN leave a gap.
 
+Softmaxes that fall are bounded by quadratic functions first (`falling`), and no further: splits prove little more of
+them in the same time. Of a network of few units they prove more, and do all of it.
+
 Differences of logits are bounded as far as the outcome needs that is to be proven: a little beyond what PGD finds, or
 the notion's threshold. Of a class j whose softmax is to stay above F: Σᵢ exp(zᵢ - zⱼ) ≤ 1 / F - 1 over i ≠ j, which
 holds if each difference stays below a number of its own and these add up to no more. Each number lies between what a
@@ -11,6 +14,7 @@ What the time allows counts, even if it is less than what was to be proven.
 """
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,17 +23,23 @@ import torch
 
 from deltaball.local.attacks.pgd import Pgd
 from deltaball.local.balls import Ball
-from deltaball.local.branching import GROUP, Group, search
+from deltaball.local.branching import FEW, GROUP, Group, search
 from deltaball.local.certificates.bounds import LogitBounds
 from deltaball.local.certificates.differences import logit_bounds
-from deltaball.local.certificates.softmax import of_differences, rounding
-from deltaball.local.forms import forms_of, refuse
+from deltaball.local.certificates.softmax import of_differences, rounding, summing_to_one
+from deltaball.local.falling import Falls, lowest
+from deltaball.local.forms import forms_of, hidden_units, refuse
 from deltaball.local.judge import Judge, Verdict
 from deltaball.local.notions import Notion, VariationAbove
 from deltaball.local.points import filled
+from deltaball.local.quadratics import taken
 from deltaball.local.references import Reference
 from deltaball.networks.models import Layered
 from deltaball.study.judges import PGD
+
+# Of the time, at most, goes to softmaxes that fall, by quadratic bounds; splits prove little more of them in this time
+# unless the network has few units.
+FALLS = 0.9
 
 WITHIN = 0.01  # of a softmax variation: so far beyond what PGD finds a proof need not be better
 
@@ -89,9 +99,17 @@ class Branched(Judge):
         reference = Reference.output(network(x))
         bounds = logit_bounds(network, x, ball, "crown", None, softmax=True)
         outcome = notion.certified(reference, bounds)[0]
-        left = (((outcome - found).abs() > WITHIN) & bounds.softmax[0].isfinite().flatten(1).all(1)).nonzero()[:, 0]
-        own = LogitBounds(bounds.differences[:, left], softmax=bounds.softmax[:, left])
-        decided = isinstance(notion, VariationAbove)
+        apart = ((outcome - found).abs() > WITHIN) & bounds.softmax[0].isfinite().flatten(1).all(1)
+        left = apart.nonzero()[:, 0]
+        own, seconds, decided = _of_points(bounds, left), self.seconds, isinstance(notion, VariationAbove)
+        quadratic = quadratic_form(network, ball, x[left])
+        if quadratic is not None:
+            level = (torch.full_like(found, notion.gamma) if decided else found + WITHIN)[left]
+            deadline = time.process_time() + FALLS * seconds * len(left)
+            own = fallen(network, quadratic, x[left], ball, own, level.double(), deadline)
+            outcome[left] = notion.certified(reference.chosen(left[None]), own)[0]
+            kept = (outcome[left] - found[left]).abs() > WITHIN
+            left, own, seconds = left[kept], _of_points(own, kept), (1 - FALLS) * seconds
         for share in (0.0,) if decided else SHARES:
             if not len(left):
                 break
@@ -101,37 +119,75 @@ class Branched(Judge):
             level = level + share * (outcome[left] - level)
             level = torch.full_like(level, notion.gamma) if decided else level
             falling = seen[0].topk(min(FALLING, seen.shape[-1])).indices
-            wanted = targets(seen, climbed(network, x[left], ball, falling), own, level.double())
-            seconds = self.seconds / (1 if decided else len(SHARES))
-            own = improved(own, wanted, tightened(network, x[left], ball, wanted, seconds))
+            reached = climbed(network, x[left], ball, falling) if quadratic is None else None
+            wanted = targets(seen, reached, own, level.double())
+            own = improved(
+                own, wanted, tightened(network, x[left], ball, wanted, seconds / (1 if decided else len(SHARES)))
+            )
             outcome[left] = notion.certified(held_against, own)[0]
             # What was too much to prove needs no more to be asked.
             kept = (outcome[left] <= level + REACHED) & (outcome[left] - found[left] > WITHIN)
-            left, own = left[kept], LogitBounds(own.differences[:, kept], softmax=own.softmax[:, kept])
+            left, own = left[kept], _of_points(own, kept)
         return outcome
 
 
-def targets(seen: torch.Tensor, reached: torch.Tensor, bounds: LogitBounds, level: torch.Tensor) -> Targets:
+def _of_points(bounds: LogitBounds, some: torch.Tensor) -> LogitBounds:
+    return LogitBounds(bounds.differences[:, some], softmax=bounds.softmax[:, some])
+
+
+def quadratic_form(model: Layered, ball: Ball, x: torch.Tensor) -> Layered | None:
+    """The network as quadratic bounds take it; None where they do not, or where splits prove more."""
+    form, *_ = forms_of(model)
+    return taken(model, form, ball.around(x)) if hidden_units(form()) > FEW and len(x) else None
+
+
+def fallen(
+    model: Layered,
+    quadratic: Layered,
+    x: torch.Tensor,
+    ball: Ball,
+    bounds: LogitBounds,
+    level: torch.Tensor,
+    deadline: float,
+) -> LogitBounds:
+    """Bounds [1, n] by what quadratic bounds prove, too, of softmaxes that may fall by more than `level` [n]."""
+    least, most = bounds.softmax[0].unbind(-1)
+    floor = floors(model(x)[0].double().softmax(-1), level)
+    point, label = ((floor > 0) & ~(least >= floor)).nonzero(as_tuple=True)
+    falls = Falls(point, label, floor[point, label], -bounds.differences[0, point, label])
+    found = lowest(model, quadratic, x, ball, falls, deadline)
+    least = least.index_put((point, label), torch.maximum(least[point, label], found))
+    return LogitBounds(bounds.differences, softmax=summing_to_one(least, most)[None])
+
+
+def floors(now: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    """How low softmaxes may be [n, classes] whose change from `now` is to be no more than `level` [n]."""
+    return now - level[:, None] + rounding(2 * now)
+
+
+def targets(seen: torch.Tensor, reached: torch.Tensor | None, bounds: LogitBounds, level: torch.Tensor) -> Targets:
     """What proves that no softmax changes by more than `level` [n] in the balls that `bounds` [1, n] are of.
 
     `seen` are float64 logits [2, n, classes] at the points and at images of their balls, and `reached` [n, j, i] what
-    zᵢ - zⱼ is at some image. Asked is what the bounds do not prove, and of a class that rises what the others' falling
-    does not.
+    zᵢ - zⱼ is at some image; without it nothing is asked of falling. Asked is what the bounds do not prove, and of a
+    class that rises what the others' falling does not.
     """
     now, classes = seen[0].softmax(-1), seen.shape[-1]
     lowest, highest = bounds.softmax[0].unbind(-1)
-    floor = now - level[:, None] + rounding(2 * now)
+    floor = floors(now, level)
     ceiling = (level[:, None] + now - rounding(now)) / (1 + rounding(torch.ones_like(now)))
-    falls = (floor > 0) & ~(lowest >= floor)
+    falls = (floor > 0) & ~(lowest >= floor) & (reached is not None)
     others_floor = torch.where(falls, floor, lowest.nan_to_num(0)).clamp(min=0)
     left_by_others = 1 - (others_floor.sum(-1, keepdim=True) - others_floor)
     rises = (ceiling < 1) & ~(torch.minimum(highest, left_by_others) <= ceiling + WITHIN / 2)
 
     identity = torch.eye(classes, dtype=torch.float64, device=seen.device)
     leads = (identity[:, None] - identity).expand(len(now), -1, -1, -1)  # [n, j, i, classes]
-    most = exponents(reached, -bounds.differences[0], (1 / floor.clamp(min=1e-300) - 1).log())
-    asked = falls[..., None] & ~identity.bool() & (most < -bounds.differences[0])
-    above = torch.where(asked, -most, -torch.inf)
+    above = torch.full_like(bounds.differences[0], -torch.inf)
+    if reached is not None:
+        most = exponents(reached, -bounds.differences[0], (1 / floor.clamp(min=1e-300) - 1).log())
+        asked = falls[..., None] & ~identity.bool() & (most < -bounds.differences[0])
+        above = above.where(~asked, -most)
 
     # Tangents at the image of the two at which the softmax is larger.
     larger = (seen[1].softmax(-1) > now)[..., None]
@@ -203,9 +259,7 @@ def improved(bounds: LogitBounds, asked: Targets, reached: torch.Tensor) -> Logi
     lowest = torch.maximum(lowest, bounds.softmax[..., 0])
     tangents = 1 / (1 + (rising + entropy(asked.weights)).exp())
     highest = torch.minimum(torch.minimum(highest, bounds.softmax[..., 1]), tangents)
-    others_lowest, others_highest = (side.sum(-1, keepdim=True) - side for side in (lowest, highest))
-    softmax = torch.stack([torch.maximum(lowest, 1 - others_highest), torch.minimum(highest, 1 - others_lowest)], -1)
-    return LogitBounds(differences, softmax=softmax)
+    return LogitBounds(differences, softmax=summing_to_one(lowest, highest))
 
 
 def tightened(model: Layered, x: torch.Tensor, ball: Ball, wanted: Targets, seconds: float) -> torch.Tensor:

@@ -45,8 +45,8 @@ from deltaball.local.certificates.crown import layer_bounds
 from deltaball.local.certificates.enclosures import enclosed
 from deltaball.local.certificates.passages import Enclosure
 from deltaball.local.coupling import exceeding
-from deltaball.local.forms import Form
-from deltaball.local.quadratics import Quadratics, quadratics
+from deltaball.local.forms import Form, hidden_units
+from deltaball.local.quadratics import quadratics, taken
 from deltaball.local.subproblems import STEPS, Relaxations, Subproblems
 from deltaball.networks.layers import Activation
 from deltaball.networks.models import Layered
@@ -126,8 +126,7 @@ class Group(ABC):
     @property
     def units(self) -> int:
         """How many units the network has, written as dense layers."""
-        _, affine = self.searches[0].form()
-        return sum(bias.shape[-1] for _, bias in affine[:-1])
+        return hidden_units(self.searches[0].form())
 
     @cached_property
     def enclosure(self) -> Enclosure:
@@ -164,8 +163,7 @@ class Group(ABC):
     def couple(self, deadline: float) -> None:
         """Bound by quadratic functions what CROWN does not prove."""
         started = time.process_time()
-        forms = (lambda: self.model, lambda: self.searches[0].form()[0])
-        network = next((form() for form in forms if Quadratics.take(form(), self.around)), None)
+        network = taken(self.model, self.searches[0].form, self.around)
         if network is None or started > deadline:
             return
         self._found(self.enclosure.lower(self.rows[None])[0])

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -27,23 +27,39 @@ def exceeding(
     What exceeds `enough` [B] is not improved further; what does not is -inf unless the `others_count`. Both are of the
     same rows: one to choose by, one that counts.
     """
-    best = torch.full_like(enough, -torch.inf, dtype=torch.float64)
-    left = torch.arange(len(enough), device=enough.device)
+    return improved(coarse, exactly, lambda found: found > enough, deadline, others_count)
+
+
+def improved(
+    coarse: Quadratics,
+    exactly: Quadratics,
+    enough: Callable[[torch.Tensor], torch.Tensor],
+    deadline: float,
+    others_count: bool = True,
+) -> torch.Tensor:
+    """The same, where `enough` tells of the bounds of all rows [B] which of these need not be larger, bool [B].
+
+    Of a row that is not bounded yet it is given what seems to hold.
+    """
+    best = torch.full((len(coarse.rows),), -torch.inf, dtype=torch.float64, device=coarse.rows.device)
+    found, left = best.clone(), torch.arange(len(best), device=best.device)
     chosen, vectors = coarse.started()
     moments = [[torch.zeros_like(part) for part in own] * 2 for own in chosen]
     step, planned, started = 0, STEPS, time.process_time()
     while len(left):
         now = time.process_time()
         last = step >= planned or now > deadline
-        seen = coarse.bounds(chosen, vectors) > enough[left]
+        found[left] = torch.fmax(best[left], coarse.bounds(chosen, vectors).to(torch.float64))
+        seen = enough(found)[left]
         if last and others_count:
             seen = torch.ones_like(seen)
         if seen.any():
             some = [Chosen(*(part[seen] for part in own)) for own in chosen]
-            best[left[seen]] = torch.maximum(best[left[seen]], exactly.at(left[seen]).certain(some))
+            certain = torch.maximum(best[left[seen]], exactly.at(left[seen]).certain(some))
+            best[left[seen]] = found[left[seen]] = certain
         if last:
             break
-        kept = best[left] <= enough[left]
+        kept = ~enough(found)[left]
         left, vectors, coarse = left[kept], [one[kept] for one in vectors], coarse.at(kept)
         chosen = [Chosen(*(part[kept] for part in own)) for own in chosen]
         moments = [[part[kept] for part in own] for own in moments]

@@ -29,6 +29,12 @@ def forms_of(model: Layered) -> list[Callable[[], Form]]:
     return forms
 
 
+def hidden_units(form: Form) -> int:
+    """How many there are."""
+    _, affine = form
+    return sum(bias.shape[-1] for _, bias in affine[:-1])
+
+
 def _written(model: Layered, order: Layers) -> Form:
     dense = as_dense(Pack(order, tuple(model.weights)))
     return dense, affine_layers(dense)

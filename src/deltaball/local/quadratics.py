@@ -22,7 +22,7 @@ curvature can fall below its values at the ends of a cell.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -33,6 +33,7 @@ from deltaball.local.certificates.crown import bounded
 from deltaball.local.certificates.layered import fused, stages_of
 from deltaball.local.certificates.lines import pool_lines
 from deltaball.local.certificates.stages import ConvStage, DenseStage, Stage
+from deltaball.local.forms import Form
 from deltaball.local.neighbourhoods import Neighbourhood
 from deltaball.networks.arithmetic import ACTIVATIONS
 from deltaball.networks.models import Layered
@@ -386,6 +387,14 @@ class Quadratics:
     @property
     def _pulled(self) -> torch.Tensor:
         return self.last.pulled(self.rows[None, :, None])[0, :, 0]
+
+
+def taken(model: Layered, form: Callable[[], Form], around: Neighbourhood) -> Layered | None:
+    """The model, or what it is as dense layers, whichever there are quadratic bounds of; None of neither."""
+    if Quadratics.take(model, around):
+        return model
+    dense, _ = form()
+    return dense if Quadratics.take(dense, around) else None
 
 
 def quadratics(

@@ -338,7 +338,7 @@ JUDGES = {
             settings={"seconds": 1.0},
             refusals=(UNLAYERED, VECTORS, STANDARDISED, NO_SOFTMAX, EUCLIDEAN, CURVED_SUMS, TOO_LARGE),
             branches=True,
-            version=2,
+            version=3,
         ),
         Judge(
             name="exact",

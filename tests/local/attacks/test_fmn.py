@@ -27,8 +27,8 @@ def test_of_a_linear_network_the_margin_is_the_distance_of_a_hyperplane(norm: st
         share = {"linf": 1.0, "l1": 1.0, "l2": np.abs(row).max(1) / np.linalg.norm(row, axis=1)}[norm]
         far = exact * share < 0.29
         assert far.mean() > 0.5
-        # In L1 a little may be left on pixels that are nearly the steepest. How much depends on rounding, so on the make
-        # of the processor: one of 3,300 points was up to .0056 too far on one make, .0013 on another.
+        # In L1 a little may be left on pixels that are nearly the steepest. How much depends on rounding, so on the
+        # make of the processor: one of 3,300 points was up to .0056 too far on one make, .0013 on another.
         if norm == "l1":
             excess = found.outcome[k].numpy()[far] / exact[far] - 1
             assert excess.min() > -1e-4

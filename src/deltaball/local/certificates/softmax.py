@@ -40,6 +40,11 @@ def bounded_softmax(enclosure: Enclosure, differences: torch.Tensor) -> torch.Te
     least = _own_at_zero(differences)
     highest = torch.minimum(highest, _by_tangents(enclosure, least))
     lowest = torch.maximum(lowest, _by_chords(enclosure, least))
+    return summing_to_one(lowest, highest)
+
+
+def summing_to_one(lowest: torch.Tensor, highest: torch.Tensor) -> torch.Tensor:
+    """Bounds [..., classes, 2] of softmaxes, by what those of the others [..., classes] leave, too."""
     others_lowest, others_highest = (side.sum(-1, keepdim=True) - side for side in (lowest, highest))
     return torch.stack([torch.maximum(lowest, 1 - others_highest), torch.minimum(highest, 1 - others_lowest)], -1)
 
