@@ -14,7 +14,7 @@ from deltaball.plan.plan import Plan
 from deltaball.tables import frames
 from deltaball.workflow import jobs
 
-NOTIONS = {"class_change": "exact-0.15", "softmax_variation": "branched-0.06", "variation_above_0.5": "branched-0.06"}
+NOTIONS = {"class_change": "exact-0.15", "softmax_variation": "branched-0.1", "variation_above_0.5": "branched-0.1"}
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_at_every_point_attacks_and_proofs_agree_and_branching_proves_no_less_th
                 assert (sign * branched <= sign * attacked + 1e-6)[decided].all()
                 assert (sign * crown <= sign * branched + 1e-6)[decided].all()
                 compared += 1
-    assert compared == 52 * 2 + 6 * 2 * 2
+    assert compared == 52 * 2 + 12 * 2 * 2
 
 
 def test_branch_and_bound_closes_what_crown_leaves(plan: Plan) -> None:
@@ -70,4 +70,4 @@ def test_branch_and_bound_closes_what_crown_leaves(plan: Plan) -> None:
         index=["network_id", "delta"], columns="certificate", values="estimate"
     )
     assert isinstance(proven, pd.DataFrame)
-    assert (proven["branched-0.06"] < proven["crown"]).all()
+    assert (proven["branched-0.1"] < proven["crown"]).all()
