@@ -22,8 +22,8 @@ from deltaball.networks.models import Layered
 
 MINOR = 0.03  # of what the sum may be, a term that is left as it is
 
-CUTS = 2  # pairs of differences that are bounded together
-WEIGHT = 0.65  # of the larger one of both; .35 and .5 gained less on trained networks
+PAIRS = 2  # of differences that are bounded together
+WEIGHT = 0.65  # W, of the larger difference of a pair
 
 LARGEST = 700.0  # exponent in float64
 
@@ -85,8 +85,7 @@ class _Falling:
 
         def enough(lower: torch.Tensor) -> torch.Tensor:
             bounds = self._lowered(case, other, lower)
-            small = bounds.exp().sum(-1) * self.falls.floor <= 1
-            return small[case] | ~self._matters(bounds)[case, other]
+            return self._small(bounds.exp().sum(-1))[case] | ~self._matters(bounds)[case, other]
 
         rows = self.own[case] - self.identity[other]
         self.highest = self._lowered(case, other, self._certain(case, rows, enough, deadline))
@@ -99,22 +98,22 @@ class _Falling:
 
     def _spared(self, deadline: float) -> torch.Tensor:
         """How much [C] smaller the sums are, as two differences are not at their bounds together."""
-        bounds, floor = self.highest, self.falls.floor
+        bounds, matters = self.highest, self._matters(self.highest)
         order = bounds.masked_fill(self.own == 1, -torch.inf).argsort(-1, descending=True)
-        pairs = min(CUTS, (len(self.identity) - 1) // 2)
+        pairs = min(PAIRS, (len(self.identity) - 1) // 2)
         both = order[:, : 2 * pairs].unflatten(-1, (pairs, 2))  # [C, pairs, 2]
         alone = bounds[:, None].expand(-1, pairs, -1).gather(-1, both)
-        found = torch.full(alone.shape[:2], -torch.inf, dtype=torch.float64, device=floor.device)
-        missing = bounds.exp().sum(-1) * floor > 1
-        case, pair = (missing[:, None] & (alone[..., 1].exp() * floor[:, None] > MINOR)).nonzero(as_tuple=True)
+        found, total = torch.full_like(alone[..., 0], -torch.inf), bounds.exp().sum(-1)
+        asked = matters.gather(1, both[..., 1]) & ~self._small(total)[:, None]
+        case, pair = asked.nonzero(as_tuple=True)
         if not len(case) or time.process_time() > deadline:
-            return torch.zeros_like(floor)
+            return torch.zeros_like(total)
         first, second = both[case, pair].unbind(-1)
         rows = self.own[case] - WEIGHT * self.identity[first] - (1 - WEIGHT) * self.identity[second]
 
         def enough(lower: torch.Tensor) -> torch.Tensor:
-            spared = torch.zeros_like(floor).index_add(0, case, excluded(alone[case, pair], -lower))
-            return ((bounds.exp().sum(-1) - spared) * floor <= 1)[case]
+            spared = torch.zeros_like(total).index_add(0, case, excluded(alone[case, pair], -lower))
+            return self._small(total - spared)[case]
 
         found[case, pair] = self._certain(case, rows, enough, deadline)
         return excluded(alone, -found).sum(-1)
@@ -129,6 +128,10 @@ class _Falling:
         """Lower bounds of rows [B, classes] of cases [B], of what float32 logits give."""
         lower = improved(*quadratics(self.network, self.around, case, rows), enough, deadline)
         return (lower - (rows.abs() * self.error[case]).sum(-1)).nan_to_num(-torch.inf)
+
+    def _small(self, total: torch.Tensor) -> torch.Tensor:
+        """Which sums [C] are small enough."""
+        return total * self.falls.floor <= 1
 
     def _matters(self, bounds: torch.Tensor) -> torch.Tensor:
         """Which terms [C, classes] are no small part of what their sum may be."""

@@ -28,11 +28,11 @@ def test_of_a_linear_network_the_margin_is_the_distance_of_a_hyperplane(norm: st
         far = exact * share < 0.29
         assert far.mean() > 0.5
         # In L1 a little may be left on pixels that are nearly the steepest. How much depends on rounding, so on the
-        # make of the processor: one of 3,300 points was up to .0056 too far on one make, .0013 on another.
+        # make of the processor: where images move by 1e-7, one of these points is 1e-4 to .0056 too far.
         if norm == "l1":
             excess = found.outcome[k].numpy()[far] / exact[far] - 1
             assert excess.min() > -1e-4
-            assert np.quantile(excess, 0.9) < 1e-3
+            assert np.quantile(excess, 0.98) < 1e-3
             assert excess.max() < 0.01
             continue
         np.testing.assert_allclose(found.outcome[k].numpy()[far], exact[far], rtol=1e-5, atol=1e-5)
