@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from deltaball.networks.arithmetic import sigmoid
 from deltaball.networks.initial import initial_weights
 from deltaball.networks.keras_models import keras_model
 from deltaball.networks.layers import Layers
-from deltaball.networks.packs import Pack, logits
+from deltaball.networks.packs import Pack, Pass, logits, passed, rule_of
 from deltaball.study.architectures import layers
 
 NETWORKS = 3
@@ -159,6 +161,36 @@ def test_a_network_is_the_same_alone_and_in_a_pack_bit_for_bit(size: str, batch:
     for alone, together in alone_and_packed(found, shape, 3, batch):
         for one, other in zip(alone, together, strict=True):
             assert torch.equal(one, other)
+
+
+POOLED = {
+    "cnn": ("cnn", {**CNN, "activation": "relu"}, (13, 9, 2)),
+    "lenet": ("lenet", {"conv_activation": "relu"}, (29, 28, 1)),  # its pools see less at the edge
+    "nin": ("nin", {"width": 12, "dropout": 0.0}, (32, 32, 3)),  # its windows overlap
+}
+
+
+@pytest.mark.parametrize("kind", POOLED)
+def test_maxima_before_relus_are_relus_before_maxima_with_their_gradients_bit_for_bit(kind: str):
+    architecture, axes, shape = POOLED[kind]
+    found = layers(architecture, axes, shape, 10)
+    images = torch.from_numpy(drawn_images(shape, NETWORKS, 6))
+    images[:, :3, : shape[0] // 2] = 0  # equal numbers within a window
+    weights = Pack.of(found, [drawn_weights(found, seed) for seed in range(NETWORKS)]).weights
+
+    def as_written(leaves: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        for layer, _, own in found.with_weights(leaves):
+            x = rule_of(layer)(layer, own, x, Pass())
+        return x
+
+    results = []
+    for forward in (as_written, partial(logits, found)):
+        leaves = [weight.clone().requires_grad_() for weight in (*weights, images)]
+        output = forward(leaves[:-1], leaves[-1])
+        results.append((output, *torch.autograd.grad(output.logsumexp(-1).sum(), leaves)))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    orders = [[type(layer) for layer, *_ in order] for order in (found.with_weights(weights), passed(found, weights))]
+    assert orders[0] != orders[1]
 
 
 @pytest.mark.parametrize("batch", [1, 5, 33])

@@ -11,7 +11,7 @@ import torch
 
 from deltaball.networks.arithmetic import each
 from deltaball.networks.layers import BatchNorm, Dropout, Layers, Residual
-from deltaball.networks.packs import Pass, along_channels, rule_of
+from deltaball.networks.packs import Pass, along_channels, passed, rule_of
 from deltaball.training.draws import Draws
 
 
@@ -31,7 +31,7 @@ class TrainingPass(Pass):
     seen: list[Seen] = field(default_factory=list)  # by the batch normalisations, in the order of their weights
 
     def through(self, layers: Layers, weights: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-        for layer, _, own in layers.with_weights(weights):
+        for layer, own in passed(layers, weights):
             if type(layer) in TRAINING:
                 x = TRAINING[type(layer)](layer, own, x, self)
             else:
