@@ -5,6 +5,7 @@ Which they are is read from the tables of ``deltaball.study``; what must hold of
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -54,6 +55,7 @@ NETWORKS: dict[str, tuple[NetworkKind, Callable[[], Model]]] = {
 RADII = {"linf": 0.04, "l2": 0.3, "l1": 0.5}
 THRESHOLDS = {"variation_above": 0.2, "strong_classification": 0.3, "standard_robustness": 1.0}
 STEEPEST = {"linf": 20.0, "l2": 4.0, "l1": 2.0}  # of LR, near what these networks have
+IMAGES = digits(2 * IMAGES_MULTIPLE)
 PROVEN_POINTS = 4  # proofs take longer
 # What rounding may hide of a bound that is attained.
 ROUNDING = 1e-5
@@ -90,10 +92,29 @@ def verdicts(model: Model, kind: NetworkKind, norm: str, x: torch.Tensor, says: 
     return said
 
 
+@cache
+def made(network: str) -> tuple[NetworkKind, Model]:
+    kind, make = NETWORKS[network]
+    return kind, make()
+
+
+@cache
+def found(network: str, norm: str) -> Said:
+    """What attacks say of IMAGES."""
+    kind, model = made(network)
+    return verdicts(model, kind, norm, IMAGES, ("finds",))
+
+
+@cache
+def proven(network: str, norm: str) -> Said:
+    """What certificates and exact answers say of the first PROVEN_POINTS."""
+    kind, model = made(network)
+    return verdicts(model, kind, norm, IMAGES[:PROVEN_POINTS], ("proves", "decides"))
+
+
 @pytest.fixture(params=NETWORKS, ids=[one.replace(" ", "-") for one in NETWORKS])
-def network(request: pytest.FixtureRequest) -> tuple[NetworkKind, Model]:
-    kind, made = NETWORKS[request.param]
-    return kind, made()
+def network(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 def test_every_judge_serves_something_and_says_why_it_refuses_the_rest():
@@ -108,10 +129,10 @@ def test_every_judge_serves_something_and_says_why_it_refuses_the_rest():
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_what_is_found_is_there_and_the_same_alone(network: tuple[NetworkKind, Model], norm: str):
-    (kind, model), x, ball = network, digits(2 * IMAGES_MULTIPLE), Ball(norm, RADII[norm])
+def test_what_is_found_is_there_and_the_same_alone(network: str, norm: str):
+    (kind, model), x, ball = made(network), IMAGES, Ball(norm, RADII[norm])
     around, held_against = ball.around(x), references(model(x), labels_of(model, x))
-    said = verdicts(model, kind, norm, x, ("finds",))
+    said = found(network, norm)
     last = len(model) - 1
     alone = verdicts(model.one(last), kind, norm, x[:IMAGES_MULTIPLE], ("finds",))
     assert said
@@ -127,16 +148,14 @@ def test_what_is_found_is_there_and_the_same_alone(network: tuple[NetworkKind, M
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_no_proof_contradicts_what_is_found(network: tuple[NetworkKind, Model], norm: str):
-    (kind, model), x, ball = network, digits(IMAGES_MULTIPLE), Ball(norm, RADII[norm])
-    found = verdicts(model, kind, norm, x, ("finds",))
-    proven = verdicts(model, kind, norm, x[:PROVEN_POINTS], ("proves", "decides"))
-    assert bool(proven) == kind.layered
-    for (name, asked), verdict in proven.items():
+def test_no_proof_contradicts_what_is_found(network: str, norm: str):
+    (kind, _), ball = made(network), Ball(norm, RADII[norm])
+    assert bool(proven(network, norm)) == kind.layered
+    for (name, asked), verdict in proven(network, norm).items():
         assert not verdict.outcome.isnan().any() or JUDGES[name].says == "decides"
         proofs = verdict.outcome.nan_to_num(asked.entry.highest(ball.delta) if asked.entry.violations_raise else 0.0)
         proofs = proofs * (1 - short(name).get("tolerance", 0.0))
-        for (attack, judged), violations in found.items():
+        for (attack, judged), violations in found(network, norm).items():
             if judged == asked:
                 attacked = violations.outcome[:, :PROVEN_POINTS]
                 low, high = (attacked, proofs) if asked.entry.violations_raise else (proofs, attacked)
@@ -144,9 +163,9 @@ def test_no_proof_contradicts_what_is_found(network: tuple[NetworkKind, Model], 
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_what_is_proven_is_the_same_alone(network: tuple[NetworkKind, Model], norm: str):
-    (kind, model), x = network, digits(PROVEN_POINTS)
-    together = verdicts(model, kind, norm, x, ("proves", "decides"))
+def test_what_is_proven_is_the_same_alone(network: str, norm: str):
+    (kind, model), x = made(network), IMAGES[:PROVEN_POINTS]
+    together = proven(network, norm)
     alone = verdicts(model.one(len(model) - 1), kind, norm, x[1:3], ("proves", "decides"))
     for (name, asked), verdict in alone.items():
         single, beside = verdict.outcome[0], together[name, asked].outcome[-1, 1:3]
@@ -161,10 +180,11 @@ def test_what_is_proven_is_the_same_alone(network: tuple[NetworkKind, Model], no
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_what_is_decided_has_a_witness_or_none_is_found(network: tuple[NetworkKind, Model], norm: str):
-    (kind, model), x, ball = network, digits(IMAGES_MULTIPLE)[:PROVEN_POINTS], Ball(norm, RADII[norm])
+def test_what_is_decided_has_a_witness_or_none_is_found(network: str, norm: str):
+    (_, model), x, ball = made(network), IMAGES[:PROVEN_POINTS], Ball(norm, RADII[norm])
     around = ball.around(x)
-    for (_, asked), verdict in verdicts(model, kind, norm, x, ("decides",)).items():
+    decided_by = {key: verdict for key, verdict in proven(network, norm).items() if JUDGES[key[0]].says == "decides"}
+    for (_, asked), verdict in decided_by.items():
         most = asked.entry.highest(ball.delta) * (1 - ROUNDING) if asked.entry.is_distance else 0.0
         violated, decided = verdict.outcome <= most, ~verdict.outcome.isnan()
         there = around.contains(verdict.perturbed)
