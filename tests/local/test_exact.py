@@ -30,7 +30,6 @@ from deltaball.networks.packs import Pack
 from deltaball.study.architectures import layers
 
 LIMIT = 60.0
-MOMENT = 5.0  # where a point may stay open: a curved margin that is all but 0
 CLOSE = 1e-4  # smallest margins nearer to 0 than this are left to rounding
 
 
@@ -199,7 +198,7 @@ def test_a_linear_classifier_holds_up_to_its_closest_violation(norm: str):
 @settings(max_examples=60)
 def test_a_grid_of_two_pixels_agrees(seed: int, depth: int, activation: str, norm: str, delta: float):
     pack, x, ball = drawn(fcn(depth, 5, (1, 2, 1), 3, activation), seed), images(3, (1, 2, 1), seed), Ball(norm, delta)
-    decisions = decide(pack, x, ball, MOMENT)
+    decisions = decide(pack, x, ball, LIMIT)
     assert_witnesses(pack, x, ball, decisions)
     ticks = torch.linspace(-delta, delta, 81)
     steps = torch.stack(torch.meshgrid(ticks, ticks, indexing="ij"), -1).view(-1, 1, 1, 2, 1)
