@@ -4,9 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers
-
-RELU = Activation("relu")
+from deltaball.networks.layers import RELU, Conv, Dense, Flatten, Layers
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,9 @@ class Activation(Layer):
     name: str
 
 
+RELU = Activation("relu")
+
+
 @dataclass(frozen=True)
 class LeakyReLU(Layer):
     """Elementwise: x where x > 0, `slope` · x elsewhere."""

@@ -21,6 +21,7 @@ from deltaball.networks.arithmetic import (
     transposed,
 )
 from deltaball.networks.layers import (
+    RELU,
     Activation,
     AveragePool,
     BatchNorm,
@@ -49,8 +50,6 @@ from deltaball.networks.voting import support_vectors
 
 if TYPE_CHECKING:
     from deltaball.networks.generators import Generator
-
-RELU = Activation("relu")
 
 
 @dataclass(frozen=True)

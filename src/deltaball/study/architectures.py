@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
 from deltaball.networks.layers import (
+    RELU,
     Activation,
     AveragePool,
     BatchNorm,
@@ -36,7 +37,6 @@ from deltaball.study.axes import Activations, Counts, Outputs, Proportions, Rate
 # Of networks whose papers do not say (He et al. 2016 have these too): of the moving averages 0.9 stays in each step.
 NORMALISATION = BatchNorm(epsilon=1e-5, momentum=0.9)
 
-RELU = Activation("relu")
 
 # Beyond which `output: clamp` cuts logits (paper 001).
 CLAMPED = Clamp(-100.0, 100.0)

@@ -18,14 +18,12 @@ from pydantic import AfterValidator, Field
 
 from deltaball.base.errors import InputError
 from deltaball.data.catalogue import DatasetFacts
-from deltaball.networks.layers import Activation, Conv, Dense, Flatten, Layers
+from deltaball.networks.layers import RELU, Activation, Conv, Dense, Flatten, Layers
 from deltaball.networks.transposed import ConvTranspose, Reshape
 from deltaball.study.axes import Count, Name, Positive, Seed, Strict, axis
 from deltaball.study.corruptions import CORRUPTIONS, EACH, FIFTEEN, JOINT, SEVERAL, VERSION
 
 NONE = "none"  # networks without a transfer
-
-RELU = Activation("relu")
 
 
 def _not_none(name: str) -> str:
